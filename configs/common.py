@@ -65,6 +65,7 @@ def pretraining(variant):
       vocabulary="",  # default: vocabulary.txt of the first dataset
       frames=32, fps=10.0, size=224,
       audio_samples=153_600, audio_rate=48_000,
+      audio_rms=0.0,  # loudness that each window is scaled to; 0: as it is
       captions=5, words=16,
       crop_area=(0.08, 1.0), crop_aspect=(0.5, 2.0),
       shuffle_captions=False,  # breaks the labels, for a control run

@@ -93,7 +93,8 @@ def model_inputs(batch, config, training=False, seed=None):
     seed: int32 [2], needed when training.
 
   Returns:
-    The batch with video and audio in [-1, 1], audio as the model wants it.
+    The batch with video and audio in [-1, 1] (but for `data.audio_rms`), audio
+    as the model wants it.
   """
   inputs = dict(batch)
   if "video" in batch:
@@ -108,6 +109,8 @@ def model_inputs(batch, config, training=False, seed=None):
           batch["audio"], seeds.fold(seed, "audio"), config.augment)
     else:
       wave = audio.normalize_audio(batch["audio"])
+    if config.data.audio_rms:
+      wave = audio.scale_loudness(wave, config.data.audio_rms)
     if config.model.audio_input == "spectrogram":
       wave = audio.log_mel(
           wave, config.data.audio_rate, **config.data.spectrogram)

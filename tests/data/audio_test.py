@@ -132,6 +132,13 @@ def test_normalize_audio():
   assert x.numpy()[:, 0].tolist() == [-1.0, 0.0, 0.5]
 
 
+def test_scale_loudness():
+  x = np.float32([[0.3, -0.4, 0, 0], [0, 0, 0, 0], [2, 2, -2, 2]])[..., None]
+  got = audio.scale_loudness(tf.constant(x), 0.5)
+  np.testing.assert_allclose(got[..., 0], [
+      [0.6, -0.8, 0, 0], [0, 0, 0, 0], [0.5, 0.5, -0.5, 0.5]], rtol=1e-6)
+
+
 def test_augment_audio_without_augmentation_normalizes(batch):
   got = audio.augment_audio(batch, seeds.root(0), augmentation())
   np.testing.assert_array_equal(got, batch.numpy() / 32768)

@@ -186,6 +186,20 @@ def augment_audio(audio, seed, augment):
   return tf.clip_by_value(x, -1.0, 1.0)
 
 
+def scale_loudness(waveform, rms):
+  """Scales each window to a root mean square; a silent one stays silent.
+
+  Args:
+    waveform: float32 [B, S, 1].
+    rms: of the result, over the whole window.
+
+  Returns:
+    float32 [B, S, 1], no longer held to [-1, 1].
+  """
+  found = tf.sqrt(tf.reduce_mean(tf.square(waveform), 1, keepdims=True))
+  return waveform * tf.math.divide_no_nan(rms, found)
+
+
 def _at(x, source):
   """Values of x [B, S] at places [B, S], between samples linearly, else 0."""
   samples = x.shape[1]

@@ -12,9 +12,9 @@ from vatt import seeds
 from vatt.errors import UserError
 
 
-def table_init(stddev=0.02):
+def table_init(scale=0.02):
   """Initializer of a learnable table; a new one each, as Keras asks for."""
-  return tf.keras.initializers.TruncatedNormal(stddev=stddev)
+  return tf.keras.initializers.TruncatedNormal(stddev=scale)
 
 
 def grid_of(shape, patch, field="patch"):
@@ -112,9 +112,12 @@ class PatchTokenizer(tf.keras.layers.Layer):
     self.grid = grid_of(shape, patch, f"model.{modality}_patch")
     self.num_tokens = math.prod(self.grid)
     self.projection = tf.keras.layers.Dense(width, name="projection")
+    # The sum of the tables starts at the scale of the projected patches: with
+    # positions that are small beside them, training takes far longer to begin.
+    scale = len(self.grid) ** -0.5
     self.positions = [
         self.add_weight(
-            f"position_{axis}", [size, width], initializer=table_init(),
+            f"position_{axis}", [size, width], initializer=table_init(scale),
             # A row's gradient sums over the batch: too much for bfloat16.
             experimental_autocast=False)
         for axis, size in zip(axes, self.grid)]
@@ -166,9 +169,9 @@ class TextTokenizer(tf.keras.layers.Layer):
     super().__init__(name=name)
     # A word's vector is the whole token, so it starts at the scale of one.
     self.embedding = self.add_weight(
-        "embedding", [vocab_size, width], initializer=table_init(stddev=1.0))
+        "embedding", [vocab_size, width], initializer=table_init(scale=1.0))
     self.position = positions and self.add_weight(
-        "position", [num_words, width], initializer=table_init())
+        "position", [num_words, width], initializer=table_init(scale=1.0))
     self.agg = self.add_weight("agg", [width], initializer=table_init())
 
   def call(self, ids):
