@@ -102,7 +102,7 @@ def eval_dataset(data, source, batch_size, num_windows=1, input_id=0,
   numbers = (np.arange(steps)[:, None] * batch_size + rows).reshape(-1)
   numbers = numbers[numbers < total]  # The host's last rows are the padding.
   dataset = tf.data.Dataset.from_tensor_slices(numbers).map(
-      load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+      load, num_parallel_calls=num_threads(), deterministic=True)
   padding = tf.data.Dataset.from_tensors(padding).repeat(
       steps * len(rows) - len(numbers))
   return _batches(dataset.concatenate(padding), len(rows), rows_per_batch)
@@ -193,9 +193,17 @@ def _batches(dataset, host_rows, rows_per_batch):
   dataset = dataset.batch(rows_per_batch, drop_remainder=True).prefetch(2)
   options = tf.data.Options()
   options.deterministic = True
+  # All sizes are given. The thread that looks for better ones is not wanted: it
+  # holds up the end of a process for minutes.
+  options.autotune.enabled = False
   options.experimental_distribute.auto_shard_policy = (
       tf.data.experimental.AutoShardPolicy.OFF)  # Hosts' rows are cut above.
   return dataset.with_options(options)
+
+
+def num_threads():
+  """The number of cores that this process may use."""
+  return len(os.sched_getaffinity(0))
 
 
 def _stream_seed(seed, source):
@@ -255,7 +263,7 @@ def _train_stream(data, source, table, seed, start_step, batch_size, num_rows,
           .flat_map(tf.data.Dataset.from_tensor_slices)
           .batch(num_rows, drop_remainder=True).enumerate(start_step)
           .map(rows_of_step).unbatch()
-          .map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True))
+          .map(load, num_parallel_calls=num_threads(), deterministic=True))
 
 
 def _reader(data, source):
@@ -271,7 +279,7 @@ def _reader(data, source):
   records = tf.data.Dataset.range(len(source.index)).map(
       lambda i: read(i, lambda raw: (raw, tf.constant(1, tf.int64)),
                      (tf.constant(""), tf.constant(0, tf.int64))),
-      num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+      num_parallel_calls=num_threads(), deterministic=True)
   raw, readable = (tf.concat(parts, 0) for parts in zip(*records.batch(1024)))
 
   def read_cached(i, process, sentinel):
