@@ -1,0 +1,295 @@
+"""Reads frames and sound out of media files, whatever their container.
+
+Times are seconds of the file's timeline: 0 is where players start it, and what
+a stream has before that is cut. A stream that starts later than another keeps
+its distance to it.
+"""
+import math
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+from av.stream import Disposition
+
+from vatt.data.media_tracks import (
+    SCALING,
+    AudioTrack,
+    Late,
+    MediaError,
+    VideoTrack,
+    frame_rate,
+)
+
+LONGEST = 600.0  # seconds of a clip: it is one record, and held in memory
+LEAST = 0.1  # of a clip that a stream must have to be in it
+MAX_PIXELS = 8192 * 8192  # of a frame; damaged headers ask for any size
+# Their headers do not tell the length, a guess by the bit rate is put there.
+GUESSED = ("aac", "mp3")
+PICTURE = Disposition.attached_pic | Disposition.timed_thumbnails
+
+
+class Facts(NamedTuple):
+  """What a file says about itself; zeros for a stream that it has not."""
+  duration: float  # seconds
+  fps: float
+  width: int  # as stored: before rotation
+  height: int
+  audio_rate: int
+
+  @property
+  def has_video(self):
+    return self.height > 0
+
+  @property
+  def has_audio(self):
+    return self.audio_rate > 0
+
+
+class Media(NamedTuple):
+  """A clip.
+
+  Attributes:
+    frames: uint8 [F, H, W, 3], or what `convert` made of each; frame i is on
+      screen i / fps seconds after the clip's start. None without video.
+    audio: int16 [S], mono. None without sound.
+    start, end: seconds.
+    damaged: number of packets that could not be decoded.
+  """
+  frames: Any
+  audio: Any
+  start: float
+  end: float
+  damaged: int
+
+
+def probe(path):
+  """Looks at a file; decodes no more than it takes to know its streams.
+
+  Args:
+    path: of a local file.
+
+  Returns:
+    Facts.
+
+  Raises:
+    MediaError: it is no media, or has neither video nor sound.
+  """
+  with _open(path) as container:
+    video, audio = _streams(container)
+    context = video and video.codec_context
+    return Facts(
+        fps=float(video.average_rate or 0) if video else 0.0,
+        width=context.width if video else 0,
+        height=context.height if video else 0,
+        audio_rate=audio.codec_context.sample_rate if audio else 0,
+        duration=_length(container))
+
+
+def read(path, start=0.0, end=None, *, fps=10.0, size=256, audio_rate=48000,
+         convert=None):
+  """Reads a clip of a file.
+
+  Frames are as on screen: rotated, with square pixels. Sound before its
+  stream's start is silence; a stream that ends within the clip is shorter than
+  it; one that has less than LEAST of the clip is None.
+
+  Args:
+    path: of a local file.
+    start: seconds.
+    end: seconds, or None for the file's end. An end past that is moved to it,
+      if the file has at least half of the clip.
+    fps: frames a second of the clip.
+    size: the frames' shorter side, in pixels; smaller ones stay as they are.
+    audio_rate: samples a second of the clip.
+    convert: None, or a function of a frame, uint8 [H, W, 3].
+
+  Returns:
+    Media.
+
+  Raises:
+    MediaError: the file or clip cannot be read, or less than ENOUGH of it.
+  """
+  with _open(path) as container:
+    count = end is None or container.format.name in GUESSED
+    duration = (_length if count else _duration)(container)
+  end = duration if end is None else end
+  if (end - duration) * 2 > end - start:
+    raise MediaError(f"the file ends at {duration:.3f} s")
+  end = min(end, duration)
+  if not 0 < end - start <= LONGEST:
+    raise MediaError(f"{end - start:.3f} s long, expected more than 0 and at "
+                     f"most {LONGEST:.0f} s")
+  for back in (1.0, 10.0, 60.0, math.inf):
+    try:
+      with _open(path) as container:
+        return _read(container, start, end, fps, size, audio_rate,
+                     convert, start - back)
+    except Late:
+      continue  # not where reading began at the file's start
+    except av.error.FFmpegError as error:
+      raise MediaError(_reason(error)) from error
+
+
+class JpegEncoder:
+  """Encodes frames as JPEG with about the quality 90 of libjpeg."""
+
+  def __init__(self):
+    self._context = None
+
+  def __call__(self, frame):
+    """Encodes a frame.
+
+    Args:
+      frame: uint8 [H, W, 3].
+
+    Returns:
+      bytes.
+    """
+    height, width, _ = frame.shape
+    context = self._context
+    if not context or (context.height, context.width) != (height, width):
+      context = self._context = av.CodecContext.create("mjpeg", "w")
+      context.height, context.width = height, width
+      context.pix_fmt, context.time_base = "yuvj420p", Fraction(1)
+      context.thread_count = 1
+      context.options = {"qmin": "2", "qmax": "2", "flags": "+bitexact"}
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")
+    packet, = context.encode(frame.reformat(
+        format="yuvj420p", interpolation=SCALING, dst_colorspace="ITU601",
+        dst_color_range="JPEG"))
+    return bytes(packet)
+
+
+# -----------------------------------------------------------------------------
+# The file.
+# -----------------------------------------------------------------------------
+def _open(path):
+  try:
+    return av.open(path, metadata_errors="replace",
+                   options={"max_pixels": str(MAX_PIXELS)})
+  except (av.error.FFmpegError, OSError, ValueError) as error:
+    raise MediaError(f"no readable media: {_reason(error)}") from error
+
+
+def _reason(error):
+  return " ".join(str(getattr(error, "strerror", None) or error).split())
+
+
+def _streams(container):
+  """The video and the audio stream, None where there is none."""
+  found = []
+  for kind in ("video", "audio"):
+    streams = [s for s in container.streams
+               if s.type == kind and s.codec_context
+               and not s.disposition & PICTURE]
+    found.append(max(streams, default=None, key=lambda s: bool(
+        s.disposition & Disposition.default)))  # the first of them
+  if not any(found):
+    raise MediaError("neither video nor sound that can be decoded")
+  for stream in filter(None, found):
+    # With threads it is chance what becomes of damaged frames.
+    stream.codec_context.thread_count = 1
+  return found
+
+
+def _zero(container):
+  """The timestamp in seconds that is time 0."""
+  return max(0.0, (container.start_time or 0) / av.time_base)
+
+
+def _duration(container):
+  """Seconds by the header; inf if it does not say."""
+  if container.format.name in GUESSED or not container.duration:
+    return math.inf
+  return container.duration / av.time_base
+
+
+def _length(container):
+  """Seconds by the header or, if it does not say, by the packets."""
+  if _duration(container) < math.inf:
+    return _duration(container)
+  zero, ends = _zero(container), {}
+  for packet in container.demux(list(filter(None, _streams(container)))):
+    at = packet.dts if packet.pts is None else packet.pts
+    if packet.size and at is not None:
+      end = float((at + (packet.duration or 0)) * packet.time_base) - zero
+    elif packet.size and packet.stream.type == "video":  # a bare stream
+      end = ends.get(packet.stream_index, 0.0) + 1 / frame_rate(packet.stream)
+    else:
+      continue
+    ends[packet.stream_index] = max(end, ends.get(packet.stream_index, 0.0))
+  if not ends:
+    raise MediaError("no packet of video or sound")
+  counted, said = max(ends.values()), (container.duration or 0) / av.time_base
+  # A header of mp3 can say it better: without what the encoder padded.
+  return said if abs(counted - said) < 0.1 else counted
+
+
+def _bounds(container, stream):
+  """Where a stream begins and ends, in seconds; inf if it does not say."""
+  zero, first = _zero(container), 0.0
+  if stream.start_time is not None:
+    first = float(stream.start_time * stream.time_base) - zero
+  begin = max(first, 0.0)
+  if container.format.name in GUESSED:
+    return begin, math.inf
+  if stream.duration:
+    return begin, first + float(stream.duration * stream.time_base)
+  try:  # as Matroska has it: the stream's end
+    h, m, s = stream.metadata["DURATION"].split(":")
+    return begin, int(h) * 3600 + int(m) * 60 + float(s) - zero
+  except (KeyError, ValueError):
+    return begin, _duration(container)
+
+
+# -----------------------------------------------------------------------------
+# A clip of it.
+# -----------------------------------------------------------------------------
+def _read(container, start, end, fps, size, audio_rate, convert, seek_to):
+  """`read`, beginning at `seek_to`, or at the file's start if that is < 0."""
+  video, audio = _streams(container)
+  tracks = {}
+  for stream in filter(None, (video, audio)):
+    begin, stop = _bounds(container, stream)
+    span = start, min(end, stop)
+    if span[1] - max(start, begin) < LEAST * (end - start):
+      continue  # as good as nothing of it
+    if stream is video:
+      tracks[stream.index] = VideoTrack(
+          stream, begin, span, fps, size, convert, seek_to > 0)
+    else:
+      tracks[stream.index] = AudioTrack(begin, span, audio_rate, seek_to > 0)
+  if not tracks:
+    raise MediaError(f"nothing between {start:.3f} and {end:.3f} s")
+
+  zero = _zero(container)
+  if seek_to > 0:
+    try:
+      container.seek(int((seek_to + zero) * av.time_base))
+    except av.error.FFmpegError as error:
+      raise Late from error
+  damaged, problem = 0, ""
+  try:
+    for packet in container.demux(
+        [s for s in (video, audio) if s and s.index in tracks]):
+      track = tracks[packet.stream_index]
+      if all(track.done for track in tracks.values()):
+        break
+      if track.done:
+        continue
+      try:
+        frames = packet.decode()
+      except av.error.FFmpegError as error:
+        damaged, problem = damaged + 1, _reason(error)
+        track.damaged = True
+        continue
+      for frame in frames:
+        track.add(frame, None if frame.time is None else frame.time - zero)
+  except av.error.FFmpegError as error:  # of the container: as if it ended
+    damaged, problem = damaged + 1, _reason(error)
+  if damaged:
+    problem = f"; {damaged} packets are damaged: {problem}"
+  taken = {type(track): track.finish(problem) for track in tracks.values()}
+  return Media(
+      taken.get(VideoTrack), taken.get(AudioTrack), start, end, damaged)

@@ -1,0 +1,189 @@
+"""What a clip takes of the frames and the sound that a decoder yields."""
+import math
+
+import av
+import numpy as np
+from av.video.reformatter import Interpolation
+
+ENOUGH = 0.9  # of the frames, or samples, that a clip should hold
+HOLD = 1.0  # seconds that a frame may stay on screen without saying so
+GAP = 0.02  # seconds by which a timestamp may differ from the samples' count
+# Exact and the same with every instruction set; the default is off by -1.5.
+SCALING = (Interpolation.BICUBIC | Interpolation.ACCURATE_RND
+           | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT)
+
+
+class MediaError(Exception):
+  """A file or clip that cannot be read; the message is the reason."""
+
+
+class Late(Exception):
+  """A seek ended behind where the clip starts."""
+
+
+def frame_rate(stream):
+  """Frames a second of a video stream; a guess where it does not say."""
+  return float(stream.average_rate or stream.guessed_rate or 25)
+
+
+def _picture(frame, aspect, size):
+  """A decoded frame as it looks on screen: uint8 [H, W, 3]."""
+  width, height = frame.width, frame.height
+  if 1 <= aspect < 4:  # pixels wider than high; others are damage
+    height = height / aspect
+  elif 1 / 4 < aspect < 1:
+    width = width * aspect
+  scale = min(1.0, size / min(width, height))
+  array = frame.reformat(
+      max(1, round(width * scale)), max(1, round(height * scale)), "rgb24",
+      interpolation=SCALING).to_ndarray()
+  return np.rot90(array, round(frame.rotation / 90))
+
+
+class VideoTrack:
+  """Takes the frames that are on screen at the sampling times of a clip."""
+
+  def __init__(self, stream, begin, span, fps, size, convert, sought):
+    """Begins a clip.
+
+    Args:
+      stream: of PyAV.
+      begin: seconds at which the stream begins.
+      span: seconds at which the clip starts and ends.
+      fps, size, convert: as of `media.read`.
+      sought: whether decoding began elsewhere than at the file's start.
+    """
+    start, end = span
+    count = max(1, math.floor((end - start) * fps + 0.5))
+    self._times = [start + i / fps for i in range(count)]
+    self._begin, self._sought = begin, sought
+    aspect = stream.sample_aspect_ratio or 1
+    self._convert = lambda frame: (convert or np.asarray)(
+        _picture(frame, aspect, size))
+    self._length = 1 / frame_rate(stream)
+    # A frame counts from half a frame before its time: the nearest one. Not
+    # quite half, so that of two as near it is always the earlier.
+    self._early = 0.499 * min(self._length, 1 / fps)
+    self._frame = self._time = None  # the last one decoded
+    self._taken, self._missing, self._skipped = [], 0, False
+    self.damaged = False  # since the last frame
+
+  @property
+  def done(self):
+    return len(self._taken) == len(self._times)
+
+  def add(self, frame, time):
+    """Goes on to a frame, at a time in seconds or None."""
+    if self._frame is None and self._sought:
+      if not frame.key_frame:
+        self._skipped = True
+        return  # its references are missing
+      if time is None or self._begin <= self._times[0] < time - self._early:
+        raise Late
+    if frame.is_corrupt:
+      self.damaged = True
+      return
+    if time is None:
+      time = (self._begin if self._frame is None
+              else self._time + self._length)
+    if self._frame is not None:
+      if time <= self._time:
+        return
+      self._take(time - self._early)
+    self._frame, self._time, self.damaged = frame, time, False
+
+  def _take(self, until):
+    """Takes the current frame for the sampling times that are left by then."""
+    stated = float((self._frame.duration or 0) * self._frame.time_base)
+    reach = 1.5 * (stated or self._length)
+    if not self.damaged:
+      reach = max(reach, HOLD)
+    converted = None
+    while not self.done and self._times[len(self._taken)] < until:
+      time = self._times[len(self._taken)]
+      if converted is None:
+        converted = self._convert(self._frame)
+      self._taken.append(converted)
+      self._missing += (time > self._time + reach
+                        or self._begin <= time < self._time - self._early)
+
+  def finish(self, problem):
+    """The frames; raises MediaError if there are too few."""
+    count = len(self._times)
+    if self._frame is None:
+      if self._skipped:
+        raise Late
+      self._missing = count
+    else:
+      self._take(math.inf)
+    if count - self._missing < ENOUGH * count:
+      raise MediaError(
+          f"{count - self._missing} of {count} frames are there{problem}")
+    late = self._begin - self._times[0]
+    if late * 2 > self._times[-1] - self._times[0] + self._length:
+      raise MediaError(f"its video starts {late:.3f} s after it")
+    return (np.stack(self._taken) if isinstance(self._taken[0], np.ndarray)
+            else self._taken)
+
+
+class AudioTrack:
+  """Puts sound where it belongs in a clip, by its timestamps."""
+
+  def __init__(self, begin, span, rate, sought):
+    """Begins a clip; the arguments are as of VideoTrack and `media.read`."""
+    self._start, end = span
+    self._begin, self._rate, self._sought = begin, rate, sought
+    self._samples = np.zeros(round((end - self._start) * rate), np.int16)
+    self._there = np.zeros(len(self._samples), bool)
+    self._late = max(0, round((begin - self._start) * rate))
+    self._run = None  # (kind, time, resampler, arrays) of what is gapless
+    self._next = None  # time at which the next frame should start
+    self.damaged = False
+
+  @property
+  def done(self):
+    return (self._next is not None and self._next
+            > self._start + len(self._samples) / self._rate + 0.1)
+
+  def add(self, frame, time):
+    """Adds a frame that starts at a time in seconds, or None."""
+    if self._next is None and self._sought and (
+        time is None or time > max(self._start, self._begin) + GAP):
+      raise Late
+    if time is None:
+      time = self._begin if self._next is None else self._next
+    length = frame.samples / frame.sample_rate
+    if self._run is None and time + length < self._start - 0.1:
+      self._next = time + length
+      return
+    kind = frame.sample_rate, frame.format.name, frame.layout.name
+    if self._run and (self._run[0] != kind or abs(time - self._next) > GAP):
+      self._place()
+    if not self._run:
+      self._run = (kind, time, av.AudioResampler("s16", "mono", self._rate), [])
+      self._next = time
+    self._run[3].extend(self._run[2].resample(frame))
+    self._next += length
+
+  def _place(self):
+    """Ends the run and puts its samples in their place."""
+    _, time, resampler, frames = self._run
+    self._run = None
+    frames = [f.to_ndarray()[0] for f in frames + resampler.resample(None)]
+    samples = np.concatenate(frames) if frames else np.zeros(0, np.int16)
+    at = round((time - self._start) * self._rate)
+    samples = samples[max(0, -at):]
+    at = max(0, at)
+    samples = samples[:max(0, len(self._samples) - at)]
+    self._samples[at:at + len(samples)] = samples
+    self._there[at:at + len(samples)] = True
+
+  def finish(self, problem):
+    """The samples; raises MediaError if there are too few."""
+    if self._run:
+      self._place()
+    count = len(self._samples) - self._late
+    found = np.count_nonzero(self._there[self._late:])
+    if found + 2 * GAP * self._rate < ENOUGH * count:
+      raise MediaError(f"{found} of {count} samples are there{problem}")
+    return self._samples
