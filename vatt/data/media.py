@@ -131,6 +131,19 @@ def read(path, start=0.0, end=None, *, fps=10.0, size=256, audio_rate=48000,
       raise MediaError(_reason(error)) from error
 
 
+def read_encoded(path, start, end, fps, size, audio_rate):
+  """`read`, as it is put into a record.
+
+  Returns:
+    list of bytes, the frames as JPEG; bytes, the sound as int16 little-endian
+    PCM, either empty if the clip has it not; and the clip's length in seconds.
+  """
+  clip = read(path, start, end, fps=fps, size=size, audio_rate=audio_rate,
+              convert=JpegEncoder())
+  audio = b"" if clip.audio is None else clip.audio.astype("<i2").tobytes()
+  return clip.frames or [], audio, clip.end - clip.start
+
+
 class JpegEncoder:
   """Encodes frames as JPEG with about the quality 90 of libjpeg."""
 

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,6 +52,7 @@ class Plan(NamedTuple):
     label_names: the classes, in the order of their numbers.
     sources: JSON value that changes when the content of the sources does.
     rejected: (id, file, reason) of what was found unusable while planning.
+    threads: the number of shards that are built at a time.
   """
   splits: dict[str, list[Clip]]
   shards: dict[str, int]
@@ -58,6 +60,7 @@ class Plan(NamedTuple):
   label_names: tuple[str, ...] = ()
   sources: Any = None
   rejected: tuple[tuple[str, str, str], ...] = ()
+  threads: int = 1
 
 
 def features(label_names=None):
@@ -123,7 +126,8 @@ def draw(bound, *site):
   return int.from_bytes(digest[:8], "big") % bound
 
 
-def build_shard(path, clips, read, label_names, fingerprint, progress=None):
+def build_shard(path, clips, read, label_names, fingerprint,
+                progress=lambda count: None):
   """Builds one shard, or finds it built: a pure function of its arguments.
 
   The shard appears under its name when it is complete, and after it the record
@@ -136,13 +140,12 @@ def build_shard(path, clips, read, label_names, fingerprint, progress=None):
     read: as in Plan.
     label_names: as in Plan.
     fingerprint: hash of the plan; a shard of another plan is built anew.
-    progress: None, or a function called with the number of clips done.
+    progress: called with the number of clips done.
 
   Returns:
     dict as in the record: fingerprint, count (records), bytes (size of the
     file), offsets (byte offset of each record), rejected (id, file, reason).
   """
-  progress = progress or (lambda count: None)
   record = finished_shard(path, fingerprint)
   if record:
     progress(len(clips))
@@ -206,8 +209,7 @@ def _put_in_place(path, size):
 
 
 class _Info(tfds.core.DatasetInfo):
-  """Information that is not looked up in tfds' bucket: datasets of the same
-  name there are others than ours."""
+  """Not looked up in tfds' bucket, where others may have a dataset's name."""
 
   def initialize_from_bucket(self):
     pass
@@ -271,14 +273,12 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
 
     Args:
       download_dir: not used.
-      download_config: tfds' DownloadConfig; its manual_dir is used where the
-        builder was given none.
+      download_config: its manual_dir is used where the builder has none.
 
     Raises:
       UserError: if the sources are not usable, the dataset cannot be written,
         or one that is built there already comes from another plan.
     """
-    del download_dir
     manual_dir = self._manual_dir or getattr(
         download_config, "manual_dir", None)
     final = str(self.data_path)
@@ -332,16 +332,17 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
 
     # ---- the shards, each in one go
     records = {split: [] for split in plan.splits}
-    rejected = [list(row) for row in plan.rejected]
-    keep = {"rejected.csv"}
-    total = sum(len(clips) for clips in plan.splits.values())
-    with tqdm(total=total, unit="clip", desc=self.info.full_name,
-              mininterval=1) as bar:
-      for split, name, clips in self._shard_files(plan):
-        records[split].append(build_shard(
-            f"{staging}/{name}", clips, plan.read, plan.label_names,
-            fingerprint, bar.update))
-        rejected += records[split][-1]["rejected"]
+    rejected, keep = list(map(list, plan.rejected)), {"rejected.csv"}
+    shards = list(self._shard_files(plan))
+    with tqdm(total=sum(map(len, plan.splits.values())), unit="clip",
+              desc=self.info.full_name, mininterval=1) as bar, (
+                  ThreadPoolExecutor(plan.threads)) as pool:
+      done = pool.map(lambda shard: build_shard(
+          f"{staging}/{shard[1]}", shard[2], plan.read, plan.label_names,
+          fingerprint, bar.update), shards)
+      for (split, name, _), record in zip(shards, done):
+        records[split].append(record)
+        rejected += record["rejected"]
         keep |= {name, name + INDEX_SUFFIX}
     for split, shards in records.items():
       if not any(shard["count"] for shard in shards):
