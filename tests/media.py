@@ -1,9 +1,10 @@
-"""Real recordings and digits that the tests make for themselves."""
+"""Media, recordings and digits that the tests make for themselves."""
 import io
 import pathlib
 import subprocess
 import sys
 import zipfile
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -84,13 +85,98 @@ def write_sources(folder, *, speakers=("ann", "bo_b"), digits=(0, 3, 8),
   return str(folder), sounds
 
 
+def numbered(i, width=160, height=48):
+  """A picture that tells its number, whatever becomes of it: 8 bars, a bit
+  each; uint8 [H, W, 3]."""
+  bits = [255 * (i >> b & 1) for b in range(8)]
+  row = np.repeat(bits, np.diff(np.linspace(0, width, 9).astype(int)))
+  return np.uint8(np.broadcast_to(row[None, :, None], (height, width, 3)))
+
+
+def number_of(picture):
+  """The number in a picture of `numbered`."""
+  height, width, _ = picture.shape
+  return sum(int(picture[height // 2, int((b + 0.5) * width / 8), 1] > 127) << b
+             for b in range(8))
+
+
+def clicks(times, seconds, rate=48000):
+  """Silence with a click of 2 ms at each time; float32 [1, S]."""
+  sound = np.zeros((1, int(seconds * rate)), np.float32)
+  for time in times:
+    sound[0, int(time * rate):int((time + 0.002) * rate)] = 0.9
+  return sound
+
+
+def write_media(path, pictures=(), sound=None, *, rate=25, times=None,
+                video="libx264", audio="aac", audio_rate=48000, layout="mono",
+                sound_start=0.0, aspect=None, gop=12):
+  """Encodes a media file.
+
+  Args:
+    path: its suffix tells the container.
+    pictures: list of uint8 [H, W, 3].
+    sound: None or float32 [C, S] in -1 ... 1.
+    rate: pictures a second, where `times` does not have each one's seconds.
+    video, audio: encoders.
+    layout: of the C channels.
+    sound_start: seconds.
+    aspect: of a pixel, width by height.
+    gop: pictures from a key frame to the next.
+
+  Returns:
+    The path as a string.
+  """
+  import av
+  with av.open(str(path), "w") as container:
+    packets = []
+    if len(pictures):
+      stream = container.add_stream(
+          video, rate=rate, options={"preset": "ultrafast"} if (
+              video == "libx264") else {})
+      stream.height, stream.width, _ = pictures[0].shape
+      odd = stream.height % 2 or stream.width % 2
+      stream.pix_fmt = {"png": "rgb24"}.get(
+          video, "yuv444p" if odd else "yuv420p")
+      stream.codec_context.gop_size = gop
+      if aspect:
+        stream.codec_context.sample_aspect_ratio = aspect
+      if times is not None:
+        stream.codec_context.time_base = Fraction(1, 1000)
+    if sound is not None:
+      track = container.add_stream(audio, rate=audio_rate, layout=layout)
+    for i, picture in enumerate(pictures):
+      frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+      frame.pts = i if times is None else round(times[i] * 1000)
+      frame.time_base = (Fraction(1, rate) if times is None
+                         else Fraction(1, 1000))
+      packets += stream.encode(frame)
+    if sound is not None:
+      frame = av.AudioFrame.from_ndarray(sound, "fltp", layout)
+      frame.sample_rate = audio_rate
+      frame.time_base = Fraction(1, audio_rate)
+      frame.pts = round(sound_start * audio_rate)
+      resampler = av.AudioResampler(
+          track.format, layout, audio_rate,
+          frame_size=track.codec_context.frame_size or 1024)
+      for part in resampler.resample(frame) + resampler.resample(None):
+        packets += track.encode(part)
+      packets += track.encode(None)
+    if len(pictures):
+      packets += stream.encode(None)
+    for packet in sorted(packets, key=lambda p: p.dts * p.time_base):
+      container.mux(packet)
+  return str(path)
+
+
 @pytest.fixture(scope="session")
 def media():
   """The functions of this file: `media.write_sources(...)`."""
   import types
   return types.SimpleNamespace(
       spoken=spoken, wav=wav, handwritten=handwritten,
-      write_sources=write_sources)
+      write_sources=write_sources, numbered=numbered, number_of=number_of,
+      clicks=clicks, write_media=write_media)
 
 
 @pytest.fixture(scope="session")

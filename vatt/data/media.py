@@ -228,10 +228,10 @@ def _length(container):
     if packet.size and at is not None:
       end = float((at + (packet.duration or 0)) * packet.time_base) - zero
     elif packet.size and packet.stream.type == "video":  # a bare stream
-      end = ends.get(packet.stream_index, 0.0) + 1 / frame_rate(packet.stream)
+      end = ends.get(packet.stream.index, 0.0) + 1 / frame_rate(packet.stream)
     else:
       continue
-    ends[packet.stream_index] = max(end, ends.get(packet.stream_index, 0.0))
+    ends[packet.stream.index] = max(end, ends.get(packet.stream.index, 0.0))
   if not ends:
     raise MediaError("no packet of video or sound")
   counted, said = max(ends.values()), (container.duration or 0) / av.time_base
@@ -286,7 +286,7 @@ def _read(container, start, end, fps, size, audio_rate, convert, seek_to):
   try:
     for packet in container.demux(
         [s for s in (video, audio) if s and s.index in tracks]):
-      track = tracks[packet.stream_index]
+      track = tracks[packet.stream.index]
       if all(track.done for track in tracks.values()):
         break
       if track.done:

@@ -61,9 +61,7 @@ class VideoTrack:
     self._convert = lambda frame: (convert or np.asarray)(
         _picture(frame, aspect, size))
     self._length = 1 / frame_rate(stream)
-    # A frame counts from half a frame before its time: the nearest one. Not
-    # quite half, so that of two as near it is always the earlier.
-    self._early = 0.499 * min(self._length, 1 / fps)
+    self._early = 0.5 / fps  # by which a frame may be taken before its time
     self._frame = self._time = None  # the last one decoded
     self._taken, self._missing, self._skipped = [], 0, False
     self.damaged = False  # since the last frame
@@ -78,7 +76,7 @@ class VideoTrack:
       if not frame.key_frame:
         self._skipped = True
         return  # its references are missing
-      if time is None or self._begin <= self._times[0] < time - self._early:
+      if time is None or self._begin <= self._times[0] < time:
         raise Late
     if frame.is_corrupt:
       self.damaged = True
@@ -89,7 +87,8 @@ class VideoTrack:
     if self._frame is not None:
       if time <= self._time:
         return
-      self._take(time - self._early)
+      # The nearest one, but not long before it comes on screen.
+      self._take(max((self._time + time) / 2, time - self._early))
     self._frame, self._time, self.damaged = frame, time, False
 
   def _take(self, until):
@@ -99,7 +98,8 @@ class VideoTrack:
     if not self.damaged:
       reach = max(reach, HOLD)
     converted = None
-    while not self.done and self._times[len(self._taken)] < until:
+    # Of two frames as near, rounding shall not choose.
+    while not self.done and self._times[len(self._taken)] < until + 1e-6:
       time = self._times[len(self._taken)]
       if converted is None:
         converted = self._convert(self._frame)

@@ -337,7 +337,7 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
     with tqdm(total=sum(map(len, plan.splits.values())), unit="clip",
               desc=self.info.full_name, mininterval=1) as bar, (
                   ThreadPoolExecutor(plan.threads)) as pool:
-      done = pool.map(lambda shard: build_shard(
+      done = (pool.map if plan.threads > 1 else map)(lambda shard: build_shard(
           f"{staging}/{shard[1]}", shard[2], plan.read, plan.label_names,
           fingerprint, bar.update), shards)
       for (split, name, _), record in zip(shards, done):

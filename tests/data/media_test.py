@@ -1,0 +1,355 @@
+"""Reading media: files encoded here, and real ones of VATT_TEST_DATA."""
+import os
+import pathlib
+import struct
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from vatt.data import media as media_lib
+from vatt.data import media_tracks
+from vatt.data.media import MediaError
+
+REAL = ["band.mp4", "band.webm", "band.avi", "band.mpg", "band_audio.mp3",
+        "band_audio.ogg", "bigbuckbunny.mp4", "bikes.mp4",
+        "carphone_pristine.mp4"]
+
+
+def numbers(media, frames):
+  return [media.number_of(frame) for frame in frames]
+
+
+def loud(audio, rate=48000):
+  """Seconds at which the sound gets loud."""
+  return np.flatnonzero(np.abs(audio.astype(int)) > 8000)[0] / rate
+
+
+# ---- real files
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_file_has_the_length_of_its_packets(test_data, name):
+  path = str(test_data / "media" / name)
+  begins, ends, counts, rates = {}, {}, {}, {}
+  with av.open(path) as container:
+    for packet in container.demux():
+      if packet.size:
+        kind = packet.stream.type
+        begin = float(packet.pts * packet.time_base)
+        begins[kind] = min(begin, begins.get(kind, begin))
+        ends[kind] = max(begin + float(packet.duration * packet.time_base),
+                         ends.get(kind, 0))
+        counts[kind] = counts.get(kind, 0) + 1
+        rates[kind] = getattr(packet.stream, "average_rate", None)
+  zero = max(0, min(begins.values()))
+  facts = media_lib.probe(path)
+  # Codecs of sound pad the last packet, by 1152 samples at most.
+  assert facts.duration == pytest.approx(max(ends.values()) - zero, abs=0.06)
+  assert (facts.has_video, facts.has_audio) == (
+      "video" in ends, "audio" in ends)
+
+  clip = media_lib.read(path, size=64, audio_rate=16000)
+  assert clip.damaged == 0 and clip.start == 0
+  if "video" in ends:
+    assert abs(len(clip.frames) - 10 * counts["video"] / rates["video"]) <= 1
+    assert min(clip.frames.shape[1:3]) == 64
+  else:
+    assert clip.frames is None
+  if "audio" in ends:
+    seconds = ends["audio"] - max(zero, begins["audio"])
+    assert len(clip.audio) / 16000 == pytest.approx(seconds, abs=0.06)
+  else:
+    assert clip.audio is None
+
+
+@pytest.mark.parametrize("name", ["band.mp4", "band.mpg", "band.webm"])
+def test_clip_amid_a_real_file_is_that_of_the_whole_file_decoded(
+    test_data, name):
+  path = str(test_data / "media" / name)
+  clip = media_lib.read(path, 12.3, 14.3, audio_rate=22050)
+  pictures, times, sound, zero = [], [], [], None
+  with av.open(path) as container:
+    zero = container.start_time / 1e6
+    for frame in container.decode(video=0):
+      times.append(frame.time - zero)
+      if times[-1] > 14.5:
+        break
+      pictures.append(frame.to_ndarray(format="rgb24"))
+  with av.open(path) as container:
+    resampler = av.AudioResampler("s16", "mono", 22050)
+    for frame in container.decode(audio=0):
+      if not sound:
+        first = frame.time - zero
+      sound += [f.to_ndarray()[0] for f in resampler.resample(frame)]
+      if frame.time - zero > 14.5:
+        break
+  for i, frame in enumerate(clip.frames):
+    nearest = np.abs(np.array(times[:len(pictures)]) - 12.3 - i / 10).argmin()
+    errors = [np.abs(np.float32(frame) - pictures[nearest + k]).mean()
+              for k in (-3, -2, -1, 0, 1, 2)]
+    assert min(errors[2:5]) < 4 and min(errors) == min(errors[2:5])
+  at = round((12.3 - first) * 22050)
+  want = np.concatenate(sound)[at:at + 44100].astype(float)
+  got = clip.audio.astype(float)
+  correlation = [np.corrcoef(want[50:-50], got[50 + k:len(got) - 50 + k])[0, 1]
+                 for k in range(-50, 50)]
+  # 22 samples are a millisecond, to which WebM rounds the times of both.
+  assert abs(np.argmax(correlation) - 50) <= 33 and max(correlation) > 0.95
+
+
+def test_real_damaged_file_is_refused_with_the_reason(test_data):
+  with pytest.raises(MediaError, match=r"of 100 frames are there; \d+ packets"):
+    media_lib.read(str(test_data / "media/band.ogv"), 10, 20)
+
+
+# ---- time
+
+@pytest.mark.parametrize("suffix, video, audio, rate, sound_start", [
+    ("mp4", "libx264", "aac", 44100, 0),
+    ("mkv", "libx264", "libopus", 48000, 0),
+    ("mp4", "libx264", "libopus", 48000, 0),
+    ("mkv", "libx264", "aac", 48000, 0.4),
+    ("mp4", "libx264", "aac", 48000, 0.4),
+    ("webm", "libvpx", "libopus", 48000, 0),
+    ("ts", "libx264", "aac", 48000, 0),
+    ("mov", "mpeg4", "pcm_s16le", 22050, 0.25),
+    ("avi", "mpeg4", "libmp3lame", 44100, 0),
+])
+def test_flash_and_click_stay_together(
+    tmp_path, media, suffix, video, audio, rate, sound_start):
+  pictures = [np.full((48, 64, 3), 255 * (i == 35), np.uint8)
+              for i in range(75)]
+  sound = media.clicks([1.4 - sound_start], 3 - sound_start, rate)
+  path = media.write_media(
+      tmp_path / f"a.{suffix}", pictures, sound, video=video, audio=audio,
+      audio_rate=rate, sound_start=sound_start)
+  for start in (0.0, 1.0):
+    clip = media_lib.read(path, start, 3, fps=25)
+    flash = np.argmax([frame.mean() for frame in clip.frames]) / 25
+    assert abs(flash - loud(clip.audio)) < 0.04
+    assert abs(start + flash - 1.4) < 0.09  # avi, ts: what the encoder adds
+  clip = media_lib.read(path, 0, 3)
+  assert len(clip.frames) == 30
+  # Silence before the sound starts.
+  assert not clip.audio[:int(48000 * (sound_start - 0.03)) if (
+      sound_start) else 0].any()
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_variable_frame_rate(tmp_path, media, suffix):
+  times = [0, 0.04, 0.08, 0.5, 1.2, 1.24, 1.3, 1.9, 2.0, 2.04]
+  path = media.write_media(
+      tmp_path / f"a.{suffix}", [media.numbered(i) for i in range(10)],
+      times=times)
+  clip = media_lib.read(path, 0, 2.1)
+  want = [max(k for k, time in enumerate(times) if time <= i / 10)
+          for i in range(len(clip.frames))]
+  assert len(clip.frames) in (20, 21)
+  assert numbers(media, clip.frames) == want
+  assert numbers(media, media_lib.read(path, 1, 2).frames) == want[10:20]
+
+
+def test_clip_of_a_long_file_is_exact_and_decodes_little(
+    tmp_path, media, monkeypatch):
+  calls = []
+  add = media_tracks.VideoTrack.add
+  monkeypatch.setattr(media_tracks.VideoTrack, "add", lambda self, *args: (
+      calls.append(1), add(self, *args))[1])
+  for suffix, video in (("mp4", "libx264"), ("ts", "mpeg2video")):
+    path = media.write_media(
+        tmp_path / f"a.{suffix}", [media.numbered(i % 256)
+                                   for i in range(5000)],
+        rate=25, gop=50, video=video)
+    for start in (7.0, 123.4, 190.0):
+      calls.clear()
+      clip = media_lib.read(path, start, start + 2, fps=25)
+      assert numbers(media, clip.frames) == [
+          (round(start * 25) + i) % 256 for i in range(50)]
+      assert len(calls) < 400
+
+
+def test_missing_timestamps(tmp_path, media):
+  path = media.write_media(
+      tmp_path / "a.h264", [media.numbered(i) for i in range(100)])
+  assert media_lib.probe(path).duration == pytest.approx(4, abs=0.05)
+  assert numbers(media, media_lib.read(path, 2, 3).frames) == [
+      50, 52, 55, 57, 60, 62, 65, 67, 70, 72]
+
+
+def test_gap_in_the_sound_is_silence(tmp_path, media):
+  tone = np.float32(0.5 * np.sin(np.arange(48000) / 20))[None]
+  path = str(tmp_path / "a.mkv")
+  with av.open(path, "w") as container:
+    stream = container.add_stream("pcm_s16le", rate=48000, layout="mono")
+    for at in (0, 1.1):
+      frame = av.AudioFrame.from_ndarray(
+          np.int16(tone * 32767), "s16", "mono")
+      frame.sample_rate, frame.pts = 48000, int(at * 48000)
+      container.mux(stream.encode(frame))
+  clip = media_lib.read(path, 0.9, 2.1)
+  level = np.abs(clip.audio.astype(int)).reshape(12, -1).max(1) > 8000
+  assert level.tolist() == [True, False] + 10 * [True]
+  with pytest.raises(MediaError, match="19200 of 24000 samples are there"):
+    media_lib.read(path, 0.9, 1.4)
+
+
+# ---- shape and channels
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_rotation(tmp_path, media, degrees):
+  picture = np.zeros((48, 96, 3), np.uint8)
+  picture[:24, :48] = 255  # bright at the upper left
+  path = pathlib.Path(media.write_media(tmp_path / "a.mp4", [picture] * 10))
+  data = bytearray(path.read_bytes())
+  at = data.index(b"tkhd") + 44  # the matrix, in 16.16 and 2.30
+  cos, sin = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
+  struct.pack_into(">9i", data, at, cos << 16, sin << 16, 0, -sin << 16,
+                   cos << 16, 0, 0, 0, 1 << 30)
+  path.write_bytes(data)
+  frame = media_lib.read(str(path)).frames[3]
+  want = np.rot90(picture, -degrees // 90)  # the matrix turns clockwise
+  assert frame.shape == want.shape
+  assert np.abs(frame.astype(int) - want).mean() < 6
+
+
+def test_size(tmp_path, media):
+  wide = media.write_media(tmp_path / "wide.mp4", [media.numbered(3)] * 5)
+  assert media_lib.read(wide, size=24).frames.shape[1:] == (24, 80, 3)
+  assert media_lib.read(wide, size=100).frames.shape[1:] == (48, 160, 3)
+  odd = media.write_media(
+      tmp_path / "odd.mkv", [media.numbered(3, 161, 47)] * 5, video="ffv1")
+  frames = media_lib.read(odd).frames
+  assert frames.shape[1:] == (47, 161, 3) and numbers(media, frames[:1]) == [3]
+  for aspect, shape in ((Fraction(2), (24, 160, 3)),
+                        (Fraction(1, 2), (48, 80, 3))):
+    path = media.write_media(tmp_path / "aspect.mp4", [media.numbered(5)] * 5,
+                             aspect=aspect)
+    frames = media_lib.read(path).frames
+    assert frames.shape[1:] == shape and numbers(media, frames[:1]) == [5]
+
+
+@pytest.mark.parametrize("channel", [0, 2, 4])
+def test_six_channels_become_one(tmp_path, media, channel):
+  sound = np.zeros((6, 48000), np.float32)
+  sound[channel] = 0.9 * np.sin(np.arange(48000) / 20)
+  path = media.write_media(tmp_path / "a.flac", sound=sound, audio="flac",
+                           layout="5.1")
+  audio = media_lib.read(path).audio
+  assert len(audio) == 48000
+  assert 2000 < np.abs(audio.astype(int)).max() < 32767
+
+
+def test_stereo_is_not_louder_and_rates_change_nothing_else(tmp_path, media):
+  wave = np.float32(0.9 * np.sin(2 * np.pi * 440 * np.arange(22050) / 22050))
+  path = media.write_media(tmp_path / "a.wav", sound=np.stack([wave, wave]),
+                           audio="pcm_s16le", layout="stereo", audio_rate=22050)
+  audio = media_lib.read(path, audio_rate=16000).audio / 32767
+  want = 0.9 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
+  assert len(audio) == 16000
+  np.testing.assert_allclose(audio[100:-100], want[100:-100], atol=0.01)
+
+
+def test_cover_picture_is_no_video(tmp_path, media):
+  path = media.write_media(
+      tmp_path / "a.mp3", [media.numbered(7)], media.clicks([0.5], 2),
+      video="png", audio="libmp3lame")
+  with av.open(path) as container:
+    assert len(container.streams.video) == 1
+  facts = media_lib.probe(path)
+  assert not facts.has_video and facts.duration == pytest.approx(2, abs=0.06)
+  clip = media_lib.read(path)
+  assert clip.frames is None and abs(loud(clip.audio) - 0.5) < 0.03
+
+
+def test_one_stream_only_and_silence(tmp_path, media):
+  pictures = [media.numbered(i) for i in range(25)]
+  clip = media_lib.read(media.write_media(tmp_path / "v.mp4", pictures))
+  assert clip.audio is None and len(clip.frames) == 10
+  clip = media_lib.read(media.write_media(
+      tmp_path / "s.mp4", pictures, media.clicks([], 1)))
+  assert len(clip.audio) == 48000 and not clip.audio.any()
+
+
+def test_streams_of_different_length(tmp_path, media):
+  path = media.write_media(
+      tmp_path / "a.mkv", [media.numbered(i) for i in range(25)],
+      media.clicks([2.5], 3))
+  clip = media_lib.read(path)
+  assert len(clip.frames) == 10 and len(clip.audio) == pytest.approx(
+      3 * 48000, abs=1500)
+  assert media_lib.read(path, 2, 3).frames is None
+
+
+# ---- what cannot be read
+
+def test_spans(tmp_path, media):
+  path = media.write_media(
+      tmp_path / "a.mp4", [media.numbered(i) for i in range(100)])
+  clip = media_lib.read(path, 2, 5)  # most of it is there
+  assert clip.end == pytest.approx(4) and len(clip.frames) == 20
+  for start, end in ((3, 7), (4, 5), (100, 101)):
+    with pytest.raises(MediaError, match="the file ends at 4.000 s"):
+      media_lib.read(path, start, end)
+  with pytest.raises(MediaError, match="expected more than 0"):
+    media_lib.read(path, 2, 2)
+
+
+@pytest.mark.parametrize("data", [b"", b"a,b\n1,2\n" * 100, bytes(5000)])
+def test_no_media(tmp_path, data):
+  path = tmp_path / "a.mp4"
+  path.write_bytes(data)
+  for function in (media_lib.probe, media_lib.read):
+    with pytest.raises(MediaError):
+      function(str(path))
+    with pytest.raises(MediaError, match="No such file"):
+      function(str(tmp_path / "missing.mp4"))
+
+
+def test_damaged_packets_are_counted_and_too_many_refused(tmp_path, media):
+  chance = np.random.default_rng(0)
+  pictures = [np.uint8(chance.integers(256, size=(48, 64, 3)))
+              for _ in range(100)]
+  path = pathlib.Path(media.write_media(
+      tmp_path / "a.avi", pictures, video="mpeg4", gop=1))
+  data = path.read_bytes()
+
+  def damage(count):
+    changed, at = bytearray(data), 0
+    for i in range(100):
+      at = data.index(b"00dc", at + 1)
+      if 40 <= i < 40 + count:
+        size, = struct.unpack_from("<I", data, at + 4)
+        changed[at + 8:at + 8 + size] = bytes([255]) * size
+    path.write_bytes(changed)
+    return media_lib.read(str(path), fps=25)
+
+  clip = damage(6)
+  assert clip.damaged == 6 and len(clip.frames) == 100
+  with pytest.raises(MediaError, match="of 100 frames are there; 30 packets"):
+    damage(30)
+
+
+def test_truncated_file_is_refused_from_where_it_ends(tmp_path, media):
+  path = pathlib.Path(media.write_media(
+      tmp_path / "a.mkv", [media.numbered(i) for i in range(200)],
+      media.clicks([], 8)))
+  os.truncate(path, path.stat().st_size // 2)
+  assert len(media_lib.read(str(path), 0, 2).frames) == 20
+  with pytest.raises(MediaError, match="0 of 20 frames are there"):
+    media_lib.read(str(path), 6, 8)
+
+
+def test_encoded_frames_and_samples(tmp_path, media):
+  import tensorflow as tf
+  path = media.write_media(
+      tmp_path / "a.mp4", [media.numbered(i) for i in range(50)],
+      media.clicks([0.5], 2))
+  clip = media_lib.read(path, 0.5, 1.5, fps=8, size=40, audio_rate=16000)
+  frames, audio, length = media_lib.read_encoded(path, 0.5, 1.5, 8, 40, 16000)
+  assert length == 1 and len(frames) == 8
+  for data, frame in zip(frames, clip.frames):
+    decoded = tf.io.decode_jpeg(data).numpy()
+    assert decoded.shape == frame.shape == (40, 133, 3)
+    assert np.abs(decoded.astype(int) - frame).mean() < 4
+  np.testing.assert_array_equal(np.frombuffer(audio, "<i2"), clip.audio)
