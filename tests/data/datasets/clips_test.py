@@ -1,0 +1,395 @@
+"""The dataset clips, of media encoded here and of real ones."""
+import csv
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from vatt.data import media as media_lib
+from vatt.data.datasets import base, clips
+from vatt.data.datasets.clips import Clips
+from vatt.data.workers import Workers
+from vatt.errors import UserError
+
+ROOT = pathlib.Path(__file__).parents[3]
+SMALL = "small,fps=5,size=32,audio_rate=8000,length=2"
+
+
+def build(data_dir, manual_dir, config=SMALL):
+  """Builds and reads back: split to {id: example}, rejected, the builder."""
+  Clips(data_dir=str(data_dir), config=config,
+        manual_dir=str(manual_dir)).download_and_prepare()
+  folder = f"{data_dir}/clips/{config}/1.0.0"
+  builder = tfds.builder_from_directory(folder)
+  examples = {
+      split: {example["id"].decode(): example for example in
+              builder.as_dataset(split=split).as_numpy_iterator()}
+      for split in builder.info.splits}
+  return examples, rejected(folder), builder
+
+
+def rejected(folder):
+  """id to (file, reason)."""
+  with open(f"{folder}/rejected.csv") as file:
+    return {row["id"]: (row["file"], row["reason"])
+            for row in csv.DictReader(file)}
+
+
+def plan(manual_dir, config=SMALL):
+  return Clips(data_dir="unused", config=config).make_plan(str(manual_dir))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, media):
+  """a.mp4: 7 s, frames numbered, clicks; sub/b.mkv: 4.8 s, no sound; c.mp3:
+  2 s; and what is of no use."""
+  folder = tmp_path_factory.mktemp("media")
+  (folder / "sub").mkdir()
+  media.write_media(
+      folder / "a.mp4", [media.numbered(i) for i in range(70)],
+      media.clicks([0.5, 2.5, 4.5, 6.5], 7), rate=10)
+  media.write_media(folder / "sub/b.mkv",
+                    [media.numbered(100 + i) for i in range(48)], rate=10)
+  media.write_media(folder / "c.mp3", sound=media.clicks([0.5], 2),
+                    audio="libmp3lame")
+  (folder / "bad.mp4").write_bytes(b"no media at all" * 100)
+  (folder / "empty.webm").write_bytes(b"")
+  (folder / "readme.txt").write_text("not listed")
+  (folder / "a.srt").write_text(
+      "1\n00:00:01,500 --> 00:00:02,500\none and two\n\n"
+      "2\n00:00:04,200 --> 00:00:05,000\nthree\n")
+  return folder
+
+
+def write_list(folder, *rows, header="video_path,start,end,label,caption"):
+  path = folder / "clips.csv"
+  path.write_text("\n".join((header, *rows)) + "\n")
+  return path
+
+
+@pytest.fixture
+def listed(tmp_path, folder):
+  """A copy of the folder, to be given a list."""
+  return pathlib.Path(shutil.copytree(folder, tmp_path / "listed"))
+
+
+# ---- a folder
+
+def test_folder(tmp_path, folder, media, capsys):
+  examples, refused, builder = build(tmp_path, folder)
+  assert capsys.readouterr().out.splitlines()[-1].endswith(
+      f"rejected 2 (see {tmp_path}/clips/{SMALL}/1.0.0/rejected.csv)")
+  assert set(refused) == {"bad.mp4", "empty.webm"}
+  assert all("no readable media" in why for _, why in refused.values())
+
+  assert not set(examples["train"]) & set(examples["test"])
+  every = examples["train"] | examples["test"]
+  a = [f"a.mp4:{t}.000-{t + 2}.000" for t in (0, 2, 4)] + [
+      "a.mp4:6.000-7.000"]
+  b = [f"sub/b.mkv:{t}.000-{t + 2}.000" for t in (0, 2)]
+  assert sorted(every) == sorted(a + b + ["c.mp3:0.000-2.000"])
+  for files in (a, b):  # a file is on one side
+    assert len({name in examples["test"] for name in files}) == 1
+
+  for i, name in enumerate(a):
+    example, start = every[name], 2 * i
+    assert example["start"] == start and example["fps"] == 5
+    pictures = [tf.io.decode_jpeg(data).numpy() for data in example["frames"]]
+    assert [media.number_of(p) for p in pictures] == list(
+        range(start * 10, min(start * 10 + 20, 70), 2))
+    assert pictures[0].shape == (32, 107, 3)
+    samples = np.frombuffer(example["audio"], "<i2").astype(int)
+    assert len(samples) == 8000 * min(2, 7 - start)
+    assert example["audio_rate"] == 8000
+    loud = np.flatnonzero(np.abs(samples) > 6000)
+    assert abs(loud[0] / 8000 - 0.5) < 0.03
+    assert example["label"].size == 0
+  captions = [every[name]["captions"] for name in a]
+  assert [list(c["text"]) for c in captions] == [
+      [b"one and two"], [b"one and two"], [b"three"], []]
+  np.testing.assert_allclose(captions[0]["start"], [1.5])
+  np.testing.assert_allclose(captions[1]["start"], [-0.5])
+  np.testing.assert_allclose(captions[2]["end"], [1])
+
+  assert all(every[name]["audio"] == b"" for name in b)
+  assert all(len(every[name]["frames"]) == 10 for name in b)
+  sound = every["c.mp3:0.000-2.000"]
+  assert len(sound["frames"]) == 0
+  assert len(sound["audio"]) == pytest.approx(2 * 16000, abs=500)
+
+
+def test_split_of_many_files_is_by_a_hash_of_their_names():
+  spans = [base.Clip(f"{i}-{k}", f"{i}.mp4", (k,))
+           for i in range(500) for k in range(2)]
+  sides = clips.choose_splits("", spans, None)
+  assert sides == [side for side in sides[::2] for _ in range(2)]
+  assert 30 < sides[::2].count("test") < 75
+  assert clips.choose_splits("", spans[:400], None) == sides[:400]
+
+
+def test_one_file(tmp_path, media):
+  media.write_media(tmp_path / "a.mp4", [media.numbered(i) for i in range(120)],
+                    rate=10)
+  (tmp_path / "bad.mp4").write_bytes(b"?")
+  splits = plan(tmp_path).splits
+  assert [clip.id for clip in splits["test"]] == ["a.mp4:10.000-12.000"]
+  assert len(splits["train"]) == 5
+  with pytest.raises(UserError, match="a.mp4 is the only clip"):
+    plan(tmp_path, "length=30")
+
+
+def test_folders_without_media(tmp_path):
+  with pytest.raises(UserError, match="neither clips.csv nor a media file"):
+    plan(tmp_path)
+  with pytest.raises(UserError, match="no such folder"):
+    plan(tmp_path / "missing")
+  with pytest.raises(UserError, match="--manual_dir is missing"):
+    Clips(data_dir="unused").make_plan(None)
+  (tmp_path / "bad.mp4").write_bytes(b"?")
+  with pytest.raises(UserError, match="no usable media file in the folder; the "
+                     "first: bad.mp4: no readable media"):
+    plan(tmp_path)
+
+
+# ---- a list
+
+def test_list(tmp_path, listed, folder, media):
+  write_list(
+      listed,
+      "a.mp4,0,2,dog,a dog barks",
+      f"{folder}/sub/b.mkv,1,3,cat,\"a cat, asleep\"",
+      "./a.mp4,0.0,2.0004,ant,one more caption",
+      "missing.mp4,0,2,dog,nothing",
+      "a.mp4,6,8,,past the end by half",
+      "a.mp4,6.5,8,dog,past the end",
+      "a.mp4,3,3,dog,no time",
+      "",
+      "bad.mp4,0,2,dog,no media",
+      "a.mp4,2,4,,",
+      "c.mp3,,,bee,the whole file")
+  examples, refused, builder = build(tmp_path / "data", listed)
+  assert builder.info.features["label"].feature.names == [
+      "ant", "bee", "cat", "dog"]
+  every = examples["train"] | examples["test"]
+  b = f"{folder}/sub/b.mkv:1.000-3.000"
+  assert set(every) == {"a.mp4:0.000-2.000", b, "a.mp4:6.000-8.000",
+                        "a.mp4:2.000-4.000", "c.mp3:0.000-"}
+  assert sorted(every["a.mp4:0.000-2.000"]["label"]) == [0, 3]
+  captions = every["a.mp4:0.000-2.000"]["captions"]
+  assert list(captions["text"]) == [b"a dog barks", b"one more caption"]
+  assert list(captions["start"]) == [0, 0] and list(captions["end"]) == [2, 2]
+  assert list(every[b]["captions"]["text"]) == [b"a cat, asleep"]
+  # No caption in the list: those of a.srt.
+  captions = every["a.mp4:2.000-4.000"]["captions"]
+  assert list(captions["text"]) == [b"one and two"]
+  half = every["a.mp4:6.000-8.000"]
+  assert len(half["frames"]) == 5 and list(half["captions"]["end"]) == [1]
+  assert len(every["c.mp3:0.000-"]["audio"]) > 31000
+
+  reasons = {name: why for name, (_, why) in refused.items()}
+  assert reasons == {
+      "missing.mp4:0.000-2.000": "row 5: no such file",
+      "a.mp4:6.500-8.000": "row 7: the file ends at 7.000 s",
+      "a.mp4:3.000-3.000":
+          "row 8: from 3.0 to 3.0 s, expected more than 0 and at most 600 s",
+      "bad.mp4:0.000-2.000": reasons["bad.mp4:0.000-2.000"]}
+  assert reasons["bad.mp4:0.000-2.000"].startswith("row 10: no readable media")
+
+
+def test_splits_of_a_list(listed):
+  header = "video_path,start,end,split"
+  write_list(listed, "a.mp4,0,2,test", "a.mp4,2,4,train", "a.mp4,4,6,test",
+             header=header)
+  splits = plan(listed).splits
+  assert {split: len(c) for split, c in splits.items()} == {
+      "train": 1, "test": 2}
+  write_list(listed, "a.mp4,0,2,test", header=header)
+  assert list(plan(listed).splits) == ["test"]
+
+
+@pytest.mark.parametrize("header, row, match", [
+    ("video_path,start,label", "a.mp4,0,x", "row 1: column 'end' is missing"),
+    ("video_path,start,end,captions", "a.mp4,0,2,x",
+     "row 1: unknown column 'captions'"),
+    ("video_path,start,end,end", "a.mp4,0,2,2", "a column is there twice"),
+    ("video_path,start,end", "a.mp4,soon,2",
+     "row 3, column start: 'soon', expected seconds"),
+    ("video_path,start,end", "a.mp4,0,nan", "row 3, column end: 'nan'"),
+    ("video_path,start,end", "a.mp4,0", "row 3: 2 cells, expected 3"),
+    ("video_path,start,end,split", "a.mp4,0,2,dev",
+     "row 3, column split: 'dev', expected train or test"),
+    ("video_path,start,end", 'a.mp4,0,"2', "cannot be read as CSV"),
+])
+def test_lists_that_are_refused(tmp_path, listed, header, row, match):
+  good = "a.mp4,0,2" + ",train" * header.endswith("split")
+  path = write_list(listed, good, row, header=header)
+  with pytest.raises(UserError, match=match) as error:
+    build(tmp_path / "data", listed)
+  assert str(path) in str(error.value) and "\n" not in str(error.value)
+  assert not (tmp_path / "data").exists()
+
+
+def test_clip_on_both_sides_and_list_without_a_clip(listed):
+  write_list(listed, "a.mp4,0,2,test", "a.mp4,0,2,train",
+             header="video_path,start,end,split")
+  with pytest.raises(UserError, match="row 3, column split: 'train', but the "
+                     "same clip is in 'test' in row 2"):
+    plan(listed)
+  write_list(listed, "x.mp4,0,2,,")
+  with pytest.raises(UserError, match="no usable row in clips.csv; the first: "
+                     "x.mp4: row 2: no such file"):
+    plan(listed)
+  (listed / "clips.csv").write_bytes(b"\xff\xfe\x00")
+  with pytest.raises(UserError, match="cannot be read as CSV in UTF-8"):
+    plan(listed)
+
+
+# ---- configurations
+
+def test_configurations():
+  parse = lambda config: clips.parse_config(config, clips.Options())
+  assert parse("default") == parse("my.talks-2") == clips.Options()
+  assert parse("fps=25,size=96") == clips.Options(fps=25, size=96)
+  assert parse("talks,audio_rate=16000,length=2.5") == clips.Options(
+      audio_rate=16000, length=2.5)
+  for config, match in (
+      ("fsp=5", "'fsp=5' is unknown, expected"),
+      ("fps=5,talks", "'talks' is unknown"), ("a/b", "'a/b' is unknown"),
+      ("fps=5,fps=6", "is there twice"), ("fps=nan", "fps is 'nan'"),
+      ("fps=0", "fps is '0', expected float"),
+      ("size=9.5", "size is '9.5', expected int"),
+      ("length=1000", "expected at most 600")):
+    with pytest.raises(UserError, match=match):
+      parse(config)
+
+
+# ---- the command
+
+def test_command_killed_and_repeated(tmp_path, folder, python_env):
+  command = [sys.executable, "scripts/prepare_dataset.py",
+             f"--dataset=clips/{SMALL},length=1".replace("length=2,", ""),
+             f"--manual_dir={folder}", f"--data_dir={tmp_path}/data"]
+  killed = subprocess.Popen(command, cwd=ROOT, env=python_env,
+                            start_new_session=True)
+  config = command[2].split("/", 1)[1]
+  staging = tmp_path / f"data/clips/{config}/1.0.0.staging"
+  while killed.poll() is None and len(list(staging.glob("*.json"))) < 3:
+    time.sleep(0.01)
+  os.killpg(killed.pid, signal.SIGKILL)
+  killed.wait()
+  run = subprocess.run(command, cwd=ROOT, env=python_env, capture_output=True,
+                       text=True)
+  assert run.returncode == 0, run.stderr
+  assert "built 14 clips" in run.stdout.splitlines()[-1]
+  build(tmp_path / "fresh", folder, config)
+  once, twice = (
+      {path.name: path.read_bytes() for path in
+       (tmp_path / root / f"clips/{config}/1.0.0").iterdir()
+       if "tfrecord" in path.name} for root in ("fresh", "data"))
+  assert once == twice
+
+
+def test_command_tells_errors_in_a_line(tmp_path, python_env):
+  run = subprocess.run(
+      [sys.executable, "scripts/prepare_dataset.py", "--dataset=clips",
+       f"--manual_dir={tmp_path}", f"--data_dir={tmp_path}/data"],
+      cwd=ROOT, env=python_env, capture_output=True, text=True)
+  assert run.returncode == 1 and run.stderr.count("\n") == 1
+  assert run.stderr.startswith("error: --manual_dir=")
+
+
+# ---- damage
+
+def mutate(data, chance):
+  """Bytes damaged as files are: flipped, lost, doubled, zeroed, cut off."""
+  data = bytearray(data)
+  kind = chance.choice(
+      ["flip", "flip", "head", "zero", "lose", "double", "cut", "noise"])
+  a = int(chance.integers(len(data)))
+  b = a + int(2 ** chance.uniform(3, 16))
+  if kind == "flip":
+    for at in chance.integers(len(data), size=int(2 ** chance.uniform(0, 9))):
+      data[at] ^= 1 << int(chance.integers(8))
+  elif kind == "head":
+    for at in chance.integers(min(4096, len(data)), size=8):
+      data[at] = int(chance.integers(256))
+  elif kind == "zero":
+    data[a:b] = bytes(len(data[a:b]))
+  elif kind == "lose":
+    del data[a:b]
+  elif kind == "double":
+    data[a:a] = data[a:b]
+  elif kind == "cut":
+    del data[a:]
+  else:
+    data[a:b] = chance.bytes(len(data[a:b]))
+  return bytes(data)
+
+
+def fuzz(folder, originals, count, seconds, monkeypatch):
+  """Builds of damaged files; (built, rejected, seconds of each clip)."""
+  took = []
+
+  class Timed(Workers):
+    def call(self, limit, function, *args):
+      begin = time.time()
+      try:
+        return super().call(limit, function, *args)
+      finally:
+        took.append(time.time() - begin)
+
+  monkeypatch.setattr(clips, "Workers", Timed)
+  chance = np.random.default_rng(0)
+  rows = []
+  lengths = [media_lib.probe(str(path)).duration for path in originals]
+  for i in range(count):
+    path = originals[i % len(originals)]
+    name = f"{i:04d}{path.suffix}"
+    (folder / name).write_bytes(mutate(path.read_bytes(), chance))
+    start = chance.uniform(0, max(0.0, lengths[i % len(originals)] - seconds))
+    rows.append(f"{name},{start:.3f},{start + seconds:.3f}")
+  write_list(folder, *rows, header="video_path,start,end")
+  examples, refused, _ = build(
+      folder / "data", folder, "fps=5,size=64,audio_rate=16000")
+  built = {**examples["train"], **examples["test"]}
+  assert len(built) + len(refused) == count and not set(built) & set(refused)
+  assert all(why.split(": ", 1)[1] for _, why in refused.values())
+  assert all(len(e["frames"]) or len(e["audio"]) for e in built.values())
+  return len(built), refused, took
+
+
+def test_damaged_files_are_built_or_rejected(tmp_path, media, monkeypatch):
+  originals = []
+  for name, video, audio in (
+      ("a.mp4", "libx264", "aac"), ("b.webm", "libvpx", "libopus"),
+      ("c.avi", "mpeg4", "libmp3lame"), ("d.ts", "mpeg2video", "mp2"),
+      ("e.mkv", "libx264", "flac")):
+    (tmp_path / "good").mkdir(exist_ok=True)
+    originals.append(pathlib.Path(media.write_media(
+        tmp_path / "good" / name, [media.numbered(i) for i in range(50)],
+        media.clicks([1], 2), video=video, audio=audio)))
+  (tmp_path / "bad").mkdir()
+  built, refused, _ = fuzz(tmp_path / "bad", originals, 25, 1, monkeypatch)
+  assert built and refused
+
+
+@pytest.mark.slow
+def test_thousand_damaged_real_files(tmp_path, test_data, monkeypatch):
+  originals = sorted((test_data / "media").iterdir())
+  begin = time.time()
+  built, refused, took = fuzz(tmp_path, originals, 1000, 3, monkeypatch)
+  shutil.rmtree(tmp_path)
+  crashes = [why for _, why in refused.values() if "crashed" in why]
+  late = [why for _, why in refused.values() if "took longer" in why]
+  print(f"{built} built, {len(refused)} rejected, {len(crashes)} crashes, "
+        f"{len(late)} over time in {time.time() - begin:.0f} s; a clip took "
+        f"{np.mean(took):.2f} s, at most {max(took):.1f} s")
+  assert not crashes and not late
