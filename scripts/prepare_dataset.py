@@ -2,6 +2,8 @@
 
   python scripts/prepare_dataset.py --dataset=spoken_digits/official \
       --manual_dir=DIR --data_dir=DIR
+  python scripts/prepare_dataset.py --dataset=clips/NAME+fps=10+size=256 \
+      --manual_dir=DIR_OF_ANY_MEDIA --data_dir=DIR
 
 A build that was stopped goes on when the same command is run again.
 """

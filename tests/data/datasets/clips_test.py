@@ -20,7 +20,7 @@ from vatt.data.workers import Workers
 from vatt.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[3]
-SMALL = "small,fps=5,size=32,audio_rate=8000,length=2"
+SMALL = "small+fps=5+size=32+audio_rate=8000+length=2"
 
 
 def build(data_dir, manual_dir, config=SMALL):
@@ -257,13 +257,14 @@ def test_clip_on_both_sides_and_list_without_a_clip(listed):
 def test_configurations():
   parse = lambda config: clips.parse_config(config, clips.Options())
   assert parse("default") == parse("my.talks-2") == clips.Options()
-  assert parse("fps=25,size=96") == clips.Options(fps=25, size=96)
-  assert parse("talks,audio_rate=16000,length=2.5") == clips.Options(
+  assert parse("fps=25+size=96") == clips.Options(fps=25, size=96)
+  assert parse("talks+audio_rate=16000+length=2.5") == clips.Options(
       audio_rate=16000, length=2.5)
   for config, match in (
+      ("a,fps=5", "'a,fps=5' is unknown"),
       ("fsp=5", "'fsp=5' is unknown, expected"),
-      ("fps=5,talks", "'talks' is unknown"), ("a/b", "'a/b' is unknown"),
-      ("fps=5,fps=6", "is there twice"), ("fps=nan", "fps is 'nan'"),
+      ("fps=5+talks", "'talks' is unknown"), ("a/b", "'a/b' is unknown"),
+      ("fps=5+fps=6", "is there twice"), ("fps=nan", "fps is 'nan'"),
       ("fps=0", "fps is '0', expected float"),
       ("size=9.5", "size is '9.5', expected int"),
       ("length=1000", "expected at most 600")):
@@ -275,7 +276,7 @@ def test_configurations():
 
 def test_command_killed_and_repeated(tmp_path, folder, python_env):
   command = [sys.executable, "scripts/prepare_dataset.py",
-             f"--dataset=clips/{SMALL},length=1".replace("length=2,", ""),
+             f"--dataset=clips/{SMALL}".replace("length=2", "length=1"),
              f"--manual_dir={folder}", f"--data_dir={tmp_path}/data"]
   killed = subprocess.Popen(command, cwd=ROOT, env=python_env,
                             start_new_session=True)
@@ -358,7 +359,7 @@ def fuzz(folder, originals, count, seconds, monkeypatch):
     rows.append(f"{name},{start:.3f},{start + seconds:.3f}")
   write_list(folder, *rows, header="video_path,start,end")
   examples, refused, _ = build(
-      folder / "data", folder, "fps=5,size=64,audio_rate=16000")
+      folder / "data", folder, "fps=5+size=64+audio_rate=16000")
   built = {**examples["train"], **examples["test"]}
   assert len(built) + len(refused) == count and not set(built) & set(refused)
   assert all(why.split(": ", 1)[1] for _, why in refused.values())

@@ -10,7 +10,6 @@ is cut into clips of one length.
 Where no caption is listed for a clip, those of a subtitle file beside it are
 taken: for `talk.mp4` that is `talk.vtt` or `talk.srt`.
 """
-import csv
 import hashlib
 import math
 import os
@@ -20,24 +19,17 @@ from typing import NamedTuple
 
 import tensorflow_datasets as tfds
 
-from vatt.data import media, subtitles
-from vatt.data.datasets import base
+from vatt.data import media
+from vatt.data.datasets import base, clip_sources
+from vatt.data.datasets.clip_sources import SPLITS, num_threads
 from vatt.data.workers import Workers
 from vatt.errors import UserError
 
-COLUMNS = ("video_path", "start", "end", "label", "caption", "split")
-NEEDED = COLUMNS[:3]
-SPLITS = ("train", "test")
 TEST_SHARE = 10  # one file in so many
 FEW = 20  # files
 SHARDS = 16  # of a split, or more:
 CLIPS_A_SHARD = 64
-SUFFIXES = frozenset(
-    ".3gp .aac .aif .aiff .avi .f4v .flac .flv .m2ts .m4a .m4v .mka .mkv .mov "
-    ".mp3 .mp4 .mpeg .mpg .mts .mxf .oga .ogg .ogv .opus .ts .vob .wav .webm "
-    ".wma .wmv".split())
 LIMIT = 120  # seconds of processor time for a clip
-LONGEST_FILE = 24 * 3600  # seconds; damaged headers say any length
 
 
 class Options(NamedTuple):
@@ -48,25 +40,12 @@ class Options(NamedTuple):
   length: float = 10.0  # seconds of a clip, where there is no clips.csv
 
 
-class Span(NamedTuple):
-  """A clip as it was found."""
-  file: str
-  start: float
-  end: float | None  # None for the file's end
-  row: int = 0  # in clips.csv, from 1
-  split: str = ""
-  labels: tuple[str, ...] = ()
-  captions: tuple[str, ...] = ()
-
-  @property
-  def id(self):
-    end = "" if self.end is None else f"{self.end:.3f}"
-    return f"{self.file}:{self.start:.3f}-{end}"
-
-
 class Clips(base.ClipsBuilder, skip_registration=True):
-  """Configurations `[NAME][,FIELD=VALUE...]` with the fields of Options, such
-  as `talks,fps=5,size=128`: the name tells several sets of clips apart.
+  """Configurations `[NAME][+FIELD=VALUE...]` with the fields of Options, such
+  as `talks+fps=5+size=128`: the name tells several sets of clips apart.
+
+  A dataset that makes its own media subclasses it: `make_plan` writes them into
+  a folder, and passes that on.
   """
 
   VERSION = tfds.core.Version("1.0.0")
@@ -82,23 +61,25 @@ class Clips(base.ClipsBuilder, skip_registration=True):
       raise UserError(f"--manual_dir={manual_dir}: no such folder")
     workers = Workers()
     if os.path.exists(f"{manual_dir}/clips.csv"):
-      spans, rejected = read_list(f"{manual_dir}/clips.csv")
+      spans, rejected = clip_sources.read_list(f"{manual_dir}/clips.csv")
       what = "usable row in clips.csv"
     else:
-      spans, rejected = cut_files(manual_dir, options.length, workers)
+      spans, rejected = clip_sources.cut_files(
+          manual_dir, options.length, workers)
       what = "usable media file in the folder"
     if not spans:
       first = [f"; the first: {file}: {why}" for _, file, why in rejected[:1]]
       raise UserError(f"--manual_dir={manual_dir}: no {what}" + "".join(first))
     names = sorted({label for span in spans for label in span.labels})
-    cues = {file: read_cues(manual_dir, file)
+    cues = {file: clip_sources.read_cues(manual_dir, file)
             for file in {span.file for span in spans}}
-    clips = [base.Clip(span.id, span.file, (
-        span.start, span.end, span.row,
-        [names.index(label) for label in span.labels],
-        span.captions or cues_within(cues[span.file], span.start, span.end),
-        os.path.getsize(os.path.join(manual_dir, span.file))))
-        for span in spans]
+    clips = []
+    for span in spans:
+      captions = span.captions or clip_sources.cues_within(
+          cues[span.file], span.start, span.end)
+      clips.append(base.Clip(span.id, span.file, (
+          span.start, span.end, span.row, list(map(names.index, span.labels)),
+          captions, os.path.getsize(os.path.join(manual_dir, span.file)))))
     read = ClipReader(manual_dir, options, workers)
     if spans[0].split:
       sides = [span.split for span in spans]
@@ -117,16 +98,11 @@ class Clips(base.ClipsBuilder, skip_registration=True):
         threads=num_threads())
 
 
-def num_threads():
-  """The number of cores that this process may use."""
-  return len(os.sched_getaffinity(0))
-
-
 def parse_config(config, options):
   """Parses the name of a configuration.
 
   Args:
-    config: such as "talks,fps=5".
+    config: such as "talks+fps=5"; not with commas, as lists of datasets are.
     options: Options that it changes.
 
   Returns:
@@ -135,10 +111,10 @@ def parse_config(config, options):
   Raises:
     UserError: on anything that is not a name, then fields and their values.
   """
-  expected = ("expected [NAME][,FIELD=VALUE...] with the fields "
+  expected = ("expected [NAME][+FIELD=VALUE...] with the fields "
               + ", ".join(options._fields))
   seen = {}
-  for i, part in enumerate(config.split(",")):
+  for i, part in enumerate(config.split("+")):
     field, equals, value = part.partition("=")
     if i == 0 and not equals and re.fullmatch(r"\w[\w.-]*", field):
       continue
@@ -159,139 +135,6 @@ def parse_config(config, options):
     raise UserError(f"configuration {config!r}: length is {options.length}, "
                     f"expected at most {media.LONGEST:.0f} seconds")
   return options
-
-
-# ---- what there is
-
-
-def read_list(path):
-  """Reads `clips.csv`.
-
-  Args:
-    path: of the file.
-
-  Returns:
-    list of Span, in the order of their first rows, and a list of (id, file,
-    reason) of the clips that cannot be.
-
-  Raises:
-    UserError: it is no such list; names the row, counted from 1, the header's.
-  """
-  spans, rejected = {}, {}
-  folder = os.path.dirname(path)
-  for row, cells in _rows(path):
-    start, end = (_seconds(path, row, column, cells[column])
-                  for column in ("start", "end"))
-    file = os.path.normpath(cells["video_path"])
-    span = Span(file, start or 0.0, end, row, cells.get("split", ""))
-    known = spans.get(span.id)
-    if "split" in cells and span.split not in SPLITS:
-      raise UserError(f"{path}: row {row}, column split: {span.split!r}, "
-                      f"expected {' or '.join(SPLITS)}")
-    if known and known.split != span.split:
-      raise UserError(f"{path}: row {row}, column split: {span.split!r}, but "
-                      f"the same clip is in {known.split!r} in row {known.row}")
-    why = None
-    if not os.path.isfile(os.path.join(folder, file)):
-      why = "no such file"
-    elif span.start < 0:
-      why = f"starts at {span.start} s"
-    elif end is not None and not 0 < end - span.start <= media.LONGEST:
-      why = (f"from {span.start} to {end} s, expected more than 0 and at most "
-             f"{media.LONGEST:.0f} s")
-    if why:
-      rejected.setdefault(span.id, (span.id, file, f"row {row}: {why}"))
-      continue
-    known = known or span
-    added = {
-        field: getattr(known, field) + (cells[column],)
-        for field, column in (("labels", "label"), ("captions", "caption"))
-        if cells.get(column) and cells[column] not in getattr(known, field)}
-    spans[span.id] = known._replace(**added)
-  return list(spans.values()), list(rejected.values())
-
-
-def _rows(path):
-  """(row, dict of column to text) of a CSV file, without empty rows."""
-  try:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-      reader = csv.reader(file, strict=True)
-      header = [name.strip() for name in next(reader, [])]
-      rows = [(reader.line_num, cells) for cells in reader if any(cells)]
-  except (OSError, UnicodeDecodeError, csv.Error) as error:
-    raise UserError(f"{path}: cannot be read as CSV in UTF-8: "
-                    f"{base.one_line(error)}") from error
-  missing = [name for name in NEEDED if name not in header]
-  unknown = [name for name in header if name not in COLUMNS]
-  if missing or unknown or len(set(header)) < len(header):
-    wrong = (f"column {missing[0]!r} is missing" if missing else
-             f"unknown column {unknown[0]!r}" if unknown else
-             "a column is there twice")
-    raise UserError(f"{path}: row 1: {wrong}, expected {', '.join(NEEDED)} and "
-                    f"of {', '.join(COLUMNS[len(NEEDED):])} what there is")
-  for row, cells in rows:
-    if len(cells) != len(header):
-      raise UserError(f"{path}: row {row}: {len(cells)} cells, expected "
-                      f"{len(header)} as in the first row")
-    yield row, dict(zip(header, (cell.strip() for cell in cells)))
-
-
-def _seconds(path, row, column, cell):
-  """A time to the millisecond; None for an empty cell."""
-  try:
-    value = float(cell or 0)
-    if not math.isfinite(value):
-      raise ValueError
-  except ValueError:
-    raise UserError(f"{path}: row {row}, column {column}: {cell!r}, expected "
-                    "seconds") from None
-  return round(value, 3) if cell else None
-
-
-def cut_files(manual_dir, length, workers):
-  """Finds media files and cuts them into clips.
-
-  Args:
-    manual_dir: folder.
-    length: seconds of a clip. A file's last one may be shorter, by half at
-      most but for the file's only one.
-    workers: Workers.
-
-  Returns:
-    list of Span, and a list of (id, file, reason) of the files of no use.
-
-  Raises:
-    UserError: there is no media file.
-  """
-  files = sorted(
-      os.path.relpath(os.path.join(parent, name), manual_dir)
-      for parent, _, names in os.walk(manual_dir, followlinks=True)
-      for name in names if os.path.splitext(name)[1].lower() in SUFFIXES)
-  if not files:
-    raise UserError(f"--manual_dir={manual_dir}: neither clips.csv nor a media "
-                    f"file ({' '.join(sorted(SUFFIXES))}) in it")
-
-  def probe(file):
-    try:
-      return workers.call(60, media.probe, os.path.join(manual_dir, file))
-    except media.MediaError as error:
-      return error
-
-  spans, rejected = [], []
-  with ThreadPoolExecutor(num_threads()) as pool:
-    for file, facts in zip(files, pool.map(probe, files)):
-      if isinstance(facts, media.MediaError):
-        rejected.append((file, file, str(facts)))
-      elif not 0 < facts.duration <= LONGEST_FILE:
-        rejected.append((file, file, f"{facts.duration:.3f} s long by its "
-                         f"header, expected at most {LONGEST_FILE} s"))
-      else:
-        count = max(1, math.floor(facts.duration / length + 0.5))
-        edges = [round(i * length, 3) for i in range(count)]
-        last = min(count * length, facts.duration)
-        spans += [Span(file, *edge) for edge in zip(
-            edges, [*edges[1:], round(last, 3)])]
-  return spans, rejected
 
 
 def choose_splits(manual_dir, clips, read):
@@ -334,26 +177,6 @@ def choose_splits(manual_dir, clips, read):
                     ", expected one to train and one to test at least")
   test = {clip.id for clip in own[-math.ceil(len(own) / TEST_SHARE):]}
   return [SPLITS[clip.id in test] for clip in clips]
-
-
-# ---- a clip
-
-
-def read_cues(manual_dir, file):
-  """The cues of the subtitle file beside a media file; [] without one."""
-  for suffix in (".vtt", ".srt"):
-    path = os.path.join(manual_dir, os.path.splitext(file)[0] + suffix)
-    if os.path.exists(path):
-      with open(path, "rb") as stream:
-        return subtitles.parse(stream.read())
-  return []
-
-
-def cues_within(cues, start, end):
-  """Those of `subtitles.parse` that overlap a clip, with the clip's times."""
-  return [(text, round(begin - start, 3), round(stop - start, 3))
-          for text, begin, stop in cues
-          if stop > start and (end is None or begin < end)]
 
 
 class ClipReader:

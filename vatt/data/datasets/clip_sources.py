@@ -1,0 +1,187 @@
+"""Finds what clips is built from: a list, or media files, and subtitles."""
+import csv
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from vatt.data import media, subtitles
+from vatt.data.datasets import base
+from vatt.errors import UserError
+
+COLUMNS = ("video_path", "start", "end", "label", "caption", "split")
+NEEDED = COLUMNS[:3]
+SPLITS = ("train", "test")
+SUFFIXES = frozenset(
+    ".3gp .aac .aif .aiff .avi .f4v .flac .flv .m2ts .m4a .m4v .mka .mkv .mov "
+    ".mp3 .mp4 .mpeg .mpg .mts .mxf .oga .ogg .ogv .opus .ts .vob .wav .webm "
+    ".wma .wmv".split())
+LONGEST_FILE = 24 * 3600  # seconds; damaged headers say any length
+
+
+class Span(NamedTuple):
+  """A clip as it was found."""
+  file: str
+  start: float
+  end: float | None  # None for the file's end
+  row: int = 0  # in clips.csv, from 1
+  split: str = ""
+  labels: tuple[str, ...] = ()
+  captions: tuple[str, ...] = ()
+
+  @property
+  def id(self):
+    end = "" if self.end is None else f"{self.end:.3f}"
+    return f"{self.file}:{self.start:.3f}-{end}"
+
+
+def read_list(path):
+  """Reads `clips.csv`.
+
+  Args:
+    path: of the file.
+
+  Returns:
+    list of Span, in the order of their first rows, and a list of (id, file,
+    reason) of the clips that cannot be.
+
+  Raises:
+    UserError: it is no such list; names the row, counted from 1, the header's.
+  """
+  spans, rejected = {}, {}
+  folder = os.path.dirname(path)
+  for row, cells in _rows(path):
+    start, end = (_seconds(path, row, column, cells[column])
+                  for column in ("start", "end"))
+    file = os.path.normpath(cells["video_path"])
+    span = Span(file, start or 0.0, end, row, cells.get("split", ""))
+    known = spans.get(span.id)
+    if "split" in cells and span.split not in SPLITS:
+      raise UserError(f"{path}: row {row}, column split: {span.split!r}, "
+                      f"expected {' or '.join(SPLITS)}")
+    if known and known.split != span.split:
+      raise UserError(f"{path}: row {row}, column split: {span.split!r}, but "
+                      f"the same clip is in {known.split!r} in row {known.row}")
+    why = None
+    if not os.path.isfile(os.path.join(folder, file)):
+      why = "no such file"
+    elif span.start < 0:
+      why = f"starts at {span.start} s"
+    elif end is not None and not 0 < end - span.start <= media.LONGEST:
+      why = (f"from {span.start} to {end} s, expected more than 0 and at most "
+             f"{media.LONGEST:.0f} s")
+    if why:
+      rejected.setdefault(span.id, (span.id, file, f"row {row}: {why}"))
+      continue
+    known = known or span
+    added = {
+        field: getattr(known, field) + (cells[column],)
+        for field, column in (("labels", "label"), ("captions", "caption"))
+        if cells.get(column) and cells[column] not in getattr(known, field)}
+    spans[span.id] = known._replace(**added)
+  return list(spans.values()), list(rejected.values())
+
+
+def _rows(path):
+  """(row, dict of column to text) of a CSV file, without empty rows."""
+  try:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+      reader = csv.reader(file, strict=True)
+      header = [name.strip() for name in next(reader, [])]
+      rows = [(reader.line_num, cells) for cells in reader if any(cells)]
+  except (OSError, UnicodeDecodeError, csv.Error) as error:
+    raise UserError(f"{path}: cannot be read as CSV in UTF-8: "
+                    f"{base.one_line(error)}") from error
+  missing = [name for name in NEEDED if name not in header]
+  unknown = [name for name in header if name not in COLUMNS]
+  if missing or unknown or len(set(header)) < len(header):
+    wrong = (f"column {missing[0]!r} is missing" if missing else
+             f"unknown column {unknown[0]!r}" if unknown else
+             "a column is there twice")
+    raise UserError(f"{path}: row 1: {wrong}, expected {', '.join(NEEDED)} and "
+                    f"of {', '.join(COLUMNS[len(NEEDED):])} what there is")
+  for row, cells in rows:
+    if len(cells) != len(header):
+      raise UserError(f"{path}: row {row}: {len(cells)} cells, expected "
+                      f"{len(header)} as in the first row")
+    yield row, dict(zip(header, (cell.strip() for cell in cells)))
+
+
+def _seconds(path, row, column, cell):
+  """A time to the millisecond; None for an empty cell."""
+  try:
+    value = float(cell or 0)
+    if not math.isfinite(value):
+      raise ValueError
+  except ValueError:
+    raise UserError(f"{path}: row {row}, column {column}: {cell!r}, expected "
+                    "seconds") from None
+  return round(value, 3) if cell else None
+
+
+def cut_files(manual_dir, length, workers):
+  """Finds media files and cuts them into clips.
+
+  Args:
+    manual_dir: folder.
+    length: seconds of a clip. A file's last one may be shorter, by half at
+      most but for the file's only one.
+    workers: Workers.
+
+  Returns:
+    list of Span, and a list of (id, file, reason) of the files of no use.
+
+  Raises:
+    UserError: there is no media file.
+  """
+  files = sorted(
+      os.path.relpath(os.path.join(parent, name), manual_dir)
+      for parent, _, names in os.walk(manual_dir, followlinks=True)
+      for name in names if os.path.splitext(name)[1].lower() in SUFFIXES)
+  if not files:
+    raise UserError(f"--manual_dir={manual_dir}: neither clips.csv nor a media "
+                    f"file ({' '.join(sorted(SUFFIXES))}) in it")
+
+  def probe(file):
+    try:
+      return workers.call(60, media.probe, os.path.join(manual_dir, file))
+    except media.MediaError as error:
+      return error
+
+  spans, rejected = [], []
+  with ThreadPoolExecutor(num_threads()) as pool:
+    for file, facts in zip(files, pool.map(probe, files)):
+      if isinstance(facts, media.MediaError):
+        rejected.append((file, file, str(facts)))
+      elif not 0 < facts.duration <= LONGEST_FILE:
+        rejected.append((file, file, f"{facts.duration:.3f} s long by its "
+                         f"header, expected at most {LONGEST_FILE} s"))
+      else:
+        count = max(1, math.floor(facts.duration / length + 0.5))
+        edges = [round(i * length, 3) for i in range(count)]
+        last = min(count * length, facts.duration)
+        spans += [Span(file, *edge) for edge in zip(
+            edges, [*edges[1:], round(last, 3)])]
+  return spans, rejected
+
+
+def read_cues(manual_dir, file):
+  """The cues of the subtitle file beside a media file; [] without one."""
+  for suffix in (".vtt", ".srt"):
+    path = os.path.join(manual_dir, os.path.splitext(file)[0] + suffix)
+    if os.path.exists(path):
+      with open(path, "rb") as stream:
+        return subtitles.parse(stream.read())
+  return []
+
+
+def cues_within(cues, start, end):
+  """Those of `subtitles.parse` that overlap a clip, with the clip's times."""
+  return [(text, round(begin - start, 3), round(stop - start, 3))
+          for text, begin, stop in cues
+          if stop > start and (end is None or begin < end)]
+
+
+def num_threads():
+  """The number of cores that this process may use."""
+  return len(os.sched_getaffinity(0))
