@@ -1,7 +1,6 @@
 """Sentences about a digit that is written, moves and is spoken."""
-import re
-
 from vatt.data.datasets.base import draw
+from vatt.data.datasets.sentences import expand
 
 # {d} is the digit's word and {a} its article; the other names in braces stand
 # for any of their phrases. No phrase has another digit's word in it.
@@ -104,23 +103,3 @@ def write(clip_id, word, direction):
       attempt += 1
     sentences.append(text)
   return sorted(sentences, key=lambda text: draw(2 ** 64, clip_id, text))
-
-
-def expand(templates, phrases, *site):
-  """Draws a sentence.
-
-  Args:
-    templates: sentences with names of phrases in braces.
-    phrases: dict of name to the phrases that it stands for; they may have
-      names in braces in turn.
-    *site: where the sentence is used, which the choices are drawn from.
-
-  Returns:
-    The sentence with a capital letter and a full stop.
-  """
-  text = templates[draw(len(templates), *site)]
-  while slot := re.search(r"{(\w+)}", text):
-    options = phrases[slot[1]]
-    choice = options[draw(len(options), *site, slot.start(), slot[1])]
-    text = text[:slot.start()] + choice + text[slot.end():]
-  return f"{text[0].upper()}{text[1:]}."
