@@ -132,7 +132,7 @@ REACH = 1.25  # of the table, where a shape reaches 1
 EDGE = 0.09  # of the radius: the dark line around a shape
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _distances(shape):
   """Distance to a shape's edge, negative inside: float32 [GRID, GRID]."""
   y, x = (np.mgrid[:GRID, :GRID] + 0.5) * (2 * REACH / GRID) - REACH
@@ -193,7 +193,7 @@ def _background(chance):
   share = 0.5 + slope[0] * (x - 0.5) + slope[1] * (y - 0.5)
   waves = np.sin(chance.uniform(10, 50) * (
       x * np.float32(np.cos(wave)) + y * np.float32(np.sin(wave))) + phase)
-  grain = np.float32(chance.normal(0, 3, [SIDE, SIDE]))
+  grain = np.float32(chance.normal(0, 2, [SIDE, SIDE]))
   return (one + (other - one) * share[..., None]
           + np.float32(chance.uniform(0, 12)) * waves[..., None]
           + grain[..., None])

@@ -65,23 +65,22 @@ def _notes(scene, times):
   """Seconds since the note of each moment began, and until it ends.
 
   Returns:
-    float64 [S] each; infinity and 0 where there is silence.
+    float64 [S] each; 0 where there is silence.
   """
   rhythm = RHYTHMS[scene.motion]
-  begins, ends = np.full(len(rhythm), -np.inf), np.full(len(rhythm), -np.inf)
+  steps = len(rhythm)
+  begins, ends = np.arange(steps), np.arange(steps)
   for step, sign in enumerate(rhythm):
-    if sign == "x":
-      begin = step
     if sign != ".":
-      begins[step] = begin
-  for step in range(len(rhythm)):
-    if np.isfinite(begins[step]):
-      ends[step] = 1 + np.flatnonzero(begins == begins[step])[-1]
-  step_s = demo_scenes.SPEEDS[scene.speed] / len(rhythm)
-  place = demo_scenes.bars(scene, times) % 1 * len(rhythm)
-  step = np.minimum(place.astype(int), len(rhythm) - 1)
-  return ((place - begins[step]) * step_s,
-          np.maximum(ends[step] - place, 0) * step_s)
+      begins[step] = rhythm.rindex("x", 0, step + 1)
+      ends[step] = next((i for i in range(step + 1, steps) if rhythm[i] != "-"),
+                        steps)
+  place = demo_scenes.bars(scene, times) % 1 * steps
+  step = np.minimum(place.astype(int), steps - 1)
+  step_s = demo_scenes.SPEEDS[scene.speed] / steps
+  there = ends[step] > step
+  return (np.where(there, place - begins[step], 0) * step_s,
+          np.where(there, ends[step] - place, 0) * step_s)
 
 
 def synthesize(scene):
@@ -118,9 +117,7 @@ def synthesize(scene):
     sound += timbre.hiss * np.diff(noise)
   sound = sound * envelope / np.sqrt(np.mean(sound ** 2))
   if scene.size == "large":
-    thump = np.where(np.isfinite(since), since, 0)
-    sound += 2 * np.sin(2 * np.pi * THUMP * thump) * np.exp(-thump / 0.08) * (
-        envelope > 0)
+    sound += 2 * np.sin(2 * np.pi * THUMP * since) * np.exp(-since / 0.08)
   sound *= chance.uniform(0.06, 0.14)
   sound += chance.uniform(0.0005, 0.003) * chance.normal(size=len(times))
   return np.int16(np.clip(np.rint(sound * 32767), -32768, 32767))

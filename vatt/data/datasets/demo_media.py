@@ -1,0 +1,179 @@
+"""Renders the media of `demo`: mp4 files, subtitles and a manifest.
+
+As in collected media, some clips have no captions or no sound, and three files
+are broken.
+"""
+import collections
+import concurrent.futures
+import csv
+import io
+import os
+
+import av
+import tensorflow as tf
+from tqdm import tqdm
+
+from vatt.data.datasets import base, demo_captions, demo_scenes, demo_sounds
+from vatt.data.datasets.base import draw
+from vatt.errors import UserError
+
+COLUMNS = ("video_path", "start", "end", "label", "caption", "split")
+BROKEN = ("train/cut_off.mp4", "train/garbage.mp4", "train/empty.mp4")
+# Of every so many training clips, in an order by hash, one lacks ...
+WITHOUT_CAPTIONS = 5
+WITHOUT_SOUND = 40
+
+
+def render(folder, num_train, num_test):
+  """Writes the media, or what is missing of them, and last `clips.csv`.
+
+  Each file is there whole or not at all, and a function of its name: a stopped
+  rendering goes on where it was. Frames are encoded outside of Python's lock,
+  so threads use all cores.
+
+  Args:
+    folder: where to.
+    num_train: number of training clips, besides the broken ones.
+    num_test: number of test clips, 200 at most.
+
+  Raises:
+    UserError: on too many test clips, a folder that has another clips.csv, or
+      one that cannot be written.
+  """
+  if not 0 < num_test <= demo_scenes.TEST_COMBINATIONS or num_train < 1:
+    raise UserError(
+        f"demo: {num_train} training and {num_test} test clips, expected at "
+        f"least 1 each and at most {demo_scenes.TEST_COMBINATIONS} test clips: "
+        "each has a combination of its own")
+  scenes = [demo_scenes.scene(split, number)
+            for split, count in (("train", num_train), ("test", num_test))
+            for number in range(count)]
+  table = manifest(scenes)
+  try:
+    if tf.io.gfile.exists(f"{folder}/clips.csv"):
+      with tf.io.gfile.GFile(f"{folder}/clips.csv", "rb") as file:
+        if file.read() != table:
+          raise UserError(
+              f"{folder}/clips.csv: lists other clips than these {num_train} + "
+              f"{num_test}; expected an empty folder, or one rendered before")
+    for split in ("train", "test"):
+      tf.io.gfile.makedirs(f"{folder}/{split}")
+    with (tqdm(total=len(scenes), unit="clip", desc=f"rendering {folder}",
+               mininterval=1) as bar,
+          concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool):
+      tasks = collections.deque(
+          pool.submit(render_clip, folder, scene) for scene in scenes)
+      try:
+        while tasks:
+          tasks.popleft().result()
+          bar.update()
+      finally:  # after an error or an interrupt no further clip is begun
+        pool.shutdown(wait=False, cancel_futures=True)
+    _write_broken(folder, scenes[0])
+    # The last file: it says that the folder is complete.
+    base.write_whole(f"{folder}/clips.csv", table)
+  except (OSError, tf.errors.OpError) as error:
+    raise UserError(
+        f"{folder}: the rendering stopped: {base.one_line(error)}; what is "
+        "finished is kept, run the same command to go on") from error
+
+
+def has_captions(scene):
+  """Whether a clip has captions: all test clips and 4/5 of the others."""
+  return scene.id.startswith("test/") or bool(
+      draw(WITHOUT_CAPTIONS, scene.id, "captions"))
+
+
+def has_sound(scene):
+  """Whether a clip has sound: all test clips and 39/40 of the others."""
+  return scene.id.startswith("test/") or bool(
+      draw(WITHOUT_SOUND, scene.id, "sound"))
+
+
+def render_clip(folder, scene):
+  """Writes a clip, `<id>.mp4`, and the subtitles of a training clip,
+  `<id>.vtt`, unless they are there."""
+  path = f"{folder}/{scene.id}"
+  if scene.id.startswith("train/") and has_captions(scene):
+    _write_new(f"{path}.vtt", lambda: subtitles(demo_captions.narrate(scene)))
+  _write_new(f"{path}.mp4", lambda: encode(
+      demo_scenes.draw_frames(scene),
+      demo_sounds.synthesize(scene) if has_sound(scene) else None))
+
+
+def _write_new(path, make):
+  if not tf.io.gfile.exists(path):
+    base.write_whole(path, make())
+
+
+def subtitles(sentences):
+  """WebVTT of sentences that follow each other over a clip, as bytes."""
+  stamp = lambda share: f"00:00:{share * demo_scenes.SECONDS:06.3f}"
+  count = len(sentences)
+  cues = [f"{stamp(i / count)} --> {stamp((i + 1) / count)}\n{text}\n"
+          for i, text in enumerate(sentences)]
+  return "\n".join(["WEBVTT\n", *cues]).encode()
+
+
+def encode(frames, samples=None):
+  """Encodes a clip as H.264 and AAC in mp4.
+
+  Args:
+    frames: uint8 [T, H, W, 3], at demo_scenes.FPS.
+    samples: int16 [S] at demo_sounds.RATE, or None for no sound.
+
+  Returns:
+    The bytes of the file, which depend on the arguments only.
+  """
+  file = io.BytesIO()
+  with av.open(file, "w", format="mp4",
+               # No names of versions, no dates.
+               container_options={"fflags": "+bitexact"}) as container:
+    # One thread: the number of threads decides what x264 writes.
+    video = container.add_stream("libx264", rate=demo_scenes.FPS, options={
+        "preset": "ultrafast", "crf": "25", "threads": "1"})
+    video.height, video.width = frames.shape[1:3]
+    video.pix_fmt = "yuv420p"
+    if samples is not None:
+      audio = container.add_stream("aac", rate=demo_sounds.RATE, layout="mono")
+      audio.bit_rate = 32_000
+    for frame in frames:
+      container.mux(video.encode(
+          av.VideoFrame.from_ndarray(frame, format="rgb24")))
+    container.mux(video.encode())
+    if samples is not None:
+      sound = av.AudioFrame.from_ndarray(
+          samples[None], format="s16", layout="mono")
+      sound.sample_rate = demo_sounds.RATE
+      container.mux(audio.encode(sound))
+      container.mux(audio.encode())
+  return file.getvalue()
+
+
+def _write_broken(folder, scene):
+  """Three files that are no media: one cut off, one of noise, one empty."""
+  def cut_off():
+    with tf.io.gfile.GFile(f"{folder}/{scene.id}.mp4", "rb") as file:
+      data = file.read()
+    return data[:len(data) // 2]
+
+  noise = lambda: bytes(draw(256, "garbage", i) for i in range(5000))
+  for name, make in zip(BROKEN, (cut_off, noise, bytes)):
+    _write_new(f"{folder}/{name}", make)
+
+
+def manifest(scenes):
+  """The table of all files, the broken ones too, as the bytes of a CSV file."""
+  table = io.StringIO()
+  writer = csv.writer(table, lineterminator="\n")
+  writer.writerow(COLUMNS)
+  end = demo_scenes.SECONDS
+  for name in BROKEN:
+    writer.writerow((name, 0, end, scenes[0].shape, "", "train"))
+  for scene in scenes:
+    split = scene.id.partition("/")[0]
+    # What is said during a training clip is in its subtitles; a test clip has
+    # one sentence of somebody who saw it.
+    caption = demo_captions.describe(scene) if split == "test" else ""
+    writer.writerow((f"{scene.id}.mp4", 0, end, scene.shape, caption, split))
+  return table.getvalue().encode()
