@@ -145,6 +145,8 @@ def encode(frames, samples=None):
       sound = av.AudioFrame.from_ndarray(
           samples[None], format="s16", layout="mono")
       sound.sample_rate = demo_sounds.RATE
+      # Without it, what the encoder puts before the sound would count as sound.
+      sound.pts = 0
       container.mux(audio.encode(sound))
       container.mux(audio.encode())
   return file.getvalue()
