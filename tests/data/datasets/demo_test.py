@@ -12,6 +12,7 @@ import time
 import av
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import Ridge
 
@@ -425,3 +426,53 @@ def test_mean_colours_do_not_tell_the_clips_apart(num_train):
   distance = ((guess[:, None] - wanted) ** 2).sum(-1)
   rank = (distance <= np.diag(distance)[:, None]).sum(1)
   assert (rank <= 10).mean() < 0.25
+
+
+# ---- the dataset
+
+
+def test_ingested(media, tmp_path, capsys):
+  """All files but the broken ones become clips with what belongs to them."""
+  from vatt.data.datasets import demo
+
+  class Demo(demo.Demo, skip_registration=True):
+    NUM_TRAIN, NUM_TEST = 40, 8
+
+  Demo(data_dir=tmp_path, manual_dir=str(media)).download_and_prepare()
+  builder = tfds.builder_from_directory(tmp_path / "demo/default/1.0.0")
+  assert "(train 40, test 8), rejected 3" in capsys.readouterr().out
+  rejected = (builder.data_path / "rejected.csv").read_text()
+  assert all(f"train/{name}.mp4" in rejected
+             for name in ("cut_off", "garbage", "empty"))
+  names = builder.info.features["label"].feature.names
+  for split, scenes in (("train", TRAIN), ("test", TEST)):
+    for example in builder.as_dataset(split=split).as_numpy_iterator():
+      scene = {scene.id: scene for scene in scenes}[
+          example["id"].decode().partition(".")[0]]
+      assert len(example["frames"]) == 32 and example["fps"] == 10
+      assert example["audio_rate"] == 16_000
+      sound = np.frombuffer(example["audio"], "<i2")
+      if demo_media.has_sound(scene):
+        assert len(sound) == 51_200
+        made = demo_sounds.synthesize(scene)
+        assert np.corrcoef(sound, made)[0, 1] > 0.6
+      else:
+        assert not len(sound)
+      assert [names[i] for i in example["label"]] == [scene.shape]
+      told = [demo_captions.describe(scene)] if split == "test" else (
+          demo_captions.narrate(scene) if demo_media.has_captions(scene)
+          else [])
+      assert [t.decode() for t in example["captions"]["text"]] == told
+      np.testing.assert_allclose(example["captions"]["end"], np.arange(
+          1, len(told) + 1) * 3.2 / max(len(told), 1), atol=1e-3)
+
+
+def test_rendered_where_no_folder_is_given(tmp_path):
+  from vatt.data.datasets import demo
+
+  class Demo(demo.Demo, skip_registration=True):
+    NUM_TRAIN, NUM_TEST = 4, 2
+
+  Demo(data_dir=str(tmp_path)).download_and_prepare()
+  assert (tmp_path / "downloads/demo_1.0.0/clips.csv").exists()
+  assert (tmp_path / "demo/default/1.0.0/dataset_info.json").exists()
