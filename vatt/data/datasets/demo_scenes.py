@@ -226,5 +226,8 @@ def draw_frames(scene):
   background = np.clip(_background(chance), 0, 160)
   colour = np.float32(COLOURS[scene.colour]) * np.float32(
       chance.uniform(0.92, 1.0))
-  frames = background * (1 - dark)[..., None] + body[..., None] * colour
-  return np.uint8(frames + np.float32(0.5))
+  frames = np.empty([FRAMES, SIDE, SIDE, 3], np.uint8)
+  for c in range(3):  # far faster than with three channels innermost
+    frames[..., c] = background[..., c] * (1 - dark) + (
+        body * colour[c] + np.float32(0.5))
+  return frames
