@@ -159,9 +159,9 @@ def test_clip_of_a_long_file_is_exact_and_decodes_little(
   for suffix, video in (("mp4", "libx264"), ("ts", "mpeg2video")):
     path = media.write_media(
         tmp_path / f"a.{suffix}", [media.numbered(i % 256)
-                                   for i in range(5000)],
+                                   for i in range(2500)],
         rate=25, gop=50, video=video)
-    for start in (7.0, 123.4, 190.0):
+    for start in (7.0, 61.4, 90.0):
       calls.clear()
       clip = media_lib.read(path, start, start + 2, fps=25)
       assert numbers(media, clip.frames) == [

@@ -10,6 +10,7 @@ is cut into clips of one length.
 Where no caption is listed for a clip, those of a subtitle file beside it are
 taken: for `talk.mp4` that is `talk.vtt` or `talk.srt`.
 """
+import collections
 import hashlib
 import math
 import os
@@ -141,8 +142,9 @@ def choose_splits(manual_dir, clips, read):
   """Chooses the split of each clip by a hash of its file's name.
 
   All clips of a file are on one side; about one file in TEST_SHARE is for
-  testing. Of up to FEW files each is tried, so that both sides have one that
-  can be read; if there is only one such, its last clips are for testing.
+  testing, or else the one with the fewest clips. Of up to FEW files each is
+  tried, so that both sides have one that can be read; if there is only one
+  such, its last clips are for testing.
 
   Args:
     manual_dir: folder, for errors.
@@ -155,9 +157,7 @@ def choose_splits(manual_dir, clips, read):
   Raises:
     UserError: there is only one clip.
   """
-  first = {}
-  for clip in clips:
-    first.setdefault(clip.file, clip)
+  first = {clip.file: clip for clip in reversed(clips)}
   files = sorted(first, key=lambda file: (
       hashlib.sha256(f"split\0{file}".encode()).digest()))
   if len(files) <= FEW:
@@ -166,7 +166,8 @@ def choose_splits(manual_dir, clips, read):
           files, pool.map(read.can, map(first.get, files))) if good] or files
   if len(files) > 1:
     test = {f for f in files if not base.draw(TEST_SHARE, "split", f)}
-    test = test or {files[0]}
+    count = collections.Counter(clip.file for clip in clips)
+    test = test or {min(files, key=count.get)}
     if len(test) == len(files):
       test.remove(files[-1])
     return [SPLITS[clip.file in test] for clip in clips]
