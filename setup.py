@@ -6,7 +6,7 @@ from setuptools import find_namespace_packages, setup
 # tensorflow-addons 0.23 and tensorflow-io 0.36 are built for.
 REQUIRED = [
     "absl-py",
-    "av>=14",  # PyAV; brings its own FFmpeg.
+    "av>=17",  # PyAV; brings its own FFmpeg.
     "importlib_resources",  # tensorflow-datasets uses it without asking for it.
     "matplotlib",
     "ml-collections",

@@ -223,15 +223,17 @@ def _length(container):
   if _duration(container) < math.inf:
     return _duration(container)
   zero, ends = _zero(container), {}
-  for packet in container.demux(list(filter(None, _streams(container)))):
-    at = packet.dts if packet.pts is None else packet.pts
-    if packet.size and at is not None:
-      end = float((at + (packet.duration or 0)) * packet.time_base) - zero
-    elif packet.size and packet.stream.type == "video":  # a bare stream
-      end = ends.get(packet.stream.index, 0.0) + 1 / frame_rate(packet.stream)
-    else:
-      continue
-    ends[packet.stream.index] = max(end, ends.get(packet.stream.index, 0.0))
+  try:
+    for packet in container.demux(list(filter(None, _streams(container)))):
+      at = packet.dts if packet.pts is None else packet.pts
+      last = ends.get(packet.stream.index, 0.0)
+      if packet.size and at is not None:
+        end = float((at + (packet.duration or 0)) * packet.time_base) - zero
+        ends[packet.stream.index] = max(end, last)
+      elif packet.size and packet.stream.type == "video":  # a bare stream
+        ends[packet.stream.index] = last + 1 / frame_rate(packet.stream)
+  except av.error.FFmpegError:
+    pass  # damaged: as if it ended
   if not ends:
     raise MediaError("no packet of video or sound")
   counted, said = max(ends.values()), (container.duration or 0) / av.time_base

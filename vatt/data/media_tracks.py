@@ -9,8 +9,9 @@ ENOUGH = 0.9  # of the frames, or samples, that a clip should hold
 HOLD = 1.0  # seconds that a frame may stay on screen without saying so
 GAP = 0.02  # seconds by which a timestamp may differ from the samples' count
 # Exact and the same with every instruction set; the default is off by -1.5.
-SCALING = (Interpolation.BICUBIC | Interpolation.ACCURATE_RND
-           | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT)
+# Flags of libswscale that older PyAV has no names for: full chroma, accurate
+# rounding, bit-exact.
+SCALING = int(Interpolation.BICUBIC) | 0x2000 | 0x40000 | 0x80000
 
 
 class MediaError(Exception):
