@@ -237,6 +237,15 @@ def evaluate(config, model, strategy, source, words, progress=None):
     A list of (name, value).
   """
   embedded = embed_split(config, model, strategy, source, progress)
+  return evaluate_embedded(config, model, strategy, source, words, embedded)
+
+
+def evaluate_embedded(config, model, strategy, source, words, embedded):
+  """`evaluate`, where the clips are embedded already.
+
+  Args:
+    embedded: arrays of `embed_split`.
+  """
   results = list(retrieval.Retrieval(config.eval.match).run(embedded))
   if source.label_names:
     sentences = [template.format(name) for name in source.label_names

@@ -49,6 +49,24 @@ def test_query_ranks_clips_and_reports_unknown_words(workdir, python_env):
   assert "zeppelin" in result.stderr.split("not in the vocabulary: ")[1]
 
 
+def test_report(workdir, python_env):
+  result = run(python_env, f"--workdir={workdir}", "--report", "--top=30")
+  assert result.returncode == 0, result.stderr
+  report = json.loads((workdir / "report/retrieval.json").read_text())
+  table = result.stdout.splitlines()
+  assert (workdir / "report/retrieval.txt").read_text().splitlines()[
+      :8] == table[:8]
+  assert len(report["clips"]) == 8
+  for clip in report["clips"]:
+    scores = [similarity for _, similarity, _ in clip["sentences"]]
+    assert len(scores) == 30 and scores == sorted(scores, reverse=True)
+    own, = (score for _, score, right in clip["sentences"] if right)
+    assert clip["rank"] == sum(score >= own for score in scores)
+    digit = clip["id"][0]  # of {digit}_{speaker}_{take}: its word is in there
+    word = {"0": "zero", "3": "three", "8": "eight"}[digit]
+    assert all(word in text for text, _, right in clip["sentences"] if right)
+
+
 @pytest.mark.parametrize("flags, expected", [
     (["--workdir=/nowhere"], "/nowhere/config.json"),
     ([], "--workdir is missing"),

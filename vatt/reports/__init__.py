@@ -1,0 +1,1 @@
+"""Figures and tables, made of the files of a run alone."""

@@ -1,0 +1,97 @@
+"""What finds what: a table, a text and a picture of ranked sentences.
+
+All is made of `retrieval.json`, which scripts/zero_shot_retrieval.py leaves in
+a workdir's `report`, and the frames beside it.
+"""
+import json
+import os
+import textwrap
+
+import tensorflow as tf
+
+NAME = "retrieval"
+RIGHT, WRONG = "#1a7f37", "#57606a"
+BESIDE = 5  # sentences beside the frames
+LINE = 60  # characters of one
+
+
+def format_table(results):
+  """Lines of a table: a row a direction, a column a measure.
+
+  Args:
+    results: (name, value)s with names such as "text_to_video/R@1".
+  """
+  rows = {}
+  for name, value in results:
+    row, column = name.split("/")
+    rows.setdefault(row.replace("_", " "), {})[column] = value
+  columns = list(dict.fromkeys(c for row in rows.values() for c in row))
+  lines = [" " * 16 + "".join(f"{column:>10}" for column in columns)]
+  for row, values in rows.items():
+    cells = ["" if c not in values else f"{values[c]:.1f}" if c == "MedR"
+             else f"{values[c]:.1%}" for c in columns]
+    lines.append(f"{row:16}" + "".join(f"{cell:>10}" for cell in cells))
+  return lines
+
+
+def write(folder):
+  """Writes `retrieval.txt` and `retrieval.png` of `retrieval.json`.
+
+  Args:
+    folder: of the report. Its retrieval.json has `title`; `results`, pairs of
+      name and value; and `clips`, each with `id`, `frames` (files in the
+      folder), `rank` (of its own sentence) and `sentences` (text, similarity,
+      whether it is right), best first.
+
+  Returns:
+    The paths of the two files.
+  """
+  with tf.io.gfile.GFile(os.path.join(folder, f"{NAME}.json")) as file:
+    report = json.load(file)
+  paths = [os.path.join(folder, f"{NAME}.{kind}") for kind in ("txt", "png")]
+  with tf.io.gfile.GFile(paths[0], "w") as file:
+    file.write("\n".join(_text(report)) + "\n")
+  with tf.io.gfile.GFile(paths[1], "wb") as file:
+    _draw(report, folder, file)
+  return paths
+
+
+def _text(report):
+  yield report["title"]
+  yield from format_table(report["results"])
+  for clip in report["clips"]:
+    yield ""
+    yield f"{clip['id']}: its own sentence ranks {clip['rank']}"
+    for text, similarity, right in clip["sentences"]:
+      yield f"{'->' if right else '  '} {similarity:6.3f}  {text}"
+
+
+def _draw(report, folder, file):
+  # Imported where it is used: it is slow to load.
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  clips = report["clips"]
+  columns = max((len(clip["frames"]) for clip in clips), default=1)
+  figure = Figure(figsize=(1.3 * columns + 6, 1.35 * len(clips) + 0.5))
+  FigureCanvasAgg(figure)
+  grid = figure.add_gridspec(
+      max(len(clips), 1), columns + 1, width_ratios=[1.0] * columns + [4.6],
+      left=0.01, right=0.99, bottom=0.01, top=1 - 0.4 / figure.get_figheight(),
+      wspace=0.04, hspace=0.08)
+  figure.suptitle(report["title"], x=0.01, ha="left", fontsize=10)
+  for row, clip in enumerate(clips):
+    for column, name in enumerate(clip["frames"]):
+      axes = figure.add_subplot(grid[row, column])
+      with tf.io.gfile.GFile(os.path.join(folder, name), "rb") as frame:
+        axes.imshow(tf.io.decode_image(frame.read(), channels=3).numpy())
+      axes.set_axis_off()
+    axes = figure.add_subplot(grid[row, columns])
+    axes.set_axis_off()
+    sentences = clip["sentences"][:BESIDE]
+    for i, (text, similarity, right) in enumerate(sentences):
+      axes.text(0.02, 1 - (i + 0.5) / len(sentences),
+                f"{similarity:.2f}  {textwrap.shorten(text, LINE)}",
+                va="center", fontsize=9, color=RIGHT if right else WRONG,
+                weight="bold" if right else "normal")
+  figure.savefig(file, format="png", dpi=110)
