@@ -203,7 +203,7 @@ def run_main(digits_dir, python_env):
       "checkpoint_every": 10, "eval_every": 20, "optimizer.warmup_steps": 5,
       "data.size": 24, "model.video_patch": "(4,8,8)", "model.dim_va": 16,
       "model.dim_vt": 8, "eval.batch_size": 8, "data.data_dir": digits_dir,
-      "model.dropout": 0.1}
+      "model.dropout": 0.1, "model.drop_rate": 0.25}
   for part in ("video", "audio", "text"):
     tiny |= {f"model.encoders.{part}.{size}": value for size, value in (
         ("depth", 1), ("width", 16), ("mlp_dim", 32), ("num_heads", 2))}
