@@ -13,6 +13,13 @@ GATHERED_AS = {tf.bool: tf.int32, tf.uint8: tf.int32, tf.int8: tf.int32,
                tf.int16: tf.int32, tf.uint16: tf.int32, tf.bfloat16: tf.float32}
 
 
+def num_cores():
+  """The number of processor cores that this process may use."""
+  if hasattr(os, "sched_getaffinity"):  # Linux alone has it
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
 def make_strategy(config):
   """Makes the strategy of config.strategy; call it before anything else.
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from vatt import seeds
 from vatt.data import clips, record_index, text, video
+from vatt.distribute import num_cores
 from vatt.errors import UserError
 
 ENDLESS = np.iinfo(np.int64).max
@@ -102,7 +103,7 @@ def eval_dataset(data, source, batch_size, num_windows=1, input_id=0,
   numbers = (np.arange(steps)[:, None] * batch_size + rows).reshape(-1)
   numbers = numbers[numbers < total]  # The host's last rows are the padding.
   dataset = tf.data.Dataset.from_tensor_slices(numbers).map(
-      load, num_parallel_calls=num_threads(), deterministic=True)
+      load, num_parallel_calls=num_cores(), deterministic=True)
   padding = tf.data.Dataset.from_tensors(padding).repeat(
       steps * len(rows) - len(numbers))
   return _batches(dataset.concatenate(padding), len(rows), rows_per_batch)
@@ -201,11 +202,6 @@ def _batches(dataset, host_rows, rows_per_batch):
   return dataset.with_options(options)
 
 
-def num_threads():
-  """The number of cores that this process may use."""
-  return len(os.sched_getaffinity(0))
-
-
 def _stream_seed(seed, source):
   return seeds.fold(seeds.root(seed), source.name)
 
@@ -263,7 +259,7 @@ def _train_stream(data, source, table, seed, start_step, batch_size, num_rows,
           .flat_map(tf.data.Dataset.from_tensor_slices)
           .batch(num_rows, drop_remainder=True).enumerate(start_step)
           .map(rows_of_step).unbatch()
-          .map(load, num_parallel_calls=num_threads(), deterministic=True))
+          .map(load, num_parallel_calls=num_cores(), deterministic=True))
 
 
 def _reader(data, source):
@@ -279,7 +275,7 @@ def _reader(data, source):
   records = tf.data.Dataset.range(len(source.index)).map(
       lambda i: read(i, lambda raw: (raw, tf.constant(1, tf.int64)),
                      (tf.constant(""), tf.constant(0, tf.int64))),
-      num_parallel_calls=num_threads(), deterministic=True)
+      num_parallel_calls=num_cores(), deterministic=True)
   raw, readable = (tf.concat(parts, 0) for parts in zip(*records.batch(1024)))
 
   def read_cached(i, process, sentinel):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from vatt.data import media, subtitles
 from vatt.data.datasets import base
+from vatt.distribute import num_cores
 from vatt.errors import UserError
 
 COLUMNS = ("video_path", "start", "end", "label", "caption", "split")
@@ -149,7 +150,7 @@ def cut_files(manual_dir, length, workers):
       return error
 
   spans, rejected = [], []
-  with ThreadPoolExecutor(num_threads()) as pool:
+  with ThreadPoolExecutor(num_cores()) as pool:
     for file, facts in zip(files, pool.map(probe, files)):
       if isinstance(facts, media.MediaError):
         rejected.append((file, file, str(facts)))
@@ -180,8 +181,3 @@ def cues_within(cues, start, end):
   return [(text, round(begin - start, 3), round(stop - start, 3))
           for text, begin, stop in cues
           if stop > start and (end is None or begin < end)]
-
-
-def num_threads():
-  """The number of cores that this process may use."""
-  return len(os.sched_getaffinity(0))

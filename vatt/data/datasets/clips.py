@@ -22,8 +22,9 @@ import tensorflow_datasets as tfds
 
 from vatt.data import media
 from vatt.data.datasets import base, clip_sources
-from vatt.data.datasets.clip_sources import SPLITS, num_threads
+from vatt.data.datasets.clip_sources import SPLITS
 from vatt.data.workers import Workers
+from vatt.distribute import num_cores
 from vatt.errors import UserError
 
 TEST_SHARE = 10  # one file in so many
@@ -96,7 +97,7 @@ class Clips(base.ClipsBuilder, skip_registration=True):
         label_names=tuple(names),
         sources=options,
         rejected=tuple(rejected),
-        threads=num_threads())
+        threads=num_cores())
 
 
 def parse_config(config, options):
@@ -161,7 +162,7 @@ def choose_splits(manual_dir, clips, read):
   files = sorted(first, key=lambda file: (
       hashlib.sha256(f"split\0{file}".encode()).digest()))
   if len(files) <= FEW:
-    with ThreadPoolExecutor(num_threads()) as pool:
+    with ThreadPoolExecutor(num_cores()) as pool:
       files = [file for file, good in zip(
           files, pool.map(read.can, map(first.get, files))) if good] or files
   if len(files) > 1:

@@ -7,7 +7,6 @@ import collections
 import concurrent.futures
 import csv
 import io
-import os
 
 import av
 import tensorflow as tf
@@ -15,6 +14,7 @@ from tqdm import tqdm
 
 from vatt.data.datasets import base, demo_captions, demo_scenes, demo_sounds
 from vatt.data.datasets.base import draw
+from vatt.distribute import num_cores
 from vatt.errors import UserError
 
 COLUMNS = ("video_path", "start", "end", "label", "caption", "split")
@@ -60,7 +60,7 @@ def render(folder, num_train, num_test):
       tf.io.gfile.makedirs(f"{folder}/{split}")
     with (tqdm(total=len(scenes), unit="clip", desc=f"rendering {folder}",
                mininterval=1) as bar,
-          concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool):
+          concurrent.futures.ThreadPoolExecutor(num_cores()) as pool):
       tasks = collections.deque(
           pool.submit(render_clip, folder, scene) for scene in scenes)
       try:
