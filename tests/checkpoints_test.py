@@ -217,27 +217,16 @@ def test_kill_in_mid_save(tmp_path, python_env):
   assert restored(tmp_path, 200_000) in (int(saved), int(saved) + 1)
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-  """A file system of 400 kB."""
-  mounted = subprocess.run(
-      ["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(tmp_path)],
-      capture_output=True)
-  if mounted.returncode:
-    pytest.skip("no right to mount a small file system")
-  yield tmp_path
-  subprocess.run(["umount", str(tmp_path)], check=True)
-
-
 def test_full_disk(small_disk):
-  directory = small_disk / "run"
+  disk = small_disk("400k")
+  directory = disk / "run"
   variables = state(1, size=10_000)  # 120 kB
   run = Checkpoints(str(directory), **variables)
   run.save(1)
-  free = os.statvfs(small_disk).f_bavail * 4096
+  free = os.statvfs(disk).f_bavail * 4096
   errors = 0
   for spare in range(36, 27, -1):  # pages, from enough down to too few
-    (small_disk / "filler").write_bytes(bytes(free - spare * 4096))
+    (disk / "filler").write_bytes(bytes(free - spare * 4096))
     put(variables, spare)
     try:
       run.save(spare)
@@ -249,17 +238,18 @@ def test_full_disk(small_disk):
           ["checkpoint", *files_of(1)])
     else:
       checkpoints._remove(str(directory), spare)
-    (small_disk / "filler").unlink()
+    (disk / "filler").unlink()
   assert 0 < errors < 9  # With a page or two short, the manifest is what fails.
   assert restored(directory, 10_000) == 1
 
 
 def test_no_room_is_told_before_training(small_disk):
   variables = state(size=10_000)
-  Checkpoints(str(small_disk), **variables).save(1)
-  (small_disk / "filler").write_bytes(bytes(200 << 10))
+  disk = small_disk("400k")
+  Checkpoints(str(disk), **variables).save(1)
+  (disk / "filler").write_bytes(bytes(200 << 10))
   with pytest.raises(UserError, match="no room.*0.1 MB, 0.1 MB are free"):
-    Checkpoints(str(small_disk), **variables).restore_latest()
+    Checkpoints(str(disk), **variables).restore_latest()
 
 
 def test_file_size_limit(tmp_path):

@@ -1,6 +1,7 @@
 """Four logical CPUs for every test, and the folders of outside data."""
 import os
 import pathlib
+import subprocess
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Figures are compared with those of a CPU; a GPU rounds otherwise.
@@ -57,3 +58,22 @@ def python_env():
   """Environment for a Python process of its own that imports this project."""
   root = str(pathlib.Path(__file__).parents[1])
   return dict(os.environ, PYTHONPATH=root)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+  """A function (size, such as "64k") -> path of a file system of that size."""
+  path = tmp_path / "small_disk"
+
+  def mount(size):
+    path.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(path)],
+        capture_output=True)
+    if done.returncode:
+      pytest.skip("no right to mount a small file system")
+    return path
+
+  yield mount
+  if path.is_mount():
+    subprocess.run(["umount", "-l", str(path)], check=True)

@@ -128,21 +128,14 @@ def test_remote_file_systems():
   assert [row["step"] for row in read(directory + "/metrics.jsonl")] == [1, 2]
 
 
-def test_full_disk(tmp_path):
-  done = subprocess.run(
-      ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(tmp_path)],
-      capture_output=True)
-  if done.returncode:
-    pytest.skip("no right to mount a small file system")
-  try:
-    writer = MetricWriter(str(tmp_path))
-    with pytest.raises(UserError, match="metrics.jsonl.*No space left"):
-      for step in range(10 ** 5):
-        writer.write(step, {"a": 1})
-    assert steps_of(tmp_path) == list(range(len(steps_of(tmp_path))))
-    writer.close()
-  finally:
-    subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+def test_full_disk(small_disk):
+  disk = small_disk("64k")
+  writer = MetricWriter(str(disk))
+  with pytest.raises(UserError, match="metrics.jsonl.*No space left"):
+    for step in range(10 ** 5):
+      writer.write(step, {"a": 1})
+  assert steps_of(disk) == list(range(len(steps_of(disk))))
+  writer.close()
 
 
 def test_workdir_that_cannot_be(tmp_path):

@@ -9,13 +9,6 @@ from vatt.errors import UserError
 from vatt.models import encoder as encoder_lib
 from vatt.models.encoder import Encoder, LayerNorm, dropout, relative_buckets
 
-
-@pytest.fixture(autouse=True)
-def float32_afterwards():
-  yield
-  tf.keras.mixed_precision.set_global_policy("float32")
-
-
 # ---- The encoder written a second time: float64, row by row, by SPEC 3 -----
 
 

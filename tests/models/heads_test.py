@@ -10,8 +10,6 @@ from vatt.models.heads import BatchNorm, ProjectionHead
 @pytest.fixture(autouse=True)
 def float64():
   tf.keras.mixed_precision.set_global_policy("float64")
-  yield
-  tf.keras.mixed_precision.set_global_policy("float32")
 
 
 MASKS = {

@@ -11,12 +11,6 @@ from vatt.errors import UserError
 from vatt.models import tokenizers
 
 
-@pytest.fixture(autouse=True)
-def float32_afterwards():
-  yield
-  tf.keras.mixed_precision.set_global_policy("float32")
-
-
 def numpy_patches(signal, patch):
   """One patch after another, one value after another."""
   batch, *shape, channels = signal.shape

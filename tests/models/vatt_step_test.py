@@ -13,13 +13,6 @@ from tests.tiny import (
     make_model,
 )
 
-
-@pytest.fixture(autouse=True)
-def float32_afterwards():
-  yield
-  tf.keras.mixed_precision.set_global_policy("float32")
-
-
 # ---- Gradients -------------------------------------------------------------
 
 

@@ -22,13 +22,6 @@ from vatt.errors import UserError
 from vatt.models import encoder, tokenizers
 from vatt.models.vatt import SIZES, VARIANTS, VATT
 
-
-@pytest.fixture(autouse=True)
-def float32_afterwards():
-  yield
-  tf.keras.mixed_precision.set_global_policy("float32")
-
-
 # ---- Parameters ------------------------------------------------------------
 
 # A block of width d: norms 2·2d, QKV 3d² + 3d, output d² + d, MLP 4d² + 4d and

@@ -333,30 +333,21 @@ def test_kill_in_mid_run(tmp_path, media):
       tmp_path / "undisturbed/spoken_digits/official/1.0.0")
 
 
-def test_no_space_left(tmp_path, media):
+def test_no_space_left(tmp_path, media, small_disk):
   """A file system of 300 kB, a real one."""
   from vatt.data.datasets.spoken_digits import SpokenDigits
   manual_dir, _ = media.write_sources(tmp_path / "media")
-  full = tmp_path / "full"
-  full.mkdir()
-  mount = subprocess.run(
-      ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(full)],
-      capture_output=True)
-  if mount.returncode:
-    pytest.skip("no permission to mount a small tmpfs")
-  try:
-    builder = SpokenDigits(data_dir=full, manual_dir=manual_dir)
-    with pytest.raises(UserError, match="[Nn]o space left") as error:
-      builder.download_and_prepare()
-    assert "\n" not in str(error.value)
-    assert not (full / "spoken_digits/official/1.0.0").exists()
-    subprocess.run(["mount", "-o", "remount,size=9M", str(full)], check=True)
+  full = small_disk("300k")
+  builder = SpokenDigits(data_dir=full, manual_dir=manual_dir)
+  with pytest.raises(UserError, match="[Nn]o space left") as error:
     builder.download_and_prepare()
-    build(tmp_path / "fresh", manual_dir, SpokenDigits)
-    assert contents(full / "spoken_digits/official/1.0.0") == contents(
-        tmp_path / "fresh/spoken_digits/official/1.0.0")
-  finally:
-    subprocess.run(["umount", str(full)], check=True)
+  assert "\n" not in str(error.value)
+  assert not (full / "spoken_digits/official/1.0.0").exists()
+  subprocess.run(["mount", "-o", "remount,size=9M", str(full)], check=True)
+  builder.download_and_prepare()
+  build(tmp_path / "fresh", manual_dir, SpokenDigits)
+  assert contents(full / "spoken_digits/official/1.0.0") == contents(
+      tmp_path / "fresh/spoken_digits/official/1.0.0")
 
 
 def test_file_size_limit(tmp_path, media):
