@@ -86,6 +86,8 @@ def main(argv):
   """Evaluates, or answers a query."""
   if len(argv) > 1:
     raise errors.UserError(f"unexpected argument {argv[1]!r}, expected flags")
+  if REPORT.value and QUERY.value is not None:
+    raise errors.UserError("--report and --query: expected one of them")
   config = flags.FLAGS.config
   strategy = distribute.make_strategy(config.strategy)
   source = pretrain.open_sources(config, config.data.eval_split)[0]

@@ -71,6 +71,7 @@ def test_report(workdir, python_env):
     (["--workdir=/nowhere"], "/nowhere/config.json"),
     ([], "--workdir is missing"),
     (["--config.eval.windos=2"], "windos"),
+    (["--config.seed=0", "--report", "--query=a"], "--report and --query"),
 ])
 def test_bad_input(workdir, python_env, flags, expected):
   if flags and "config" in flags[0]:
