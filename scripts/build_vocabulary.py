@@ -47,8 +47,11 @@ def main(argv):
       (sentence for source in opened for sentence in captions(source)),
       FLAGS.size - text.FIRST_WORD)
   if not vocabulary:
-    raise UserError(f"--dataset={','.join(FLAGS.dataset)}: split "
-                    f"'{FLAGS.split}' has no captions, expected some")
+    raise UserError(
+        f"--dataset={','.join(FLAGS.dataset)}: split '{FLAGS.split}' has no "
+        "captions, expected some; to train on sound and pictures alone, give "
+        "the training another vocabulary (--config.data.vocabulary=FILE) or a "
+        "model that has one (--config.init=WORKDIR)")
   output = FLAGS.output or os.path.join(opened[0].directory, "vocabulary.txt")
   temporary = f"{output}.{os.getpid()}.tmp"
   try:

@@ -296,15 +296,17 @@ def _read(container, start, end, fps, size, audio_rate, convert, seek_to):
       try:
         frames = packet.decode()
       except av.error.FFmpegError as error:
-        damaged, problem = damaged + 1, _reason(error)
+        damaged += 1
         track.damaged = True
+        if not isinstance(error, PermissionError):  # a decoder's bare -1
+          problem = _reason(error)
         continue
       for frame in frames:
         track.add(frame, None if frame.time is None else frame.time - zero)
   except av.error.FFmpegError as error:  # of the container: as if it ended
     damaged, problem = damaged + 1, _reason(error)
   if damaged:
-    problem = f"; {damaged} packets are damaged: {problem}"
+    problem = f"; {damaged} packets are damaged" + (problem and f": {problem}")
   taken = {type(track): track.finish(problem) for track in tracks.values()}
   return Media(
       taken.get(VideoTrack), taken.get(AudioTrack), start, end, damaged)
