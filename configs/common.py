@@ -43,6 +43,7 @@ def pretraining(variant):
   config = ConfigDict()
   config.task = "pretrain"
   config.seed = 0
+  config.init = ""  # workdir of a trained model whose weights to start from
   config.dtype = "float32"  # or mixed_bfloat16, float64
   config.deterministic = False
   config.strategy = ConfigDict(dict(name="one_device", devices=0, tpu=""))
@@ -105,5 +106,6 @@ def pretraining(variant):
   config.eval = ConfigDict(dict(
       batch_size=64, windows=4,
       match="pair",  # or label: any clip of the query's class is right
-      templates=("{}",)))  # sentences of a class, for zero-shot classification
+      # Sentences of a class, for zero-shot classification; () for none.
+      templates=("{}",)))
   return config

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 
 def weights(output):
@@ -96,6 +97,38 @@ def test_train_and_eval_writes_measures(run_main, tmp_path):
   # MIL-NCE's 5 + 2·25, 5 are right.
   assert abs(measures["train/nce"] - np.log(11)) < 0.05
   assert abs(measures["train/mil_nce"] - np.log(55 / 5)) < 0.05
+
+
+def test_training_starts_from_another_models_weights(
+    run_main, undisturbed, tmp_path):
+  source = tmp_path / "source"
+  shutil.copytree(undisturbed[0], source)
+  # The words are those of the source too, in its order.
+  words = (source / "vocabulary.txt").read_text().split()
+  (source / "vocabulary.txt").write_text("\n".join(words[::-1]) + "\n")
+  still = ["--config.optimizer.lr=0.0", "--config.optimizer.end_lr=0.0",
+           "--config.total_steps=10", f"--config.init={source}"]
+  workdir = tmp_path / "workdir"
+  assert "step 20" in train(run_main, workdir, *still)
+  assert (workdir / "vocabulary.txt").read_text().split() == words[::-1]
+  ours, theirs = (
+      {name: tf.train.load_variable(path, name)
+       for name, _ in tf.train.list_variables(path)
+       if name.startswith("model/") and ".OPTIMIZER_SLOT" not in name
+       and "moving" not in name}
+      for path in (str(workdir / "checkpoints/ckpt-10"),
+                   str(source / "checkpoints/ckpt-20")))
+  assert len(ours) > 30 and ours.keys() == theirs.keys()
+  for name, value in ours.items():
+    np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+
+  code, output = run_main(tmp_path / "wide", "--mode=train",
+                          "--config.model.dim_vt=12", *still[-1:])
+  assert code == 1 and "does not fit this model" in output.splitlines()[-1]
+  assert not (tmp_path / "wide").exists()
+  # Once a run has a checkpoint of its own, the source is not asked for.
+  shutil.rmtree(source)
+  assert "is trained: step 10" in train(run_main, workdir, *still)
 
 
 def test_not_finite_stops_before_anything_is_applied(run_main, tmp_path):

@@ -286,11 +286,22 @@ def _read(checkpoint, directory, step, check):
     status = checkpoint.read(path)
     check(status)
     status.expect_partial()  # Silences what TensorFlow says at exit.
+    return
   except (AssertionError, ValueError) as error:
+    problem = _line(error)
     if status is not None:
       status.expect_partial()
-    raise UserError(f"{path}: does not fit this model: {_line(error)}; "
-                    "expected the config that it was trained with") from None
+  # What a failed read leaves in the model warns of every variable at exit.
+  tf.get_logger().addFilter(_is_no_leftover)
+  raise UserError(f"{path}: does not fit this model: {problem}; "
+                  "expected the config that it was trained with")
+
+
+def _is_no_leftover(record):
+  """Filters what TensorFlow logs of values that a read did not use."""
+  message = record.getMessage()
+  return ("in checkpoint could not be found" not in message
+          and "deleted with unrestored values" not in message)
 
 
 def _measure(path):

@@ -10,7 +10,14 @@ from absl import flags, logging
 from ml_collections import config_flags
 from tqdm import tqdm
 
-from vatt import distribute, errors, inference, optimizers, pretrain
+from vatt import (
+    checkpoints,
+    distribute,
+    errors,
+    inference,
+    optimizers,
+    pretrain,
+)
 from vatt.train import check_durations, train
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -109,6 +116,11 @@ def main(argv):
   with strategy.scope():
     model = task.build_model(config, words)
     optimizer = optimizers.make_optimizer(config.optimizer, config.total_steps)
+  own = os.path.join(workdir, "checkpoints", "*.manifest.json")
+  if config.init and not tf.io.gfile.glob(own):
+    step = checkpoints.restore_model(
+        os.path.join(config.init, "checkpoints"), model)
+    logging.info("weights of %s, step %d", config.init, step)
   if distribute.is_chief(strategy):
     claim_workdir(config, words, workdir)
   logging.info("%s: %d clips, %d words", ", ".join(config.data.datasets),

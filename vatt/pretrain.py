@@ -24,8 +24,8 @@ def resolve(config, data_sources, workdir=None):
   """Completes a config by what only the data tell; returns the vocabulary.
 
   Sets `data.vocabulary` and, if it is 0, `model.vocab_size`. Without
-  `data.vocabulary`, a workdir's own vocabulary.txt comes first, so that a model
-  stays with its words, and then that of the first dataset.
+  `data.vocabulary`, the vocabulary.txt of the workdir comes first, then that of
+  `init`, so that a model stays with its words, and then the first dataset's.
 
   Raises:
     UserError: no vocabulary file, or one of another size; fields that do not
@@ -37,11 +37,11 @@ def resolve(config, data_sources, workdir=None):
   if data_sources:
     input_pipeline.mixture(config.data, config.batch_size)
   path = config.data.vocabulary
-  own = workdir and os.path.join(workdir, "vocabulary.txt")
-  if not path and own and tf.io.gfile.exists(own):
-    path = own
-  elif not path:
-    path = os.path.join(data_sources[0].directory, "vocabulary.txt")
+  if not path:
+    folders = [folder for folder in (workdir, config.init) if folder]
+    folders += [source.directory for source in data_sources[:1]]
+    paths = [os.path.join(folder, "vocabulary.txt") for folder in folders]
+    path = next(filter(tf.io.gfile.exists, paths), paths[-1])
   words = text.load_vocabulary(path)
   rows = len(words) + text.FIRST_WORD
   if config.model.vocab_size not in (0, rows):
@@ -247,7 +247,7 @@ def evaluate_embedded(config, model, strategy, source, words, embedded):
     embedded: arrays of `embed_split`.
   """
   results = list(retrieval.Retrieval(config.eval.match).run(embedded))
-  if source.label_names:
+  if source.label_names and config.eval.templates:
     sentences = [template.format(name) for name in source.label_names
                  for template in config.eval.templates]
     for sentence in sentences:
