@@ -80,7 +80,7 @@ def pretraining(variant):
       flip=True, brightness=32 / 255, saturation=0.4, contrast=0.4, hue=0.2,
       noise=0.01,  # standard deviation, of a waveform in [-1, 1]
       # Beyond the paper, all off.
-      gain=(1.0, 1.0), speed=(1.0, 1.0), shift=0.0,
+      gain=(1.0, 1.0), speed=(1.0, 1.0), shift=0.0, equalizer=0.0,
       time_masks=0, time_mask_width=0, freq_masks=0, freq_mask_width=0,
       freq_warp=(1.0, 1.0),
   ))

@@ -21,7 +21,7 @@ def get_config(arg=None):
   `agnostic,waveform`."""
   chosen = common.parse_arg(
       arg, model=("specific", "agnostic"),
-      audio=("spectrogram", "waveform"))
+      audio=("spectrogram", "waveform"), speakers=("seen", "unseen"))
   config = common.pretraining("bbs")
   config.deterministic = True
 
@@ -64,6 +64,12 @@ def get_config(arg=None):
   else:
     # Speech this quiet would be lost beside the position embeddings.
     config.data.audio_rms = 0.5
+
+  if chosen["speakers"] == "unseen":
+    # Another voice comes through another microphone, at another loudness.
+    config.total_steps = 1_600
+    config.data.audio_rms = config.data.audio_rms or 0.1
+    config.augment.equalizer = 6.0
 
   # A tenth of the negatives show the same digit: a low temperature would push
   # hardest against these.

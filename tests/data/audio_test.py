@@ -8,9 +8,9 @@ import tensorflow as tf
 from vatt import seeds
 from vatt.data import audio
 
-OFF = dict(gain=(1.0, 1.0), speed=(1.0, 1.0), shift=0.0, noise=0.0,
-           time_masks=0, time_mask_width=0, freq_masks=0, freq_mask_width=0,
-           freq_warp=(1.0, 1.0))
+OFF = dict(gain=(1.0, 1.0), speed=(1.0, 1.0), shift=0.0, equalizer=0.0,
+           noise=0.0, time_masks=0, time_mask_width=0, freq_masks=0,
+           freq_mask_width=0, freq_warp=(1.0, 1.0))
 
 
 def augmentation(**changes):
@@ -173,6 +173,29 @@ def test_gain(batch):
   assert len(set(factors.round(4))) == 6
 
 
+def test_equalizer_raises_and_lowers_tones_by_its_cosines():
+  rate, hertz = 8_000, np.array([100, 440, 1_000, 3_999])
+  tones = np.stack([0.1 * np.sin(2 * np.pi * f * np.arange(rate) / rate + 0.3)
+                    for f in hertz]).astype(np.float32)
+  decibels = np.float32([[6, -3, 2], [0, 0, 0], [-4, 5, 1], [3, 3, -3]])
+  mel = np.log(1 + 10 * hertz / 4_000) / np.log(11)
+  want = [10 ** (sum(d * np.cos(np.pi * (k + 1) * m)
+                     for k, d in enumerate(row)) / 20)
+          for row, m in zip(decibels, mel)]
+  got = audio.equalize(tf.constant(tones[..., None]), tf.constant(decibels))
+  np.testing.assert_allclose(
+      got[..., 0], tones * np.array(want)[:, None], atol=1e-5)
+
+
+def test_equalizer_is_drawn_for_each_sound(batch):
+  got = audio.augment_audio(batch, seeds.root(4), augmentation(equalizer=6.0))
+  spectra = np.abs(np.fft.rfft(np.stack([batch[..., 0] / 32768, got[..., 0]])))
+  gains = 20 * np.log10(spectra[1] / spectra[0])[:, 1:-1:40]  # [B, K]
+  assert np.abs(gains).max() <= 4 * 6.0 + 0.1
+  assert (np.ptp(gains, axis=0) > 1.0).all()  # from sound to sound
+  assert (np.ptp(gains, axis=1) > 1.0).all()  # from frequency to frequency
+
+
 def test_shift_moves_and_fills_with_zeros(batch):
   got = audio.augment_audio(batch, seeds.root(3), augmentation(shift=0.25))
   shifts = []
@@ -286,8 +309,9 @@ def test_frequency_warp_is_a_stretch_of_the_mel_axis():
 
 def test_augmentation_by_seed_in_tf_data_and_compiled(batch, records):
   every = augmentation(
-      gain=(0.5, 1.5), speed=(0.9, 1.1), shift=0.1, noise=0.01, time_masks=2,
-      time_mask_width=2, freq_masks=2, freq_mask_width=5, freq_warp=(0.9, 1.1))
+      gain=(0.5, 1.5), speed=(0.9, 1.1), shift=0.1, equalizer=3.0, noise=0.01,
+      time_masks=2, time_mask_width=2, freq_masks=2, freq_mask_width=5,
+      freq_warp=(0.9, 1.1))
   def change(batch, seed):
     x = audio.augment_audio(tf.ensure_shape(batch, [6, 800, 1]), seed, every)
     return audio.augment_spectrogram(audio.log_mel(x, 8000), seed, every)

@@ -10,6 +10,7 @@ from vatt import seeds
 RESAMPLING_ZEROS = 16
 # A filter has a phase per output sample of the least common period.
 MAX_RESAMPLING_FILTER = 4_000_000
+EQUALIZER_WAVES = 4
 
 
 # -----------------------------------------------------------------------------
@@ -156,8 +157,8 @@ def augment_audio(audio, seed, augment):
     audio: int16 [B, S, 1].
     seed: int32 [2], of the step.
     augment: has gain (least, most) factor; speed (least, most) of playback,
-      about the middle of the window; shift, the most of the window; noise,
-      standard deviation.
+      about the middle of the window; shift, the most of the window; equalizer,
+      decibels, see `equalize`; noise, standard deviation.
 
   Returns:
     float32 [B, S, 1] in [-1, 1]; zeros are moved in from outside the window.
@@ -177,6 +178,10 @@ def augment_audio(audio, seed, augment):
     source = (tf.range(samples, dtype=tf.float32) - shift - middle) * draw(
         "speed", *augment.speed) + middle
     x = _at(x[..., 0], source)[..., None]
+  if augment.equalizer:
+    uniform = seeds.uniform_rows(
+        batch, [EQUALIZER_WAVES], seeds.fold(seed, "equalizer"))
+    x = equalize(x, augment.equalizer * (2.0 * uniform - 1.0))
   if augment.noise:
     # Too large to draw for the global batch and cut: each replica its own.
     context = tf.distribute.get_replica_context()
@@ -184,6 +189,27 @@ def augment_audio(audio, seed, augment):
     x += augment.noise * tf.random.stateless_normal(
         x.shape, seeds.fold(seed, "noise", replica))
   return tf.clip_by_value(x, -1.0, 1.0)
+
+
+def equalize(waveform, decibels):
+  """Filters sounds as other rooms and microphones do: smoothly in frequency.
+
+  Args:
+    waveform: float32 [B, S, 1].
+    decibels: float32 [B, n], of the n cosines that the gain is made of; over
+      the mel axis the first has half a period, the second a whole one, ….
+
+  Returns:
+    float32 [B, S, 1], no longer held to [-1, 1].
+  """
+  samples, waves = waveform.shape[1], decibels.shape[1]
+  # Half the rate is 1. Where mel is bent depends on the rate, but little.
+  frequency = tf.linspace(0.0, 1.0, samples // 2 + 1)
+  mel = tf.math.log1p(10.0 * frequency) / math.log1p(10.0)
+  basis = tf.cos(math.pi * tf.range(1.0, waves + 1.0)[:, None] * mel)  # [n, K]
+  gain = 10.0 ** (tf.matmul(decibels, basis) / 20.0)  # [B, K]
+  spectrum = tf.signal.rfft(waveform[..., 0]) * tf.cast(gain, tf.complex64)
+  return tf.signal.irfft(spectrum, [samples])[..., None]
 
 
 def scale_loudness(waveform, rms):
