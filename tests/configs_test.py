@@ -15,11 +15,19 @@ from vatt.models.vatt import SIZES, VARIANTS
 
 ARGUMENTS = {
     "spoken_digits": [",".join(words) for words in itertools.product(
-        ("specific", "agnostic"), ("spectrogram", "waveform"))],
+        ("specific", "agnostic"), ("spectrogram", "waveform"),
+        ("seen", "unseen"))],
+    "demo": ["specific", "agnostic"],
+    "my_videos": [",".join(words) for words in itertools.product(
+        ("cpu", "gpu"), ("specific", "agnostic"))],
     "pretrain": ["bbs", "mbs", "lbs", "ma"],
 }
-# At tiny size bbs, mbs and lbs are one graph.
-SAME_GRAPH = [("pretrain", "mbs"), ("pretrain", "lbs")]
+# At tiny size these are the graphs of others.
+SAME_GRAPH = [("pretrain", "mbs"), ("pretrain", "lbs"),
+              ("my_videos", "cpu,agnostic"), ("my_videos", "gpu,agnostic"),
+              ("spoken_digits", "specific,waveform,unseen"),
+              ("spoken_digits", "agnostic,spectrogram,unseen"),
+              ("spoken_digits", "agnostic,waveform,unseen")]
 ALL = [(name, arg) for name, args in ARGUMENTS.items() for arg in args]
 
 
