@@ -7,11 +7,22 @@
   python -m vatt.main --config=configs/spoken_digits.py:specific,spectrogram \\
       --config.data.data_dir=DATA --workdir=DIR --mode=train_and_eval
 
-Arguments: specific (an encoder each) or agnostic (one for all), and the audio
-as spectrogram or waveform.
+Arguments: specific (an encoder each) or agnostic (one for all); the audio as
+spectrogram or waveform; unseen for the other datasets,
+--config.data.datasets="('spoken_digits/speaker=NAME',)", whose test speaker is
+in no training clip.
 
-specific,spectrogram takes 11 minutes on two cores, and classifies 95.6 % of the
-test videos and 98.8 % of the test voices by sentences alone.
+specific,spectrogram takes 11 minutes on two cores. Test clips classified right
+by sentences alone, official split:
+
+                        by video   by voice
+  specific,spectrogram    95.6 %     98.8 %
+  specific,waveform       96.0 %     88.4 %
+  agnostic,spectrogram    94.4 %     99.6 %
+
+With specific,spectrogram,unseen and each speaker held out in turn, voices are
+classified right in the mean by 76.1 % (george 77.2, jackson 78.6, lucas 73.0,
+nicolas 69.2, yweweler 82.4), and videos by 91.6 to 94.2 %.
 """
 from configs import common
 
