@@ -19,6 +19,7 @@ by sentences alone, official split:
   specific,spectrogram    95.6 %     98.8 %
   specific,waveform       96.0 %     88.4 %
   agnostic,spectrogram    94.4 %     99.6 %
+  agnostic,waveform       92.4 %     87.2 %
 
 With specific,spectrogram,unseen and each speaker held out in turn, voices are
 classified right in the mean by 76.1 % (george 77.2, jackson 78.6, lucas 73.0,
