@@ -8,7 +8,7 @@ import tensorflow as tf
 from absl import flags
 from tqdm import tqdm
 
-from vatt import errors
+from vatt import errors, files
 from vatt.data import record_index, sources, text
 from vatt.errors import UserError
 
@@ -53,13 +53,10 @@ def main(argv):
         "the training another vocabulary (--config.data.vocabulary=FILE) or a "
         "model that has one (--config.init=WORKDIR)")
   output = FLAGS.output or os.path.join(opened[0].directory, "vocabulary.txt")
-  temporary = f"{output}.{os.getpid()}.tmp"
   try:
-    with tf.io.gfile.GFile(temporary, "w") as f:
-      f.write("".join(word + "\n" for word in vocabulary))
-    tf.io.gfile.rename(temporary, output, overwrite=True)
-  except tf.errors.OpError as error:
-    raise UserError(f"{output}: cannot be written: {error.message}") from None
+    files.write_whole(output, "".join(word + "\n" for word in vocabulary))
+  except (OSError, tf.errors.OpError) as error:
+    raise UserError(f"{output}: cannot be written: {error}") from None
   print(f"{output}: {len(vocabulary)} words; the first: "
         f"{' '.join(vocabulary[:5])}")
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 from absl import flags
 from tqdm import tqdm
 
-from vatt import distribute, errors, inference, pretrain
+from vatt import distribute, errors, files, inference, pretrain
 from vatt.data import record_index
 from vatt.evaluators import retrieval
 from vatt.reports import retrieval as retrieval_report
@@ -76,9 +76,8 @@ def report(folder, title, results, clips, source):
         "sentences": [
             (sentence(there[i]), float(similarity[row, i]), bool(i == row))
             for i in best]})
-  with tf.io.gfile.GFile(os.path.join(folder, "retrieval.json"), "w") as file:
-    json.dump({"title": title, "results": results, "clips": shown}, file,
-              indent=1)
+  files.write_whole(os.path.join(folder, "retrieval.json"), json.dumps(
+      {"title": title, "results": results, "clips": shown}, indent=1))
   return retrieval_report.write(folder)
 
 
@@ -91,8 +90,9 @@ def main(argv):
   config = flags.FLAGS.config
   strategy = distribute.make_strategy(config.strategy)
   source = pretrain.open_sources(config, config.data.eval_split)[0]
-  embedder = inference.Embedder(WORKDIR.value, config, strategy)
-  title = (f"{WORKDIR.value}: step {embedder.step}, {len(source.index)} clips "
+  workdir = os.path.expanduser(WORKDIR.value)
+  embedder = inference.Embedder(workdir, config, strategy)
+  title = (f"{workdir}: step {embedder.step}, {len(source.index)} clips "
            f"of {source.name} {source.split}")
   print(title)
   if QUERY.value is not None:
@@ -106,8 +106,8 @@ def main(argv):
         config, embedder.model, strategy, source, embedder.words, clips)
     print("\n".join(retrieval_report.format_table(results)))
     if REPORT.value:
-      print("\n".join(report(os.path.join(WORKDIR.value, "report"), title,
-                             results, clips, source)))
+      print("\n".join(report(os.path.join(workdir, "report"), title, results,
+                             clips, source)))
     return
   similarity = retrieval.similarities(query, clips["video_vt"])[0]
   similarity[~clips["has_video"]] = -1

@@ -110,7 +110,7 @@ def clicks(times, seconds, rate=48000):
 
 def write_media(path, pictures=(), sound=None, *, rate=25, times=None,
                 video="libx264", audio="aac", audio_rate=48000, layout="mono",
-                sound_start=0.0, aspect=None, gop=12):
+                sound_start=0.0, aspect=None, gop=12, b_frames=0):
   """Encodes a media file.
 
   Args:
@@ -123,6 +123,7 @@ def write_media(path, pictures=(), sound=None, *, rate=25, times=None,
     sound_start: seconds.
     aspect: of a pixel, width by height.
     gop: pictures from a key frame to the next.
+    b_frames: of libx264, at most, between two others.
 
   Returns:
     The path as a string.
@@ -132,8 +133,9 @@ def write_media(path, pictures=(), sound=None, *, rate=25, times=None,
     packets = []
     if len(pictures):
       stream = container.add_stream(
-          video, rate=rate, options={"preset": "ultrafast"} if (
-              video == "libx264") else {})
+          video, rate=rate, options={
+              "preset": "ultrafast", "bf": str(b_frames)} if (
+                  video == "libx264") else {})
       stream.height, stream.width, _ = pictures[0].shape
       odd = stream.height % 2 or stream.width % 2
       stream.pix_fmt = {"png": "rgb24"}.get(

@@ -42,7 +42,8 @@ def define_config_flag(argv):
   """Defines --config as the config of --workdir, for --config.FIELD=VALUE."""
   parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
   parser.add_argument("--workdir", "-workdir")
-  workdir = parser.parse_known_args(argv[1:])[0].workdir
+  workdir = os.path.expanduser(
+      parser.parse_known_args(argv[1:])[0].workdir or "")
   if not workdir and not {"--help", "--helpfull"} & set(argv):
     raise UserError("--workdir is missing, expected the workdir of a run")
   config_flags.DEFINE_config_dict(

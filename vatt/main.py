@@ -14,6 +14,7 @@ from vatt import (
     checkpoints,
     distribute,
     errors,
+    files,
     inference,
     optimizers,
     pretrain,
@@ -73,10 +74,7 @@ def claim_workdir(config, words, workdir):
   tf.io.gfile.makedirs(workdir)
   for name, content in (("vocabulary.txt", "".join(w + "\n" for w in words)),
                         ("config.json", text + "\n")):
-    target = os.path.join(workdir, name)
-    with tf.io.gfile.GFile(target + ".tmp", "w") as file:
-      file.write(content)
-    tf.io.gfile.rename(target + ".tmp", target, overwrite=True)
+    files.write_whole(os.path.join(workdir, name), content)
 
 
 def main(argv):
@@ -86,7 +84,7 @@ def main(argv):
   for name, flag in (("config", CONFIG), ("workdir", WORKDIR)):
     if flag.value is None:
       raise errors.UserError(f"--{name} is missing")
-  config, workdir = CONFIG.value, WORKDIR.value
+  config, workdir = CONFIG.value, os.path.expanduser(WORKDIR.value)
   try:
     known = config.task in TASKS
   except OSError as error:  # ml_collections tells of a missing file at use

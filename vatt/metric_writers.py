@@ -12,6 +12,7 @@ import time
 import tensorflow as tf
 from absl import logging
 
+from vatt import files
 from vatt.errors import UserError
 
 NON_FINITE = ("NaN", "Infinity", "-Infinity")
@@ -47,9 +48,7 @@ class MetricWriter:
 
   def _drop_beyond(self, step):
     kept = [row for row in read(self.path) if row["step"] <= step]
-    with tf.io.gfile.GFile(self.path + ".tmp", "w") as file:
-      file.write("".join(_line(row) for row in kept))
-    tf.io.gfile.rename(self.path + ".tmp", self.path, overwrite=True)
+    files.write_whole(self.path, "".join(map(_line, kept)))
 
   def _start_events(self, step):
     """Marks a start, the second of which TensorBoard takes for a restart: it

@@ -53,15 +53,30 @@ def test_what_a_record_has_not_is_masked(read, records):
       rows["audio"][7, :, 0], sound[2000:6000].astype(int), atol=60)
 
 
-def test_captions_nearest_in_time_first(read, records):
+def test_captions_nearest_in_time_first(tmp_path, records):
   captions = [(f"number {i}", *span) for i, span in enumerate(
-      [(0.0, 0.125), (0.75, 0.8), (0.3, 0.375), (0.4, 0.6), (0.0, 1.0),
-       (0.875, 1.0)])]
-  raw = [records.serialize(records.clip(0, captions=captions))]
-  row = read(raw, captions=5, words=3)
-  # From the middle, 0.5 s: 3 and 4 have it within, then 2 (1/8 s), 1 (1/4 s)
-  # and, as far (3/8 s), 0 and 5, of which the first stays first.
-  np.testing.assert_array_equal(row["text"][0, :, 1] - 6, [3, 4, 2, 1, 0])
+      [(0.0, 0.0625), (0.375, 0.4), (0.15, 0.1875), (0.2, 0.3), (0.0, 0.5),
+       (0.4375, 0.5)])]
+  clip = records.clip(0, num_frames=4, seconds=0.5, captions=captions)
+  raw = [records.serialize(clip)]
+  records.write_built(tmp_path, "clips", {"train": raw}, 1)
+  source = sources.open_source("clips", str(tmp_path), "train")
+  batch = next(iter(input_pipeline.train_dataset(
+      records.config(tmp_path, captions=5, words=3), [source], 1, 0, 0)))
+  # The window is the whole clip. From its middle, 1/4 s: 3 and 4 have it
+  # within, then 2 (1/16 s), 1 (1/8 s) and, as far (3/16 s), 0 and 5, of which
+  # the first stays first.
+  np.testing.assert_array_equal(batch["text"][0, :, 1] - 6, [3, 4, 2, 1, 0])
+
+
+def test_captions_of_evaluation_are_the_first_in_every_window(read, records):
+  """A clip's caption is one sentence, whatever the windows it is averaged
+  over."""
+  captions = [(f"number {i}", i / 4, i / 4 + 0.2) for i in range(16)]
+  raw = [records.serialize(records.clip(
+      0, num_frames=32, seconds=4.0, captions=captions))]
+  rows = read(raw, num_windows=4, captions=3, words=3)
+  np.testing.assert_array_equal(rows["text"][:, :, 1] - 6, [[0, 1, 2]] * 4)
 
 
 def test_flac(read, records):

@@ -151,6 +151,51 @@ def test_variable_frame_rate(tmp_path, media, suffix):
   assert numbers(media, media_lib.read(path, 1, 2).frames) == want[10:20]
 
 
+@pytest.mark.parametrize("suffix, b_frames", [
+    ("mkv", 0), ("mkv", 2), ("mp4", 0), ("mp4", 2), ("webm", 0)])
+def test_slides_of_seconds_are_whole(tmp_path, media, suffix, b_frames):
+  times = [0, 4, 8, 15, 15.5]
+  path = media.write_media(
+      tmp_path / f"a.{suffix}", [media.numbered(i) for i in range(5)],
+      times=times, video="libvpx" if suffix == "webm" else "libx264",
+      b_frames=b_frames)
+  want = [max(k for k, time in enumerate(times) if time <= i / 2)
+          for i in range(31)]
+  assert numbers(media, media_lib.read(path, 0, 15.5, fps=2).frames) == want
+  assert numbers(
+      media, media_lib.read(path, 9, 14, fps=2).frames) == want[18:28]
+
+
+def test_matroska_that_begins_late_has_its_own_length(tmp_path, media):
+  path = media.write_media(
+      tmp_path / "a.mkv", [media.numbered(i) for i in range(75)],
+      times=[5 + i / 25 for i in range(75)])
+  assert media_lib.probe(path).duration == pytest.approx(3, abs=0.05)
+  clip = media_lib.read(path)
+  assert clip.end == pytest.approx(3, abs=0.05) and len(clip.frames) == 30
+  assert numbers(media, media_lib.read(path, 1, 2, fps=25).frames) == list(
+      range(25, 50))
+
+
+def test_length_of_mp3_is_counted_once_for_all_clips(
+    tmp_path, media, monkeypatch):
+  path = media.write_media(
+      tmp_path / "a.mp3", sound=np.zeros([1, 480_000], np.float32),
+      audio="libmp3lame")
+  counted = []
+  length = media_lib._length
+  monkeypatch.setattr(media_lib, "_length", lambda container: (
+      counted.append(1), length(container))[1])
+  for start in range(9):
+    assert len(media_lib.read(path, start, start + 1).audio) == 48_000
+  with pytest.raises(media_lib.MediaError, match="ends at 10"):
+    media_lib.read(path, 11, 12)
+  assert counted == [1]
+  os.utime(path, ns=(1, 1))  # another file of the same name
+  media_lib.read(path, 0, 1)
+  assert counted == [1, 1]
+
+
 def test_clip_of_a_long_file_is_exact_and_decodes_little(
     tmp_path, media, monkeypatch):
   calls = []

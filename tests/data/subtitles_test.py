@@ -28,6 +28,32 @@ def test_subrip(encode):
   assert parse(encode(SRT)) == WANT
 
 
+def test_captions_that_roll_count_once():
+  """As YouTube's automatic ones: blank lines within, each line twice."""
+  assert parse(b"""WEBVTT
+
+00:00:00.160 --> 00:00:02.000 align:start
+_
+so<00:00:01.000><c> today</c>
+
+00:00:02.000 --> 00:00:02.010 align:start
+so today
+_
+
+00:00:02.010 --> 00:00:04.000 align:start
+so today
+we<00:00:03.000><c> cook</c>
+
+00:00:04.000 --> 00:00:04.010 align:start
+we cook
+_
+
+00:00:09.000 --> 00:00:10.000
+we cook
+""".replace(b"_", b" ")) == [
+    ("so today", 0.16, 2.0), ("we cook", 2.01, 4.0), ("we cook", 9, 10)]
+
+
 def test_webvtt():
   assert parse(b"""WEBVTT - a title
 Kind: captions

@@ -22,6 +22,7 @@ def folder(tmp_path):
       "clips": [
           {"id": "one", "frames": ["a.jpg", "a.jpg"], "rank": 2, "sentences": [
               ["A wrong sentence.", 0.9, False], ["The right one.", 0.8, True],
+              ["From $20, 10% less, to $18: no formula.", 0.7, False],
           ]},
           {"id": "two", "frames": ["a.jpg"], "rank": 9, "sentences": [
               ["Something that is far too long to stand beside the frames of a "

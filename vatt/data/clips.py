@@ -89,19 +89,24 @@ def empty_window(data, corrupt):
   }
 
 
-def make_row(data, table, window):
+def make_row(data, table, window, nearest=False):
   """Makes a row of a batch of a window: cuts its audio, encodes its captions.
 
   Args:
     data: config.data.
     table: of `text.make_table`.
     window: dict of `read_window`.
+    nearest: whether the captions are those nearest in time, as in training, or
+      the record's first, which are the same in each of its windows.
 
   Returns:
     dict: the batch dict of `input_pipeline.train_dataset`, without index.
   """
-  text_ids, word_mask = text.encode(
-      table, nearest_captions(data, window), data.words)
+  captions = (nearest_captions(data, window) if nearest
+              else window["captions/text"])[:data.captions]
+  captions = tf.pad(captions, [[0, data.captions - tf.size(captions)]])
+  captions = tf.ensure_shape(captions, [data.captions])
+  text_ids, word_mask = text.encode(table, captions, data.words)
   audio = audio_lib.cut_audio(
       window["audio"], window["audio_rate"], window["start"],
       data.audio_samples, data.audio_rate)
@@ -119,18 +124,13 @@ def make_row(data, table, window):
 
 
 def nearest_captions(data, window):
-  """The captions nearest in time to the middle of the window.
+  """The captions, string [N], by their distance from the window's middle.
 
-  The distance is that to the caption's interval, zero within it; as near ones
+  That is the distance from the caption's interval, zero within it; as near ones
   stay in their order.
-
-  Returns:
-    string [K], "" where there are fewer.
   """
   middle = tf.cast(window["start"] + span(data) / 2, tf.float32)
   distance = tf.maximum(0.0, tf.maximum(window["captions/start"] - middle,
                                         middle - window["captions/end"]))
-  nearest = tf.argsort(distance, stable=True)[:data.captions]
-  captions = tf.gather(window["captions/text"], nearest)
-  captions = tf.pad(captions, [[0, data.captions - tf.size(captions)]])
-  return tf.ensure_shape(captions, [data.captions])
+  return tf.gather(
+      window["captions/text"], tf.argsort(distance, stable=True))

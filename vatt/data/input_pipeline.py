@@ -250,7 +250,7 @@ def _train_stream(data, source, table, seed, start_step, batch_size, num_rows,
           tf.gather(others, record),
           lambda raw: {key: source.parse(raw)[key] for key in clips.CAPTIONS},
           {key: nothing[key] for key in clips.CAPTIONS})
-    row = clips.make_row(data, table, window)
+    row = clips.make_row(data, table, window, nearest=True)
     row["caption_mask"] &= ~row["corrupt"]
     return row | {"index": position}
 

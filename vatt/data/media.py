@@ -4,7 +4,9 @@ Times are seconds of the file's timeline: 0 is where players start it, and what
 a stream has before that is cut. A stream that starts later than another keeps
 its distance to it.
 """
+import functools
 import math
+import os
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -111,8 +113,11 @@ def read(path, start=0.0, end=None, *, fps=10.0, size=256, audio_rate=48000,
     MediaError: the file or clip cannot be read, or less than ENOUGH of it.
   """
   with _open(path) as container:
-    count = end is None or container.format.name in GUESSED
-    duration = (_length if count else _duration)(container)
+    duration = _duration(container)
+    guessed = container.format.name in GUESSED
+  if guessed or end is None:
+    facts = os.stat(path)
+    duration = _length_of(path, facts.st_size, facts.st_mtime_ns)
   end = duration if end is None else end
   if (end - duration) * 2 > end - start:
     raise MediaError(f"the file ends at {duration:.3f} s")
@@ -215,7 +220,10 @@ def _duration(container):
   """Seconds by the header; inf if it does not say."""
   if container.format.name in GUESSED or not container.duration:
     return math.inf
-  return container.duration / av.time_base
+  duration = container.duration / av.time_base
+  if "matroska" in container.format.name:  # there, the end's timestamp
+    duration -= _zero(container)
+  return duration
 
 
 def _length(container):
@@ -239,6 +247,14 @@ def _length(container):
   counted, said = max(ends.values()), (container.duration or 0) / av.time_base
   # A header of mp3 can say it better: without what the encoder padded.
   return said if abs(counted - said) < 0.1 else counted
+
+
+@functools.lru_cache(maxsize=64)
+def _length_of(path, _size, _time):
+  """`_length` of a file, once for all of its clips as long as it is the same:
+  packets may have to be counted."""
+  with _open(path) as container:
+    return _length(container)
 
 
 def _bounds(container, stream):

@@ -6,7 +6,10 @@ import numpy as np
 from av.video.reformatter import Interpolation
 
 ENOUGH = 0.9  # of the frames, or samples, that a clip should hold
-HOLD = 1.0  # seconds that a frame may stay on screen without saying so
+# Seconds that a frame may stay on screen without saying so: the last one, and
+# one that another follows. Slides and screens are recorded frame by change.
+HOLD = 1.0
+HOLD_TO_NEXT = 30.0
 GAP = 0.02  # seconds by which a timestamp may differ from the samples' count
 # Exact and the same with every instruction set; the default is off by -1.5.
 # Flags of libswscale that older PyAV has no names for: full chroma, accurate
@@ -89,15 +92,17 @@ class VideoTrack:
       if time <= self._time:
         return
       # The nearest one, but not long before it comes on screen.
-      self._take(max((self._time + time) / 2, time - self._early))
+      self._take(max((self._time + time) / 2, time - self._early),
+                 HOLD_TO_NEXT)
     self._frame, self._time, self.damaged = frame, time, False
 
-  def _take(self, until):
-    """Takes the current frame for the sampling times that are left by then."""
+  def _take(self, until, hold):
+    """Takes the current frame for the sampling times that are left by then; it
+    may stay for `hold` seconds."""
     stated = float((self._frame.duration or 0) * self._frame.time_base)
     reach = 1.5 * (stated or self._length)
     if not self.damaged:
-      reach = max(reach, HOLD)
+      reach = max(reach, hold)
     converted = None
     # Of two frames as near, rounding shall not choose.
     while not self.done and self._times[len(self._taken)] < until + 1e-6:
@@ -116,7 +121,7 @@ class VideoTrack:
         raise Late
       self._missing = count
     else:
-      self._take(math.inf)
+      self._take(math.inf, HOLD)
     if count - self._missing < ENOUGH * count:
       raise MediaError(
           f"{count - self._missing} of {count} frames are there{problem}")

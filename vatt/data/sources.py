@@ -56,6 +56,7 @@ def open_source(name, data_dir, split):
     UserError: there is no such data set, split or record.
   """
   kind, _, rest = name.partition(":")
+  data_dir = os.path.expanduser(data_dir)
   if kind == "dmvr":
     source = _open_dmvr(name, rest, split)
   elif kind == "tfds":

@@ -8,12 +8,15 @@ CUE = re.compile(rf"\s*{TIME}\s*-->\s*{TIME}(?:\s.*)?")
 # <i>, <c.yellow>, <00:01:02.500> and, in SubRip, {\an8}.
 TAG = re.compile(r"<[^>\n]*>|\{\\[^}\n]*\}")
 
+ROLL = 0.05  # seconds between two cues of captions that roll, at most
+
 
 def parse(data):
   """Parses SubRip (.srt) or WebVTT (.vtt), as far as it can be understood.
 
   A cue without a readable time, without text, or that ends before it starts, is
-  left out; what WebVTT has besides cues is not looked at.
+  left out; what WebVTT has besides cues is not looked at. A line that stays on
+  screen from one cue to the next, as in captions that roll, counts once.
 
   Args:
     data: bytes of the file: UTF-8 or with a byte order mark, else Latin-1.
@@ -30,13 +33,22 @@ def parse(data):
       lines = []
       times = match.groups()
       cues.append((lines, _seconds(times[:4]), _seconds(times[4:])))
-    elif "-->" in line or not line.strip():
+    elif "-->" in line or not line:  # a line of blanks belongs to the cue
       lines = None
     elif lines is not None:
       lines.append(line)
-  texts = [(" ".join(html.unescape(TAG.sub(" ", "\n".join(lines))).split()),
-            start, end) for lines, start, end in cues]
-  return [cue for cue in texts if cue[0] and cue[1] < cue[2]]
+  found, shown, until = [], [], 0.0  # the lines of the last cue, and its end
+  for lines, start, end in cues:
+    lines = [" ".join(html.unescape(TAG.sub(" ", line)).split())
+             for line in lines]
+    lines = list(filter(None, lines))
+    rolled = bool(lines and shown and lines[0] == shown[-1]
+                  and abs(start - until) < ROLL)
+    text = " ".join(lines[rolled:])
+    if text and start < end:
+      found.append((text, start, end))
+    shown, until = lines, end
+  return found
 
 
 def _decode(data):

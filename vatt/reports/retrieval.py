@@ -3,11 +3,14 @@
 All is made of `retrieval.json`, which scripts/zero_shot_retrieval.py leaves in
 a workdir's `report`, and the frames beside it.
 """
+import io
 import json
 import os
 import textwrap
 
 import tensorflow as tf
+
+from vatt import files
 
 NAME = "retrieval"
 RIGHT, WRONG = "#1a7f37", "#57606a"
@@ -49,10 +52,8 @@ def write(folder):
   with tf.io.gfile.GFile(os.path.join(folder, f"{NAME}.json")) as file:
     report = json.load(file)
   paths = [os.path.join(folder, f"{NAME}.{kind}") for kind in ("txt", "png")]
-  with tf.io.gfile.GFile(paths[0], "w") as file:
-    file.write("\n".join(_text(report)) + "\n")
-  with tf.io.gfile.GFile(paths[1], "wb") as file:
-    _draw(report, folder, file)
+  files.write_whole(paths[0], "\n".join(_text(report)) + "\n")
+  files.write_whole(paths[1], _draw(report, folder))
   return paths
 
 
@@ -66,7 +67,8 @@ def _text(report):
       yield f"{'->' if right else '  '} {similarity:6.3f}  {text}"
 
 
-def _draw(report, folder, file):
+def _draw(report, folder):
+  """The picture: bytes of a PNG file."""
   # Imported where it is used: it is slow to load.
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
@@ -79,7 +81,8 @@ def _draw(report, folder, file):
       max(len(clips), 1), columns + 1, width_ratios=[1.0] * columns + [4.6],
       left=0.01, right=0.99, bottom=0.01, top=1 - 0.4 / figure.get_figheight(),
       wspace=0.04, hspace=0.08)
-  figure.suptitle(report["title"], x=0.01, ha="left", fontsize=10)
+  figure.suptitle(report["title"], x=0.01, ha="left", fontsize=10,
+                  parse_math=False)  # names and sentences may have a $
   for row, clip in enumerate(clips):
     for column, name in enumerate(clip["frames"]):
       axes = figure.add_subplot(grid[row, column])
@@ -92,6 +95,9 @@ def _draw(report, folder, file):
     for i, (text, similarity, right) in enumerate(sentences):
       axes.text(0.02, 1 - (i + 0.5) / len(sentences),
                 f"{similarity:.2f}  {textwrap.shorten(text, LINE)}",
-                va="center", fontsize=9, color=RIGHT if right else WRONG,
+                va="center", fontsize=9, parse_math=False,
+                color=RIGHT if right else WRONG,
                 weight="bold" if right else "normal")
-  figure.savefig(file, format="png", dpi=110)
+  picture = io.BytesIO()
+  figure.savefig(picture, format="png", dpi=110)
+  return picture.getvalue()

@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 
 from vatt.data import input_pipeline, sources
 from vatt.data import media as media_lib
-from vatt.data.datasets import base, clips
+from vatt.data.datasets import base, clip_sources, clips
 from vatt.data.datasets.clips import Clips
 from vatt.data.workers import Workers
 from vatt.errors import UserError
@@ -86,7 +86,9 @@ def listed(tmp_path, folder):
 
 def test_folder(tmp_path, folder, media, capsys):
   examples, refused, builder = build(tmp_path, folder)
-  assert capsys.readouterr().out.splitlines()[-1].endswith(
+  printed = capsys.readouterr().out.splitlines()
+  assert printed[0].endswith("no media by their names, left out: 1 .txt")
+  assert printed[-1].endswith(
       f"rejected 2 (see {tmp_path}/clips/{SMALL}/1.0.0/rejected.csv)")
   assert set(refused) == {"bad.mp4", "empty.webm"}
   assert all("no readable media" in why for _, why in refused.values())
@@ -159,7 +161,38 @@ def test_folders_without_media(tmp_path):
     plan(tmp_path)
 
 
+def test_links_and_names_that_are_odd(tmp_path, media, capsys):
+  """Loops and second names lead to no second copy; what cannot be named or read
+  costs itself alone."""
+  pictures = [media.numbered(i) for i in range(40)]
+  media.write_media(tmp_path / "a.mp4", pictures, rate=10)
+  media.write_media(tmp_path / "b.mp4", pictures[20:], rate=10)
+  (tmp_path / "loop").symlink_to(tmp_path)
+  (tmp_path / "again.mp4").symlink_to(tmp_path / "a.mp4")
+  (tmp_path / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
+  (tmp_path / "b.srt").mkdir()
+  with open(os.fsencode(tmp_path) + b"/caf\xe9.mp4", "wb") as file:
+    file.write((tmp_path / "a.mp4").read_bytes())
+  made = plan(tmp_path)
+  files = [clip.file for clips in made.splits.values() for clip in clips]
+  assert sorted(files) == ["a.mp4", "a.mp4", "b.mp4"]
+  assert {file: why for _, file, why in made.rejected}.items() >= {
+      "caf\\udce9.mp4": "its name is not UTF-8"}.items()
+  assert [file for _, file, _ in made.rejected] == [
+      "caf\\udce9.mp4", "gone.mp4"]
+  assert "b.srt: no captions of it: " in capsys.readouterr().out
+  build(tmp_path / "data", tmp_path)  # and rejected.csv can be written
+
+
 # ---- a list
+
+def test_a_file_has_one_name(listed):
+  path = write_list(listed, "a.mp4,0,2,,one", f"{listed}/a.mp4,0,2,,two",
+                    "./sub/../a.mp4,4,6,,three")
+  spans, _ = clip_sources.read_list(str(path))
+  assert [(span.file, span.captions) for span in spans] == [
+      ("a.mp4", ("one", "two")), ("a.mp4", ("three",))]
+
 
 def test_list(tmp_path, listed, folder, media):
   write_list(
@@ -323,10 +356,17 @@ def test_command_killed_and_repeated(tmp_path, folder, python_env):
     time.sleep(0.01)
   os.killpg(killed.pid, signal.SIGKILL)
   killed.wait()
+  finished = {path: path.stat().st_mtime_ns for path in staging.glob("*")
+              if path.with_name(path.name + ".index.json").exists()}
+  assert 3 <= len(finished) < 32
   run = subprocess.run(command, cwd=ROOT, env=python_env, capture_output=True,
                        text=True)
   assert run.returncode == 0, run.stderr
   assert "built 14 clips" in run.stdout.splitlines()[-1]
+  # What was finished was not made again.
+  made = tmp_path / f"data/clips/{config}/1.0.0"
+  kept = {path.stat().st_mtime_ns for path in made.glob("*.tfrecord-*")}
+  assert set(finished.values()) <= kept
   build(tmp_path / "fresh", folder, config)
   once, twice = (
       {path.name: path.read_bytes() for path in

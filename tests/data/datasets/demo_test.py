@@ -406,10 +406,16 @@ def test_no_shape_sounds_like_another():
       assert np.abs(one - other).mean() > 0.1
 
 
-@pytest.mark.parametrize("num_train", [
-    150, pytest.param(NUM_TRAIN, marks=pytest.mark.slow)])
-def test_mean_colours_do_not_tell_the_clips_apart(num_train):
-  """What the words say of the mean colour, and nothing else, finds few."""
+@pytest.mark.parametrize("num_train, plain", [
+    (150, False), (150, True),
+    pytest.param(NUM_TRAIN, False, marks=pytest.mark.slow)])
+def test_mean_colours_do_not_tell_the_clips_apart(
+    num_train, plain, monkeypatch):
+  """What the words say of the mean colour, and nothing else, finds few. It
+  would find many, were all backgrounds black."""
+  if plain:
+    black = np.zeros_like(demo_scenes._background(np.random.default_rng(0)))
+    monkeypatch.setattr(demo_scenes, "_background", lambda chance: black)
   means = lambda scenes: np.array([
       demo_scenes.draw_frames(scene).mean((0, 1, 2)) for scene in scenes])
   told = [scene for scene in TRAIN[:num_train]
@@ -425,7 +431,8 @@ def test_mean_colours_do_not_tell_the_clips_apart(num_train):
   wanted = (wanted / scale - (wanted / scale).mean(0))
   distance = ((guess[:, None] - wanted) ** 2).sum(-1)
   rank = (distance <= np.diag(distance)[:, None]).sum(1)
-  assert (rank <= 10).mean() < 0.25
+  found = (rank <= 10).mean()
+  assert found > 0.4 if plain else found < 0.25
 
 
 # ---- the dataset

@@ -15,6 +15,7 @@ from tensorflow_datasets.core import splits as splits_lib
 from tqdm import tqdm
 
 from vatt.errors import UserError
+from vatt.files import put_in_place, write_whole
 
 INDEX_SUFFIX = ".index.json"
 # A TFRecord is its length (8 bytes), a CRC (4), the data and a CRC (4).
@@ -169,7 +170,7 @@ def build_shard(path, clips, read, label_names, fingerprint,
         offsets.append(size)
         size += len(raw) + RECORD_OVERHEAD
       progress(1)
-  _put_in_place(path, size)
+  put_in_place(path, size)
   record = {"fingerprint": fingerprint, "count": len(offsets), "bytes": size,
             "offsets": offsets, "rejected": rejected}
   write_whole(path + INDEX_SUFFIX, json.dumps(record).encode())
@@ -191,21 +192,6 @@ def finished_shard(path, fingerprint=None):
            and tf.io.gfile.stat(path).length == record["bytes"])
   same = fingerprint in (None, record.get("fingerprint"))
   return record if whole and same else None
-
-
-def write_whole(path, data):
-  """Writes bytes as a file that is there whole or not at all."""
-  with tf.io.gfile.GFile(path + ".tmp", "wb") as file:
-    file.write(data)
-  _put_in_place(path, len(data))
-
-
-def _put_in_place(path, size):
-  """Gives `<path>.tmp` its name, if it has all its bytes."""
-  found = tf.io.gfile.stat(path + ".tmp").length
-  if found != size:
-    raise OSError(f"{path}.tmp: {found} bytes of {size} were written")
-  tf.io.gfile.rename(path + ".tmp", path, overwrite=True)
 
 
 class _Info(tfds.core.DatasetInfo):

@@ -1,4 +1,5 @@
 """Finds what clips is built from: a list, or media files, and subtitles."""
+import collections
 import csv
 import math
 import os
@@ -13,10 +14,14 @@ from vatt.errors import UserError
 COLUMNS = ("video_path", "start", "end", "label", "caption", "split")
 NEEDED = COLUMNS[:3]
 SPLITS = ("train", "test")
-SUFFIXES = frozenset(
-    ".3gp .aac .aif .aiff .avi .f4v .flac .flv .m2ts .m4a .m4v .mka .mkv .mov "
-    ".mp3 .mp4 .mpeg .mpg .mts .mxf .oga .ogg .ogv .opus .ts .vob .wav .webm "
-    ".wma .wmv".split())
+SUFFIXES = frozenset((
+    ".3g2 .3gp .aac .ac3 .aif .aifc .aiff .amr .asf .au .avi .caf .divx .dts "
+    ".dv .eac3 .f4v .flac .flv .gif .h264 .h265 .hevc .ivf .m1v .m2t .m2ts "
+    ".m2v .m4a .m4b .m4v .mj2 .mjpeg .mjpg .mka .mkv .mod .mov .mp2 .mp3 .mp4 "
+    ".mpa .mpe .mpeg .mpg .mts .mxf .nsv .nut .oga .ogg .ogm .ogv .ogx .opus "
+    ".qt .ra .rm .rmvb .spx .ts .tta .vob .w64 .wav .weba .webm .wma .wmv "
+    ".wtv .wv .y4m").split())
+SUBTITLES = (".vtt", ".srt")
 LONGEST_FILE = 24 * 3600  # seconds; damaged headers say any length
 
 
@@ -51,10 +56,13 @@ def read_list(path):
   """
   spans, rejected = {}, {}
   folder = os.path.dirname(path)
+  inside = os.path.join(os.path.abspath(folder), "")
   for row, cells in _rows(path):
+    file = os.path.normpath(cells["video_path"])
+    if file.startswith(inside):  # one file has one name
+      file = file.removeprefix(inside)
     start, end = (_seconds(path, row, column, cells[column])
                   for column in ("start", "end"))
-    file = os.path.normpath(cells["video_path"])
     span = Span(file, start or 0.0, end, row, cells.get("split", ""))
     known = spans.get(span.id)
     if "split" in cells and span.split not in SPLITS:
@@ -135,15 +143,16 @@ def cut_files(manual_dir, length, workers):
   Raises:
     UserError: there is no media file.
   """
-  files = sorted(
-      os.path.relpath(os.path.join(parent, name), manual_dir)
-      for parent, _, names in os.walk(manual_dir, followlinks=True)
-      for name in names if os.path.splitext(name)[1].lower() in SUFFIXES)
+  files = _find_media(manual_dir)
   if not files:
     raise UserError(f"--manual_dir={manual_dir}: neither clips.csv nor a media "
                     f"file ({' '.join(sorted(SUFFIXES))}) in it")
 
   def probe(file):
+    try:
+      file.encode()
+    except UnicodeEncodeError:
+      return media.MediaError("its name is not UTF-8")
     try:
       return workers.call(60, media.probe, os.path.join(manual_dir, file))
     except media.MediaError as error:
@@ -153,7 +162,8 @@ def cut_files(manual_dir, length, workers):
   with ThreadPoolExecutor(num_cores()) as pool:
     for file, facts in zip(files, pool.map(probe, files)):
       if isinstance(facts, media.MediaError):
-        rejected.append((file, file, str(facts)))
+        name = file.encode(errors="backslashreplace").decode()
+        rejected.append((name, name, str(facts)))
       elif not 0 < facts.duration <= LONGEST_FILE:
         rejected.append((file, file, f"{facts.duration:.3f} s long by its "
                          f"header, expected at most {LONGEST_FILE} s"))
@@ -166,13 +176,42 @@ def cut_files(manual_dir, length, workers):
   return spans, rejected
 
 
+def _find_media(manual_dir):
+  """The media files in a folder and its folders, each once whatever links lead
+  to it: sorted paths, relative to it. Names what it leaves out."""
+  found, others, seen = [], collections.Counter(), set()
+  for parent, folders, names in os.walk(manual_dir, followlinks=True):
+    real = os.path.realpath(parent)
+    if real in seen:
+      folders.clear()
+      continue
+    seen.add(real)
+    for name in names:
+      path, suffix = os.path.join(parent, name), os.path.splitext(name)[1]
+      if suffix.lower() not in SUFFIXES:
+        others[suffix.lower() or "without a suffix"] += 1
+      elif os.path.realpath(path) not in seen:
+        seen.add(os.path.realpath(path))
+        found.append(os.path.relpath(path, manual_dir))
+  for suffix in SUBTITLES:
+    others.pop(suffix, None)
+  if others:
+    print(f"{manual_dir}: no media by their names, left out: "
+          + ", ".join(f"{n} {kind}" for kind, n in sorted(others.items())))
+  return sorted(found)
+
+
 def read_cues(manual_dir, file):
   """The cues of the subtitle file beside a media file; [] without one."""
-  for suffix in (".vtt", ".srt"):
+  for suffix in SUBTITLES:
     path = os.path.join(manual_dir, os.path.splitext(file)[0] + suffix)
-    if os.path.exists(path):
+    try:
       with open(path, "rb") as stream:
         return subtitles.parse(stream.read())
+    except FileNotFoundError:
+      continue
+    except OSError as error:
+      print(f"{path}: no captions of it: {base.one_line(error)}")
   return []
 
 

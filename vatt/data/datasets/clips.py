@@ -31,7 +31,8 @@ TEST_SHARE = 10  # one file in so many
 FEW = 20  # files
 SHARDS = 16  # of a split, or more:
 CLIPS_A_SHARD = 64
-LIMIT = 120  # seconds of processor time for a clip
+# Seconds of processor time for a clip, and for each second of it.
+LIMIT, LIMIT_PER_SECOND = 120, 2
 
 
 class Options(NamedTuple):
@@ -198,10 +199,12 @@ class ClipReader:
   def __call__(self, clip):
     start, end, row, labels, captions, _ = clip.data
     options = self._options
+    longest = (start + media.LONGEST if end is None else end) - start
     try:
       frames, audio, length = self._workers.call(
-          LIMIT, media.read_encoded, os.path.join(self._manual_dir, clip.file),
-          start, end, options.fps, options.size, options.audio_rate)
+          LIMIT + LIMIT_PER_SECOND * longest, media.read_encoded,
+          os.path.join(self._manual_dir, clip.file), start, end, options.fps,
+          options.size, options.audio_rate)
     except media.MediaError as error:
       raise base.Rejected(f"row {row}: {error}" if row else str(error)
                           ) from error

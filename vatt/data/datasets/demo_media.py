@@ -12,10 +12,11 @@ import av
 import tensorflow as tf
 from tqdm import tqdm
 
-from vatt.data.datasets import base, demo_captions, demo_scenes, demo_sounds
-from vatt.data.datasets.base import draw
+from vatt.data.datasets import demo_captions, demo_scenes, demo_sounds
+from vatt.data.datasets.base import draw, one_line
 from vatt.distribute import num_cores
 from vatt.errors import UserError
+from vatt.files import write_whole
 
 COLUMNS = ("video_path", "start", "end", "label", "caption", "split")
 BROKEN = ("train/cut_off.mp4", "train/garbage.mp4", "train/empty.mp4")
@@ -71,10 +72,10 @@ def render(folder, num_train, num_test):
         pool.shutdown(wait=False, cancel_futures=True)
     _write_broken(folder, scenes[0])
     # The last file: it says that the folder is complete.
-    base.write_whole(f"{folder}/clips.csv", table)
+    write_whole(f"{folder}/clips.csv", table)
   except (OSError, tf.errors.OpError) as error:
     raise UserError(
-        f"{folder}: the rendering stopped: {base.one_line(error)}; what is "
+        f"{folder}: the rendering stopped: {one_line(error)}; what is "
         "finished is kept, run the same command to go on") from error
 
 
@@ -103,7 +104,7 @@ def render_clip(folder, scene):
 
 def _write_new(path, make):
   if not tf.io.gfile.exists(path):
-    base.write_whole(path, make())
+    write_whole(path, make())
 
 
 def subtitles(sentences):

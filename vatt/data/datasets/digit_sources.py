@@ -13,9 +13,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from scipy.io import wavfile
 
-from vatt.data.datasets import base
 from vatt.data.datasets.base import Rejected, one_line
 from vatt.errors import UserError
+from vatt.files import write_whole
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
          "nine")
@@ -234,13 +234,13 @@ def export_tfds(data_dir):
     buffer = io.BytesIO()
     wavfile.write(buffer, 8000, voice["audio"].astype(np.int16))
     name = voice["audio/filename"].decode()
-    base.write_whole(f"{folder}/recordings/{name}", buffer.getvalue())
+    write_whole(f"{folder}/recordings/{name}", buffer.getvalue())
   images, labels = zip(*((digit["image"][..., 0], digit["label"])
                          for digit in digits.take(8000).as_numpy_iterator()))
   buffer = io.BytesIO()
   np.savez_compressed(buffer, image=np.stack(images), label=np.array(labels))
   # The last file: it says that the folder is complete.
-  base.write_whole(f"{folder}/images.npz", buffer.getvalue())
+  write_whole(f"{folder}/images.npz", buffer.getvalue())
   return folder
 
 
