@@ -60,7 +60,7 @@ def pretraining(variant):
   config.data = ConfigDict(dict(
       data_dir="",
       datasets=("howto100m", "audioset"),
-      shares=(1, 1),  # of every global batch
+      shares=(),  # of every global batch; equal ones if empty
       train_split="train",
       eval_split="test",
       vocabulary="",  # default: vocabulary.txt of the first dataset

@@ -28,7 +28,7 @@ def get_config(arg=None):
   config.eval_every = 500
 
   config.data.update(dict(
-      datasets=("demo/default",), shares=(1,),
+      datasets=("demo/default",),
       frames=16, fps=5.0, size=48, audio_samples=51_200, audio_rate=16_000,
       crop_area=(0.7, 1.0), crop_aspect=(0.8, 1.25), cache=True))
   config.data.spectrogram.update(dict(

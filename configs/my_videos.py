@@ -22,7 +22,7 @@ def get_config(arg=None):
   chosen = common.parse_arg(
       arg, device=("cpu", "gpu"), model=("specific", "agnostic"))
   config = common.pretraining("bbs")
-  config.data.update(dict(datasets=("clips/mine",), shares=(1,)))
+  config.data.datasets = ("clips/mine",)
   config.model.vocab_size = 0
   config.eval.windows = 2
   if chosen["device"] == "cpu":

@@ -45,7 +45,7 @@ def get_config(arg=None):
   config.eval_every = 400
 
   config.data.update(dict(
-      datasets=("spoken_digits/official",), shares=(1,),
+      datasets=("spoken_digits/official",),
       frames=8, fps=8.0, size=40, audio_samples=8_000, audio_rate=8_000,
       words=12, crop_area=(0.7, 1.0), crop_aspect=(0.75, 1.33), cache=True))
   config.data.spectrogram.update(dict(

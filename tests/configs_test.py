@@ -69,7 +69,7 @@ def test_one_step(name, arg, digits_dir):
   with config.unlocked():
     config.data.update(dict(
         data_dir=digits_dir, datasets=("spoken_digits/official",),
-        shares=(1,), size=32))
+        size=32))
     config.model.vocab_size = 0
     for part in config.model.encoders:
       config.model.encoders[part] = tiny

@@ -179,7 +179,7 @@ def test_record_at_names_the_record(mixed):
 
 
 def test_mixture_deals_rows_out_evenly(records):
-  config = records.config(datasets=("a", "b"), shares=(1, 1))
+  config = records.config(datasets=("a", "b"), shares=())
   dataset_of_row, rank = input_pipeline.mixture(config, 6)
   assert dataset_of_row.tolist() == [0, 1, 0, 1, 0, 1]
   assert rank.tolist() == [0, 0, 1, 1, 2, 2]

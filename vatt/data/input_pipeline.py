@@ -142,11 +142,12 @@ def mixture(data, batch_size):
   Raises:
     UserError: a data set's share of the batch is not a whole number.
   """
-  shares = np.asarray(data.shares, np.float64)
+  shares = np.asarray(
+      data.shares or [1] * len(data.datasets), np.float64)
   if (len(shares) != len(data.datasets) or not len(shares)
       or not np.all(shares > 0)):
     raise UserError(f"data.shares is {tuple(data.shares)}, expected a "
-                    "positive number for each of data.datasets "
+                    "positive number for each of data.datasets, or none, "
                     f"{tuple(data.datasets)}")
   if len(set(data.datasets)) != len(data.datasets):
     raise UserError(f"data.datasets is {tuple(data.datasets)}, expected "
