@@ -36,6 +36,8 @@ setup(
     extras_require={
         "beam": ["apache-beam==2.77.0"],
         "gpu": ["tensorflow[and-cuda]==2.15.1"],
-        "dev": ["dill", "pytest", "ruff"],
+        # transformers: another's ViT and T5, to compare ours with.
+        "dev": ["dill", "pytest", "pytest-xdist", "ruff",
+                "transformers==4.45.2"],
     },
 )

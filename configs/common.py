@@ -5,7 +5,7 @@ A config file starts from `pretraining()` and changes what differs.
 from ml_collections import ConfigDict
 
 from vatt.errors import UserError
-from vatt.models.vatt import encoder_sizes
+from vatt.models.vatt import model_fields
 
 
 def parse_arg(arg, **choices):
@@ -34,11 +34,13 @@ def parse_arg(arg, **choices):
   return {name: chosen.get(name, words[0]) for name, words in choices.items()}
 
 
-def pretraining(variant):
+def pretraining(variant, flavour="paper"):
   """The paper's pre-training (section 4.1 and appendix A.1) of a variant.
 
   Args:
     variant: a key of `vatt.models.vatt.VARIANTS`.
+    flavour: paper, or released for the model and the loss of the weights that
+      the authors released.
   """
   config = ConfigDict()
   config.task = "pretrain"
@@ -86,7 +88,7 @@ def pretraining(variant):
   ))
 
   config.model = ConfigDict(dict(
-      encoders=encoder_sizes(variant),
+      **model_fields(variant, flavour),
       video_patch=(4, 16, 16),
       audio_input="waveform",  # or spectrogram
       audio_patch=(128,),
@@ -96,7 +98,7 @@ def pretraining(variant):
       vocab_size=2 ** 16,  # rows, with padding and unknown; 0 = of the file
       word_vectors="",  # word2vec text file or .npy to start from
   ))
-  config.loss = ConfigDict(dict(form="paper", temperature=0.07, weight=1.0))
+  config.loss = ConfigDict(dict(form=flavour, temperature=0.07, weight=1.0))
   config.optimizer = ConfigDict(dict(
       name="adam", lr=1e-4, end_lr=5e-5, warmup_steps=10_000,
       schedule="quarter_cosine",  # or half_cosine, constant, levels

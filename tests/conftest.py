@@ -10,6 +10,8 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 import pytest
 import tensorflow as tf
 
+from tests.golden import Golden
+
 pytest_plugins = ["tests.media"]
 
 # Logical devices can be made only before TensorFlow starts, so all tests have
@@ -32,6 +34,15 @@ def make_mirrored_apart(self, *args, **kwargs):
 tf.distribute.MirroredStrategy.__init__ = make_mirrored_apart
 
 
+def pytest_collection_modifyitems(items):
+  """Where several processes run the tests, each has whole files, for the sake
+  of what a file's tests share; all of the golden ones have one process."""
+  for item in items:
+    name = item.path.stem
+    golden = name.startswith("golden_")
+    item.add_marker(pytest.mark.xdist_group("golden" if golden else name))
+
+
 def folder_of(variable, what):
   path = os.environ.get(variable)
   if not path:
@@ -45,6 +56,12 @@ def folder_of(variable, what):
 def golden_dir():
   """Path of the values that the published release computes."""
   return folder_of("VATT_GOLDEN_DIR", "the release's reference values")
+
+
+@pytest.fixture(scope="session")
+def golden(golden_dir):
+  """Those values, to be read by name."""
+  return Golden(golden_dir)
 
 
 @pytest.fixture(scope="session")

@@ -239,90 +239,54 @@ def test_unknown_form():
                    np.ones((4, 3), bool), TAU, "sym")
 
 
-# ---- The release's own values ----------------------------------------------
-
-GOLDEN_NAMES = {"video_va": "video_toaud", "audio_va": "audio_tovid",
-                "video_vt": "video_totxt", "text_vt": "text_tovid"}
-# The release's `sym` adds both softmaxes where `info_nce` takes their mean, and
-# halves the total of both losses, as `released` does for `asym`.
-GOLDEN_FORMS = {"released": ("asym", 1), "info_nce": ("sym", 0.5)}
+# ---- Of fine-tuning --------------------------------------------------------
 
 
-def golden_case(golden, case, masked=True):
-  """Embeddings and masks of a case; a text mask counts for a whole sample."""
-  embeddings = {ours: golden[f"{case}/{theirs}"]
-                for ours, theirs in GOLDEN_NAMES.items()}
-  rows, width = embeddings["video_vt"].shape
-  text = embeddings["text_vt"].reshape(rows, -1, width)
-  embeddings["text_vt"] = text
-  audio_mask = golden[f"{case}/audio_mask"] > 0
-  text_mask = golden[f"{case}/text_mask"] > 0
-  if not masked:
-    audio_mask, text_mask = np.ones_like(audio_mask), np.ones_like(text_mask)
-  return embeddings, {
-      "video_mask": np.ones(rows, bool), "audio_mask": audio_mask,
-      "caption_mask": np.repeat(text_mask[:, None], text.shape[1], axis=1)}
+def test_cross_entropy_by_hand():
+  logits = np.log([[0.2, 0.3, 0.5], [0.25, 0.25, 0.5]])
+  labels = np.array([[0.9, 0.05, 0.05], [0.0, 0.0, 1.0]])
+  expected = -(0.9 * math.log(0.2) + 0.05 * math.log(0.3)
+               + 0.05 * math.log(0.5) + math.log(0.5)) / 2
+  assert float(losses.cross_entropy(logits, labels)) == pytest.approx(
+      expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("form", GOLDEN_FORMS)
-@pytest.mark.parametrize("case", ["case0", "case1", "case2", "case3"])
-def test_losses_and_gradients_of_the_release(golden_dir, case, form):
-  golden = np.load(golden_dir / "losses.npz")
-  theirs, factor = GOLDEN_FORMS[form]
-  embeddings, masks = golden_case(golden, case)
-  watched = {k: tf.constant(v) for k, v in embeddings.items()}
-  with tf.GradientTape() as tape:
-    tape.watch(watched)
-    loss, terms = losses.vatt_loss(watched, masks, TAU, 1.0, form)
-  prefix = f"{case}/{theirs}"
-  total = 1 if form == "released" else 2 * factor  # ours does not halve
-  np.testing.assert_allclose(
-      loss, total * golden[f"{prefix}/loss"], rtol=1e-5)
-  np.testing.assert_allclose(
-      terms["nce"], factor * golden[f"{prefix}/vidaud_loss"], rtol=1e-5)
-  np.testing.assert_allclose(
-      terms["mil_nce"], factor * golden[f"{prefix}/vidtxt_loss"], rtol=1e-5)
-  for name, gradient in tape.gradient(loss, watched).items():
-    expected = total * golden[f"{prefix}/grad_{GOLDEN_NAMES[name]}"]
-    gradient = gradient.numpy().reshape(expected.shape)
-    np.testing.assert_allclose(
-        gradient, expected, atol=1e-5 * np.abs(expected).max(), err_msg=name)
-  # Without masks, values only.
-  _, all_valid = golden_case(golden, case, masked=False)
-  loss, _ = losses.vatt_loss(watched, all_valid, TAU, 1.0, form)
-  np.testing.assert_allclose(
-      loss, total * golden[f"{prefix}_nomask/loss"], rtol=1e-5)
+def test_balanced_sigmoid_cross_entropy_by_hand():
+  """Two samples carry label 0, one of them 2 too, and two none at all."""
+  labels = np.array([[1.0, 0, 0], [1, 0, 1], [0, 0, 0], [0, 0, 0]])
+  logits = np.random.default_rng(0).normal(size=(4, 3))
+  chance = 1 / (1 + np.exp(-logits))
+  terms = -np.where(labels > 0, np.log(chance), np.log(1 - chance)).sum(1)
+  weights = [1 / 2, (1 / 2 + 1) / 2, 1 / 2, 1 / 2]
+  assert float(losses.balanced_sigmoid_cross_entropy(logits, labels)) == (
+      pytest.approx((weights * terms).mean(), rel=1e-12))
 
 
-@pytest.mark.parametrize("form", GOLDEN_FORMS)
-def test_losses_of_the_release_on_two_replicas(golden_dir, form):
-  """There each replica divides by its own count of valid rows."""
-  golden = np.load(golden_dir / "losses.npz")
-  theirs, factor = GOLDEN_FORMS[form]
-  embeddings, masks = golden_case(golden, "case1")
+@pytest.mark.parametrize("name", [
+    "cross_entropy", "balanced_sigmoid_cross_entropy"])
+def test_losses_of_fine_tuning_on_replicas(name):
+  """The parts of two replicas sum to the loss of one, and so do gradients."""
+  rng = np.random.default_rng(1)
+  logits = rng.normal(size=(6, 4))
+  labels = (rng.random((6, 4)) < 0.3).astype(float)
+  loss_of = getattr(losses, name)
+
+  def with_gradient(logits, labels):
+    with tf.GradientTape() as tape:
+      tape.watch(logits)
+      loss = loss_of(logits, labels)
+    return loss, tape.gradient(loss, logits)
+
+  loss, gradient = with_gradient(tf.constant(logits), tf.constant(labels))
   strategy = tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
 
-  def own_rows(values, replica):
-    return {k: tf.constant(v[3 * replica:3 * replica + 3])
-            for k, v in values.items()}
-
-  @tf.function
-  def run(embeddings, masks):
-    return strategy.run(
-        lambda e, m: losses.vatt_loss(e, m, TAU, 1.0, form)[1],
-        args=(embeddings, masks))
-
-  def distribute(values):
+  def rows(values):
     return strategy.experimental_distribute_values_from_function(
-        lambda context: own_rows(values, context.replica_id_in_sync_group))
+        lambda context: tf.constant(np.split(
+            values, 2)[context.replica_id_in_sync_group]))
 
-  terms = run(distribute(embeddings), distribute(masks))
-  for ours, other, mask in (
-      ("nce", "vidaud_loss", masks["audio_mask"]),
-      ("mil_nce", "vidtxt_loss", masks["caption_mask"][:, 0])):
-    parts = strategy.experimental_local_results(terms[ours])
-    for replica, part in enumerate(parts):
-      own = mask[3 * replica:3 * replica + 3].sum()
-      expected = golden[f"case1_2replicas/{theirs}/replica{replica}/{other}"]
-      np.testing.assert_allclose(
-          part * mask.sum() / own, factor * expected, rtol=1e-5)
+  parts = tf.function(lambda *args: strategy.run(with_gradient, args))(
+      rows(logits), rows(labels))
+  found, gradients = (strategy.experimental_local_results(p) for p in parts)
+  assert float(sum(found)) == pytest.approx(float(loss), rel=1e-12)
+  np.testing.assert_allclose(np.concatenate(gradients), gradient, atol=1e-12)

@@ -92,8 +92,8 @@ def one_step(replicas, **model):
 
 
 def model_audio(model):
-  return "spectrogram" if len(model.tokenizers["audio"].grid) == 2 else (
-      "waveform")
+  axes = model.towers["audio"].tokenizer.position.sizes
+  return ("waveform", "spectrogram")[len(axes) - 1]
 
 
 @pytest.mark.parametrize("setting, audio, counts", [

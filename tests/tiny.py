@@ -4,7 +4,7 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from vatt import losses, seeds
-from vatt.models.vatt import VATT
+from vatt.models.vatt import FLAVOURS, VATT
 
 VIDEO = (4, 6, 8, 3)  # 2·2·2 patches of 2·3·4 pixels
 AUDIO = {"waveform": (22, 1), "spectrogram": (6, 7, 1)}  # 6 and 2·2 patches
@@ -35,7 +35,7 @@ def make_model(setting="specific", audio="waveform", dtype="float32", depth=2,
   config = ConfigDict(dict(dict(
       encoders=encoders, video_patch=(2, 3, 4), audio_patch=PATCH[audio],
       drop_rate=0.5, dropout=0.0, dim_va=DIM_VA, dim_vt=DIM_VT,
-      vocab_size=VOCABULARY), **fields))
+      vocab_size=VOCABULARY), **FLAVOURS["paper"], **fields))
   tf.keras.utils.set_random_seed(0)
   model = VATT(config, VIDEO, AUDIO[audio], WORDS)
   if not random:

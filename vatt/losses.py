@@ -125,3 +125,50 @@ def vatt_loss(embeddings, batch, temperature, weight, form):
   if form == "released":  # the release divides by the sum of the weights
     loss /= 1.0 + weight
   return loss, {"nce": nce, "mil_nce": mil}
+
+
+def cross_entropy(logits, labels):
+  """Softmax cross-entropy of a single-label task, this replica's part.
+
+  Args:
+    logits: [b, C].
+    labels: [b, C], a distribution a row, smoothed or mixed as one likes.
+
+  Returns:
+    Sum over own rows divided by the rows of the global batch: SUM over replicas
+    is the loss.
+  """
+  terms = -tf.reduce_sum(labels * tf.nn.log_softmax(logits), axis=1)
+  return tf.reduce_sum(terms) / _global_sum(tf.ones_like(terms))
+
+
+def balanced_sigmoid_cross_entropy(logits, labels):
+  """Sigmoid cross-entropy of a multi-label task, by rarity (appendix A.2.2).
+
+  The terms of a sample, summed over the classes, are weighted by the mean over
+  its labels of 1 / (samples of the global batch that carry that label). A
+  sample without a label counts as one that carries a label "none".
+
+  Args:
+    logits: [b, C].
+    labels: [b, C] in 0 … 1; mixed samples carry parts of labels.
+
+  Returns:
+    As `cross_entropy`.
+  """
+  carried = tf.reduce_sum(labels, axis=1, keepdims=True)
+  none = tf.cast(carried <= 0, labels.dtype)
+  carries = tf.concat([labels, none], axis=1)  # [b, C + 1]
+  counts = _global_sum(carries)
+  share = carries / tf.maximum(carried, none)
+  weight = tf.reduce_sum(tf.math.divide_no_nan(share, counts), axis=1)
+  terms = tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(
+      labels=labels, logits=logits), axis=1)
+  return tf.reduce_sum(weight * terms) / _global_sum(tf.ones_like(terms))
+
+
+def _global_sum(x):
+  """The sum over the rows of the global batch: [b, …] -> […]."""
+  context = tf.distribute.get_replica_context()
+  return context.all_reduce(
+      tf.distribute.ReduceOp.SUM, tf.reduce_sum(x, axis=0))

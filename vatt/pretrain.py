@@ -76,7 +76,7 @@ def build_model(config, words):
       config.model, (data.frames, data.size, data.size, 3),
       audio_shape(config), data.words)
   if config.model.word_vectors:
-    table = model.tokenizers["text"].embedding
+    table = model.towers["text"].tokenizer.embedding
     table.assign(text.load_word_vectors(
         config.model.word_vectors, words, table.shape[1]))
   return model

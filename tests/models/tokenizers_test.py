@@ -89,7 +89,8 @@ def test_grid_of_each_ablation(shape, patch, grid):
   assert tokenizers.grid_of(shape, patch) == grid
   axes = ("temporal", "vertical", "horizontal")[:len(shape)]
   tokenizer = tokenizers.PatchTokenizer(shape, patch, 2, axes, "video")
-  assert [table.shape[0] for table in tokenizer.positions] == list(grid)
+  tables = tokenizer.position.tables.values()
+  assert [table.shape[0] for table in tables] == list(grid)
   channels = 3 if len(shape) == 3 else 1
   tokens = tokenizer(tf.zeros([1, *shape, channels]))
   assert tokens.shape == (1, 1 + math.prod(grid), 2)
@@ -117,11 +118,11 @@ def tokens_by_hand(tokenizer, signal):
   """x W + b + the rows of the position tables, token by token."""
   patches = numpy_patches(signal, tokenizer.patch)
   kernel, bias = (w.numpy() for w in tokenizer.projection.weights)
-  tables = [table.numpy() for table in tokenizer.positions]
+  tables = [table.numpy() for table in tokenizer.position.tables.values()]
   tokens = np.zeros((*patches.shape[:2], kernel.shape[1]))
   for b, n in np.ndindex(*patches.shape[:2]):
     tokens[b, n] = patches[b, n] @ kernel + bias
-    for table, i in zip(tables, np.unravel_index(n, tokenizer.grid)):
+    for table, i in zip(tables, np.unravel_index(n, tokenizer.position.sizes)):
       tokens[b, n] += table[i]
   return tokens
 
@@ -260,7 +261,7 @@ def test_text_tokens(positions):
   for b, w in np.ndindex(2, 4):
     expected = tokenizer.embedding.numpy()[ids[b, w]]
     if positions:
-      expected = expected + tokenizer.position.numpy()[w]
+      expected = expected + tokenizer.position.tables["temporal"].numpy()[w]
     np.testing.assert_allclose(tokens[b, 1 + w], expected, rtol=1e-12)
   np.testing.assert_array_equal(tokens[:, 0], [tokenizer.agg.numpy()] * 2)
   assert len(tokenizer.trainable_variables) == 2 + positions
@@ -284,7 +285,7 @@ def test_tables_get_their_gradients_in_full_precision(jit):
       loss = tf.reduce_sum(tf.cast(text(ids), tf.float32)) + tf.reduce_sum(
           tf.cast(grid(tf.zeros([rows, 8, 1]), kept), tf.float32))
     return [tf.convert_to_tensor(g) for g in tape.gradient(
-        loss, [text.embedding, grid.positions[0]])]
+        loss, [text.embedding, grid.position.tables["temporal"]])]
 
   words, positions = gradients()
   assert words.dtype == positions.dtype == tf.float32

@@ -29,14 +29,15 @@ def test_every_parameter_gets_a_gradient(setting, audio):
   assert len(by_variable) == len(variables)
   # By mathematics: what an encoder's last norm adds is the same in all rows,
   # and the batch norm behind the next linear layer takes it out again.
-  without = {e.norm.offset.ref() for e in model.encoders.values()}
+  without = {t.encoder.norm.offset.ref() for t in model.towers.values()}
   for variable, gradient in zip(variables, gradients):
     assert gradient.shape == variable.shape
     assert np.isfinite(gradient).all(), variable.name
     assert (np.abs(gradient).max() < 1e-12 if variable.ref() in without
             else np.abs(gradient).max() > 1e-7), variable.name
   # Row by row where a row is a parameter of its own: positions, AGG, words.
-  for name, tokenizer in model.tokenizers.items():
+  for name, tower in model.towers.items():
+    tokenizer = tower.tokenizer
     tables = [by_variable[tokenizer.agg.ref()][None]]
     if name == "text":
       words = by_variable[tokenizer.embedding.ref()]
@@ -46,22 +47,23 @@ def test_every_parameter_gets_a_gradient(setting, audio):
       assert 0 in unused and not words[unused].any()
       tables.append(words[used])
       if setting == "agnostic":
-        tables.append(by_variable[tokenizer.position.ref()])
+        tables.append(by_variable[tokenizer.position.tables["temporal"].ref()])
     else:
-      tables += [by_variable[t.ref()] for t in tokenizer.positions]
+      positions = tokenizer.position.tables.values()
+      tables += [by_variable[table.ref()] for table in positions]
     for table in tables:
       assert (np.abs(table).max(axis=1) > 1e-7).all(), name
-  for encoder in model.encoders.values():
-    for block in encoder.blocks:
+  for tower in model.towers.values():
+    for block in tower.encoder.blocks:
       # The keys' bias alone has none, by mathematics: it adds the same to all
       # scores of a query, and softmax takes that out again.
       bias = by_variable[block.attention.qkv.bias.ref()]
       query, key, value = np.split(bias, 3)
       assert np.abs(key).max() < 1e-12
       assert (np.abs(query) > 1e-9).all() and (np.abs(value) > 1e-9).all()
-    if encoder.relative_bias:
+    if tower.encoder.biased_blocks:
       # Distances of up to 5 words each have their bucket; others are not met.
-      table = by_variable[encoder.relative_bias.table.ref()]
+      table = by_variable[tower.encoder.relative_bias.table.ref()]
       met = np.abs(table).max(axis=1) > 1e-9
       np.testing.assert_array_equal(
           np.flatnonzero(met), [0, 1, 2, 3, 4, 5, 17, 18, 19, 20, 21])

@@ -81,9 +81,10 @@ def full_size_parts(variant):
     model = VATT(config.model, (32, 224, 224, 3), (153_600, 1), 16)
     count = lambda layer: sum(math.prod(v.shape) for v in layer.variables)
     parts = {"heads": sum(map(count, model.heads.values()))}
-    for part in (model.encoders, model.tokenizers):
-      for name, layer in part.items():
-        parts[name] = parts.get(name, 0) + count(layer)
+    for name, tower in model.towers.items():
+      parts[name] = count(tower.tokenizer)
+      part = "shared" if variant == "ma" else name
+      parts[part] = count(tower.encoder) + parts.get(part, 0) * (part == name)
     assert len({v.name for v in model.variables}) > 100
     assert count(model) == sum(parts.values())  # and nothing outside of parts
     trainable = sum(math.prod(v.shape) for v in model.trainable_variables)
@@ -194,15 +195,15 @@ def test_modalities_one_by_one(setting):
 
 def test_an_agnostic_model_shares_its_encoder_alone():
   model = make_model("agnostic")
-  assert list(model.encoders) == ["shared"]
-  assert len({id(e) for e in model.encoder_of.values()}) == 1
-  assert not model.encoders["shared"].relative_bias
-  assert model.tokenizers["text"].position.shape == (WORDS, 8)
+  assert len({id(t.encoder) for t in model.towers.values()}) == 1
+  assert not model.towers["text"].encoder.biased_blocks
+  tables = model.towers["text"].tokenizer.position.tables
+  assert [t.shape for t in tables.values()] == [(WORDS, 8)]
   specific = make_model("specific")
-  assert len({id(e) for e in specific.encoder_of.values()}) == 3
-  assert [m for m, e in specific.encoder_of.items() if e.relative_bias] == [
-      "text"]
-  assert specific.tokenizers["text"].position is False
+  assert len({id(t.encoder) for t in specific.towers.values()}) == 3
+  assert {m: t.encoder.biased_blocks for m, t in specific.towers.items()} == (
+      dict(video=0, audio=0, text=1))
+  assert not specific.towers["text"].tokenizer.position
 
 
 @pytest.mark.parametrize("setting", WIDTHS)
@@ -257,7 +258,7 @@ def test_droptoken_in_training_by_the_seed():
 def matmul_flops(model, modality, inputs):
   """Floating-point operations of the matrix products of a forward pass."""
   forward = tf.function(
-      lambda x: model.encode(modality, x, training=True, seed=seeds.root(0))[0])
+      lambda x: model.towers[modality](x, training=True, seed=seeds.root(0))[0])
   graph = forward.get_concrete_function(inputs).graph
   options = tf.compat.v1.profiler.ProfileOptionBuilder(
       tf.compat.v1.profiler.ProfileOptionBuilder.float_operation())

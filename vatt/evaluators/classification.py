@@ -1,7 +1,53 @@
-"""Zero-shot classification: the class whose sentences are nearest."""
+"""Classification: measures, and zero-shot by the nearest class's sentences."""
 import numpy as np
+import scipy.stats
+from sklearn import metrics
 
 from vatt.evaluators.retrieval import normalize
+
+
+def top_k(scores, labels, ks=(1, 5)):
+  """Yields ("top-K", share of the rows whose label is among the K best).
+
+  Ties count against: an equal score of another class ranks before.
+
+  Args:
+    scores: [N, C].
+    labels: int [N].
+    ks: the Ks.
+  """
+  own = np.take_along_axis(scores, labels[:, None], axis=1)
+  rank = (scores >= own).sum(axis=1)  # itself among them: from 1
+  for k in ks:
+    yield f"top-{k}", float(np.mean(rank <= k))
+
+
+def multi_label(scores, labels):
+  """Yields (name, value) of mAP, AUC and d-prime, means over the classes.
+
+  d-prime is √2·Φ⁻¹(AUC) of each class. An AUC of 1 or 0 would make it infinite:
+  it is taken as if half of one of its pairs was the other way round. Classes
+  without a positive, or with nothing else, are left out, and counted in
+  "classes left out".
+
+  Args:
+    scores: [N, C].
+    labels: bool [N, C].
+  """
+  positives = labels.sum(axis=0)
+  there = (positives > 0) & (positives < len(labels))
+  yield "classes left out", int((~there).sum())
+  if not there.any():
+    return
+  pairs = (positives * (len(labels) - positives))[there]
+  precision = [metrics.average_precision_score(labels[:, c], scores[:, c])
+               for c in np.flatnonzero(there)]
+  auc = np.array([metrics.roc_auc_score(labels[:, c], scores[:, c])
+                  for c in np.flatnonzero(there)])
+  finite = np.clip(auc, 0.5 / pairs, 1 - 0.5 / pairs)
+  yield "mAP", float(np.mean(precision))
+  yield "AUC", float(np.mean(auc))
+  yield "d-prime", float(np.mean(np.sqrt(2) * scipy.stats.norm.ppf(finite)))
 
 
 class ZeroShot:

@@ -47,6 +47,22 @@ class LayerNorm(tf.keras.layers.Layer):
     return tf.cast(normal, x.dtype) * self.scale + self.offset
 
 
+class RMSNorm(tf.keras.layers.Layer):
+  """T5's norm: over the root mean square of the last axis, in float32."""
+
+  def build(self, shape):
+    self.scale = self.add_weight("scale", [shape[-1]], initializer="ones")
+
+  def call(self, x):
+    wide = tf.cast(x, self.variable_dtype)
+    square = tf.reduce_mean(tf.square(wide), axis=-1, keepdims=True)
+    normal = wide * tf.math.rsqrt(square + LAYER_NORM_EPSILON)
+    return tf.cast(normal, x.dtype) * self.scale
+
+
+NORMS = {"layer": LayerNorm, "rms": RMSNorm}
+
+
 def relative_buckets(length, num_buckets=32, max_distance=64):
   """T5's bidirectional buckets of the relative positions in a sequence.
 
@@ -86,24 +102,28 @@ class RelativeBias(tf.keras.layers.Layer):
 class Attention(tf.keras.layers.Layer):
   """Multi-head self-attention with one fused projection to Q, K and V."""
 
-  def __init__(self, width, num_heads, dropout_rate, **kwargs):
+  def __init__(self, width, num_heads, dropout_rate, head_dim=0, bias=True,
+               scaled=True, **kwargs):
     super().__init__(**kwargs)
-    if width % num_heads:
+    if not head_dim and width % num_heads:
       raise UserError(f"model.encoders: width is {width}, expected a multiple "
                       f"of num_heads ({num_heads})")
-    self.num_heads, self.head_dim = num_heads, width // num_heads
+    self.num_heads = num_heads
+    self.head_dim = head_dim or width // num_heads
+    self.scale = self.head_dim ** -0.5 if scaled else 1.0
     self.dropout_rate = dropout_rate
-    self.qkv = tf.keras.layers.Dense(3 * width, name="qkv")
-    self.out = tf.keras.layers.Dense(width, name="out")
+    self.qkv = tf.keras.layers.Dense(
+        3 * num_heads * self.head_dim, use_bias=bias, name="qkv")
+    self.out = tf.keras.layers.Dense(width, use_bias=bias, name="out")
 
   def call(self, x, mask, bias, training, seed):
     """[B, N, D] -> [B, N, D] and the attention maps [B, H, N, N]."""
     batch, length = tf.shape(x)[0], x.shape[1]
     heads, dim = self.num_heads, self.head_dim
-    # [B, N, 3D] -> [B, N, 3, H, D/H] -> [3, B, H, N, D/H]
+    # [B, N, 3·H·d] -> [B, N, 3, H, d] -> [3, B, H, N, d]
     qkv = tf.reshape(self.qkv(x), [batch, length, 3, heads, dim])
     query, key, value = tf.unstack(tf.transpose(qkv, [2, 0, 3, 1, 4]))
-    scores = tf.matmul(query * dim ** -0.5, key, transpose_b=True)
+    scores = tf.matmul(query * self.scale, key, transpose_b=True)
     if bias is not None:
       scores += bias
     scores = tf.cast(scores, self.variable_dtype)
@@ -114,7 +134,7 @@ class Attention(tf.keras.layers.Layer):
     attention = tf.cast(tf.nn.softmax(scores), x.dtype)
     rate = self.dropout_rate if training else 0.0
     mixed = tf.matmul(dropout(attention, rate, seed, "attention"), value)
-    # [B, H, N, D/H] -> [B, N, D]
+    # [B, H, N, d] -> [B, N, H·d]
     mixed = tf.reshape(
         tf.transpose(mixed, [0, 2, 1, 3]), [batch, length, heads * dim])
     return self.out(mixed), attention
@@ -123,47 +143,62 @@ class Attention(tf.keras.layers.Layer):
 class Block(tf.keras.layers.Layer):
   """z' = MHA(LN(z)) + z;  z = MLP(LN(z')) + z'."""
 
-  def __init__(self, width, mlp_dim, num_heads, dropout_rate, **kwargs):
+  def __init__(self, width, mlp_dim, num_heads, dropout_rate, head_dim=0,
+               norm="layer", mlp_norm="layer", bias=True, scaled=True,
+               activation="gelu", **kwargs):
     super().__init__(**kwargs)
     self.dropout_rate = dropout_rate
-    self.attention_norm = LayerNorm(name="attention_norm")
-    self.attention = Attention(
-        width, num_heads, dropout_rate, name="attention")
-    self.mlp_norm = LayerNorm(name="mlp_norm")
-    self.mlp_in = tf.keras.layers.Dense(mlp_dim, name="mlp_in")
-    self.mlp_out = tf.keras.layers.Dense(width, name="mlp_out")
+    self.attention_norm = NORMS[norm](name="attention_norm")
+    self.attention = Attention(width, num_heads, dropout_rate, head_dim, bias,
+                               scaled, name="attention")
+    self.mlp_norm = NORMS[mlp_norm](name="mlp_norm")
+    self.mlp_in = tf.keras.layers.Dense(
+        mlp_dim, activation, use_bias=bias, name="mlp_in")
+    self.mlp_out = tf.keras.layers.Dense(width, use_bias=bias, name="mlp_out")
 
   def call(self, z, mask, bias, training, seed):
     rate = self.dropout_rate if training else 0.0
     mixed, attention = self.attention(
         self.attention_norm(z), mask, bias, training, seed)
     z += dropout(mixed, rate, seed, "residual")
-    hidden = tf.nn.gelu(self.mlp_in(self.mlp_norm(z)))
-    hidden = dropout(hidden, rate, seed, "mlp")
+    hidden = dropout(self.mlp_in(self.mlp_norm(z)), rate, seed, "mlp")
     mlp = dropout(self.mlp_out(hidden), rate, seed, "mlp_residual")
     return z + mlp, attention, mlp
 
 
 class Encoder(tf.keras.layers.Layer):
-  """A stack of blocks and a final LayerNorm.
+  """A stack of blocks and a final norm.
 
   Args:
     depth, width, mlp_dim, num_heads: sizes (table in section 4 of the paper).
+    head_dim: width of a head; 0 for width / num_heads.
+    relative_bias: T5's bias on the scores (text): "first", of the FIRST block
+      alone, as in the paper; "all", the same one in every block; "" for none.
+    max_distance: beyond which T5's bias tells no distances apart.
+    norm: before attention and after the last block: "layer", or T5's "rms".
+    mlp_norm: before the MLP, likewise.
+    bias: whether linear layers have one.
+    scaled: whether scores are divided by the root of a head's width.
+    activation: of the MLP, as Keras names it.
     dropout_rate: of attention weights, MLP, residuals, input and output.
-    relative_bias: adds T5's bias to the scores of the FIRST block (text).
   """
 
-  def __init__(self, depth, width, mlp_dim, num_heads, dropout_rate=0.0,
-               relative_bias=False, **kwargs):
+  def __init__(self, depth, width, mlp_dim, num_heads, head_dim=0,
+               relative_bias="", max_distance=64, norm="layer",
+               mlp_norm="layer", bias=True, scaled=True, activation="gelu",
+               dropout_rate=0.0, **kwargs):
     super().__init__(**kwargs)
     self.width = width
     self.dropout_rate = dropout_rate
-    self.relative_bias = relative_bias and RelativeBias(
-        num_heads, name="relative_bias")
+    self.biased_blocks = {"": 0, "first": 1, "all": depth}[relative_bias]
+    if self.biased_blocks:
+      self.relative_bias = RelativeBias(
+          num_heads, max_distance=max_distance, name="relative_bias")
     self.blocks = [
-        Block(width, mlp_dim, num_heads, dropout_rate, name=f"block_{i}")
+        Block(width, mlp_dim, num_heads, dropout_rate, head_dim, norm, mlp_norm,
+              bias, scaled, activation, name=f"block_{i}")
         for i in range(depth)]
-    self.norm = LayerNorm(name="norm")
+    self.norm = NORMS[norm](name="norm")
 
   def call(self, tokens, mask=None, training=False, seed=None,
            return_attention=False):
@@ -187,12 +222,11 @@ class Encoder(tf.keras.layers.Layer):
     out = {"blocks": [], "mlps": []}
     if return_attention:
       out["attention"] = []
+    bias = self.relative_bias(tokens) if self.biased_blocks else None
     for i, block in enumerate(self.blocks):
-      bias = None
-      if i == 0 and self.relative_bias:
-        bias = self.relative_bias(tokens)
       z, attention, mlp = block(
-          z, mask, bias, training, seeds.fold(seed, f"block_{i}"))
+          z, mask, bias if i < self.biased_blocks else None, training,
+          seeds.fold(seed, f"block_{i}"))
       out["blocks"].append(z)
       out["mlps"].append(mlp)
       if return_attention:

@@ -75,19 +75,28 @@ class ProjectionHead(tf.keras.layers.Layer):
 
   Args:
     widths: output width of each linear layer.
+    normalized: False leaves batch norm away, for linear layers with bias (the
+      released weights' heads of audio and text).
+    relu_first: whether ReLU is before the first layer too (the released
+      weights' head from S_va to S_vt).
   """
 
-  def __init__(self, widths, **kwargs):
+  def __init__(self, widths, normalized=True, relu_first=False, **kwargs):
     super().__init__(**kwargs)
+    self.relu_first = relu_first
     self.linears = [
-        tf.keras.layers.Dense(width, use_bias=False, name=f"linear_{i}")
+        tf.keras.layers.Dense(
+            width, use_bias=not normalized, name=f"linear_{i}")
         for i, width in enumerate(widths)]
-    self.norms = [BatchNorm(name=f"norm_{i}") for i in range(len(widths))]
+    self.norms = normalized and [
+        BatchNorm(name=f"norm_{i}") for i in range(len(widths))]
 
   def call(self, x, mask, training):
     """[B, D] and bool [B] (rows that have this modality) -> [B, E]."""
-    for i, (linear, norm) in enumerate(zip(self.linears, self.norms)):
-      if i:
+    for i, linear in enumerate(self.linears):
+      if i or self.relu_first:
         x = tf.nn.relu(x)
-      x = norm(linear(x), mask=mask, training=training)
-    return x
+      x = linear(x)
+      if self.norms:
+        x = self.norms[i](x, mask=mask, training=training)
+    return tf.cast(x, self.variable_dtype)

@@ -6,10 +6,13 @@ only what is kept is ever projected.
 """
 import math
 
+import numpy as np
+import scipy.interpolate
 import tensorflow as tf
 
 from vatt import seeds
 from vatt.errors import UserError
+from vatt.models.encoder import LayerNorm
 
 
 def table_init(scale=0.02):
@@ -93,10 +96,83 @@ def draw_kept_tokens(batch, num_tokens, drop_rate, seed):
   return tf.math.top_k(draw, kept).indices
 
 
+class PositionEmbedding(tf.keras.layers.Layer):
+  """e_POS: the sum of one learnable table per axis (section 3.1).
+
+  Args:
+    axes: {name: size} of the axes, in order.
+    width: D.
+    scale: of the sum when it is drawn.
+    normalized: whether the sum passes a LayerNorm (the released weights).
+  """
+
+  def __init__(self, axes, width, scale, normalized):
+    super().__init__(name="position")
+    self.sizes = tuple(axes.values())
+    scale *= len(axes) ** -0.5
+    self.tables = {
+        axis: self.add_weight(
+            axis, [size, width], initializer=table_init(scale),
+            # A row's gradient sums over the batch: too much for bfloat16.
+            experimental_autocast=False)
+        for axis, size in axes.items()}
+    # Not in bfloat16 either.
+    self.norm = normalized and LayerNorm(
+        name="norm", dtype=tf.keras.mixed_precision.global_policy()
+        .variable_dtype)
+
+  def call(self, kept):
+    """Positions of the kept tokens [B, n, D], or of all, row-major: [N, D].
+
+    Args:
+      kept: int32 [B, n], or None for all tokens.
+    """
+    total = 0.0
+    for axis, table in enumerate(self.tables.values()):
+      shape = [1] * len(self.sizes)
+      shape[axis] = self.sizes[axis]
+      # [g, D] -> [1, .., g, .., 1, D]: one axis of the grid
+      total += tf.reshape(table, [*shape, -1])
+    # [g_1, .., g_n, D] -> [N, D]
+    total = tf.reshape(total, [math.prod(self.sizes), -1])
+    if self.norm:
+      total = self.norm(total)
+    return total if kept is None else tf.gather(total, kept)
+
+
+def resize_positions(table, size, method="bicubic"):
+  """Resizes a table of positions, for a signal of another resolution.
+
+  Args:
+    table: float [N, D].
+    size: M, rows that are wanted.
+    method: bicubic (section 4.2 of the paper), or spline for the released
+      weights: the natural cubic spline through the points (i / N, row i) at
+      j / M, and a straight line beyond the last of them; in float64.
+
+  Returns:
+    float32 [M, D], the same table where M is N.
+  """
+  table = np.asarray(table)
+  if len(table) == size:
+    return table
+  if method == "bicubic":
+    # [N, D] -> [1, N, 1, D]: rows are the height of an image
+    return tf.image.resize(
+        table[None, :, None], [size, 1], "bicubic")[0, :, 0].numpy()
+  if len(table) == 1:
+    return np.repeat(table, size, axis=0)
+  known = np.arange(len(table)) / len(table)
+  wanted = np.arange(size) / size
+  spline = scipy.interpolate.CubicSpline(
+      known, table.astype(np.float64), bc_type="natural")
+  inside = np.minimum(wanted, known[-1])
+  beyond = (wanted - inside)[:, None] * spline(known[-1], 1)
+  return (spline(inside) + beyond).astype(np.float32)
+
+
 class PatchTokenizer(tf.keras.layers.Layer):
   """Patches -> tokens: x W_P + e_POS, after an AGG token (sections 3.1, 3.2).
-
-  The position embedding of a token is the sum of one learnable table per axis.
 
   Args:
     shape: sizes of the signal's axes, such as (T, H, W).
@@ -104,35 +180,29 @@ class PatchTokenizer(tf.keras.layers.Layer):
     width: D.
     axes: names of the axes, for the tables' names.
     modality: video or audio, for the layer's name and in errors.
+    pre_projection: whether a Dense layer with GELU follows the projection (the
+      released agnostic model).
+    normalize_positions: whether e_POS passes a LayerNorm (released weights).
   """
 
-  def __init__(self, shape, patch, width, axes, modality):
+  def __init__(self, shape, patch, width, axes, modality, pre_projection=False,
+               normalize_positions=False):
     super().__init__(name=f"{modality}_tokenizer")
     self.patch = tuple(patch)
-    self.grid = grid_of(shape, patch, f"model.{modality}_patch")
-    self.num_tokens = math.prod(self.grid)
+    grid = grid_of(shape, patch, f"model.{modality}_patch")
+    self.num_tokens = math.prod(grid)
     self.projection = tf.keras.layers.Dense(width, name="projection")
-    # The sum of the tables starts at the scale of the projected patches: with
-    # positions that are small beside them, training takes far longer to begin.
-    scale = len(self.grid) ** -0.5
-    self.positions = [
-        self.add_weight(
-            f"position_{axis}", [size, width], initializer=table_init(scale),
-            # A row's gradient sums over the batch: too much for bfloat16.
-            experimental_autocast=False)
-        for axis, size in zip(axes, self.grid)]
+    self.pre_projection = pre_projection and tf.keras.layers.Dense(
+        width, "gelu", name="pre_projection")
+    axes = dict(zip(axes, grid))
+    if normalize_positions and modality == "audio":
+      # The release numbers the positions of a spectrogram band by band, and
+      # its patches frame by frame.
+      axes = dict(reversed(axes.items()))
+    # e_POS starts at the scale of the projected patches: with positions that
+    # are small beside them, training takes far longer to begin.
+    self.position = PositionEmbedding(axes, width, 1.0, normalize_positions)
     self.agg = self.add_weight("agg", [width], initializer=table_init())
-
-  def position_embedding(self):
-    """Sum of the axes' tables for every token: [N, D]."""
-    total = 0.0
-    for axis, table in enumerate(self.positions):
-      shape = [1] * len(self.grid)
-      shape[axis] = self.grid[axis]
-      # [g, D] -> [1, .., g, .., 1, D]: one axis of the grid
-      total += tf.reshape(table, [*shape, -1])
-    # [g_1, .., g_n, D] -> [N, D]
-    return tf.reshape(total, [self.num_tokens, -1])
 
   def call(self, signal, kept=None):
     """Tokenizes a batch of signals.
@@ -145,12 +215,12 @@ class PatchTokenizer(tf.keras.layers.Layer):
       [B, 1 + n, D], the AGG token first.
     """
     patches = patchify(signal, self.patch)
-    positions = self.position_embedding()
     if kept is not None:
       patches = tf.gather(patches, kept, batch_dims=1)
-      positions = tf.gather(positions, kept)
     tokens = self.projection(patches)
-    tokens += tf.cast(positions, tokens.dtype)
+    if self.pre_projection:
+      tokens = self.pre_projection(tokens)
+    tokens += tf.cast(self.position(kept), tokens.dtype)
     return prepend_agg(tokens, tf.cast(self.agg, tokens.dtype))
 
 
@@ -163,23 +233,39 @@ class TextTokenizer(tf.keras.layers.Layer):
     num_words: words of a caption.
     positions: adds a learnable row per word. The agnostic model needs it: its
       encoder has no relative bias.
+    word_dim: width of the words' vectors; 0 for D. Others are not trained, and
+      are projected by a Dense layer with GELU (released weights).
+    normalize_positions: as of PatchTokenizer.
   """
 
-  def __init__(self, vocab_size, width, num_words, positions, name):
+  def __init__(self, vocab_size, width, num_words, positions, word_dim=0,
+               normalize_positions=False, name="text_tokenizer"):
     super().__init__(name=name)
     # A word's vector is the whole token, so it starts at the scale of one.
     self.embedding = self.add_weight(
-        "embedding", [vocab_size, width], initializer=table_init(scale=1.0))
-    self.position = positions and self.add_weight(
-        "position", [num_words, width], initializer=table_init(scale=1.0))
-    self.agg = self.add_weight("agg", [width], initializer=table_init())
+        "embedding", [vocab_size, word_dim or width], trainable=not word_dim,
+        initializer=table_init(scale=1.0))
+    self.pre_projection = word_dim and tf.keras.layers.Dense(
+        width, "gelu", use_bias=positions, name="pre_projection")
+    self.position = positions and PositionEmbedding(
+        {"temporal": num_words}, width, 1.0, normalize_positions)
+    # Without positions, AGG is a word among the others.
+    self.agg = self.add_weight(
+        "agg", [width if positions else word_dim or width],
+        initializer=table_init())
 
   def call(self, ids):
     """int32 [B, W] -> [B, 1 + W, D], the AGG token first."""
     tokens = tf.gather(tf.cast(self.embedding, self.compute_dtype), ids)
-    if self.position is not False:
-      tokens += tf.cast(self.position, tokens.dtype)
-    return prepend_agg(tokens, tf.cast(self.agg, tokens.dtype))
+    agg = tf.cast(self.agg, tokens.dtype)
+    if not self.position:
+      tokens = prepend_agg(tokens, agg)
+    if self.pre_projection:
+      tokens = self.pre_projection(tokens)
+    if self.position:
+      tokens = prepend_agg(
+          tokens + tf.cast(self.position(None), tokens.dtype), agg)
+    return tokens
 
 
 def prepend_agg(tokens, agg):

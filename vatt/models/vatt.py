@@ -4,8 +4,12 @@ import tensorflow as tf
 from vatt import seeds
 from vatt.errors import UserError
 from vatt.models import tokenizers
-from vatt.models.encoder import Encoder
+from vatt.models.encoder import Encoder, dropout
 from vatt.models.heads import ProjectionHead
+
+AXES = {  # of a signal, by the number of them
+    1: ("temporal",), 2: ("temporal", "spectral"),
+    3: ("temporal", "vertical", "horizontal")}
 
 # Section 4 of the paper: sizes of a Transformer.
 SIZES = {
@@ -24,10 +28,150 @@ VARIANTS = {
     "ma": dict(shared="medium"),
 }
 
+# What the paper says, and where the weights that its authors released differ.
+FLAVOURS = {
+    "paper": dict(
+        word_dim=0,  # width of the words' vectors; 0: of the encoder, trained
+        normalize_positions=False,  # LayerNorm after e_POS
+        pre_projection=False,  # Dense with GELU after the patches' projection
+        post_projection=0,  # width of a Dense with GELU after the encoder
+        heads="paper"),
+    "released": dict(
+        word_dim=300, normalize_positions=True, pre_projection=False,
+        post_projection=0, heads="released"),
+}
+RELEASED_SHARED = dict(pre_projection=True, post_projection=1024)
+RELEASED_TEXT = dict(
+    relative_bias="all", norm="rms", bias=False, scaled=False)
 
-def encoder_sizes(variant):
-  """Sizes of the encoders of a variant, as a config's `model.encoders`."""
-  return {part: dict(SIZES[size]) for part, size in VARIANTS[variant].items()}
+
+def model_fields(variant, flavour="paper"):
+  """The fields of a config's `model` that a variant and a flavour set.
+
+  Args:
+    variant: a key of VARIANTS.
+    flavour: a key of FLAVOURS.
+  """
+  encoders = {part: dict(SIZES[size])
+              for part, size in VARIANTS[variant].items()}
+  fields = dict(FLAVOURS[flavour])
+  if flavour == "released":
+    if "shared" in encoders:
+      fields.update(RELEASED_SHARED)
+    else:
+      encoders["text"].update(RELEASED_TEXT)
+  return dict(fields, encoders=encoders)
+
+
+class Tower(tf.keras.layers.Layer):
+  """One modality from its raw signal to its features.
+
+  Args:
+    modality: video, audio or text.
+    tokenizer: of that modality.
+    encoder: its own, or the one shared by all.
+    drop_rate: of DropToken.
+    post_projection: width of a Dense layer with GELU after the encoder; 0 for
+      none.
+  """
+
+  def __init__(self, modality, tokenizer, encoder, drop_rate=0.0,
+               post_projection=0):
+    super().__init__(name=f"{modality}_tower")
+    self.modality = modality
+    self.tokenizer, self.encoder = tokenizer, encoder
+    self.drop_rate = drop_rate
+    self.post_projection = post_projection and tf.keras.layers.Dense(
+        post_projection, "gelu", name="post_projection")
+
+  def call(self, inputs, mask=None, training=False, seed=None,
+           return_attention=False):
+    """Tokenizes and encodes.
+
+    Args:
+      inputs: [B, T, H, W, C], [B, S, 1], [B, frames, bins, 1], or ids [B, W].
+      mask: bool [B, W], the words of a text; None for the others.
+      training: whether DropToken and dropout are on.
+      seed: int32 [2], needed when training.
+      return_attention: keeps the attention maps.
+
+    Returns:
+      The AGG token's features [B, D], and a dict of intermediates: `tokens`
+      (the encoder's input), `outputs` (of all tokens), `features` (those after
+      the post-projection, if there is one), `pooled` and the encoder's.
+    """
+    if seed is None:
+      if training:  # else every step would draw alike
+        raise ValueError("training needs a seed, found None")
+      seed = seeds.root(0)
+    seed = seeds.fold(seed, self.modality)
+    if self.modality == "text":
+      tokens = self.tokenizer(inputs)
+      if mask is not None:  # AGG is always attended
+        mask = tf.pad(mask, [[0, 0], [1, 0]], constant_values=True)
+    else:
+      kept = None
+      if training and self.drop_rate:
+        kept = tokenizers.draw_kept_tokens(
+            inputs.shape[0], self.tokenizer.num_tokens, self.drop_rate,
+            seeds.fold(seed, "droptoken"))
+      tokens = self.tokenizer(inputs, kept)
+    outputs, out = self.encoder(
+        tokens, mask=mask, training=training, seed=seeds.fold(seed, "encoder"),
+        return_attention=return_attention)
+    features = outputs
+    if self.post_projection:
+      features = self.post_projection(outputs)
+    pooled = features[:, 0]
+    out.update(
+        tokens=tokens, outputs=outputs, features=features, pooled=pooled)
+    return pooled, out
+
+
+def make_towers(config, shapes):
+  """The towers of some modalities, by modality.
+
+  Args:
+    config: the `model` part of a config.
+    shapes: of each modality's input: (T, H, W, C) of `video`; (S, 1) of
+      `audio` as waveform, (frames, bins, 1) as spectrogram; (W,) of `text`.
+
+  Raises:
+    UserError: a patch does not fit in its input, heads do not divide a width,
+      a rate is not one.
+  """
+  for field in ("drop_rate", "dropout"):
+    if not 0 <= config[field] < 1:
+      raise UserError(f"model.{field} is {config[field]}, expected at least "
+                      "0 and less than 1")
+  sizes = {part: dict(size) for part, size in config.encoders.items()}
+  shared = "shared" in sizes
+  if set(sizes) not in ({"shared"}, set(shapes)):
+    raise UserError(f"model.encoders has {sorted(sizes)}, expected "
+                    f"{', '.join(shapes)}, or shared")
+  if "text" in sizes:
+    sizes["text"].setdefault("relative_bias", "first")
+  encoders = {}
+  towers = {}
+  for modality, shape in shapes.items():
+    part = "shared" if shared else modality
+    if part not in encoders:
+      encoders[part] = Encoder(
+          **sizes[part], dropout_rate=config.dropout, name=f"{part}_encoder")
+    width = encoders[part].width
+    if modality == "text":
+      tokenizer = tokenizers.TextTokenizer(
+          config.vocab_size, width, *shape, positions=shared,
+          word_dim=config.word_dim,
+          normalize_positions=config.normalize_positions)
+    else:
+      axes = AXES[len(shape) - 1]
+      tokenizer = tokenizers.PatchTokenizer(
+          shape[:-1], config[f"{modality}_patch"], width, axes, modality,
+          config.pre_projection, config.normalize_positions)
+    towers[modality] = Tower(modality, tokenizer, encoders[part],
+                             config.drop_rate, config.post_projection)
+  return towers
 
 
 class VATT(tf.keras.Model):
@@ -35,55 +179,33 @@ class VATT(tf.keras.Model):
 
   Args:
     config: the `model` part of a config: `encoders` (sizes of `video`, `audio`
-      and `text`, or of one `shared` by all), `video_patch`, `audio_patch`,
-      `drop_rate`, `dropout`, `dim_va`, `dim_vt`, `vocab_size`.
+      and `text`, or of one `shared` by all; arguments of Encoder),
+      `video_patch`, `audio_patch`, `drop_rate`, `dropout`, `dim_va`, `dim_vt`,
+      `vocab_size`, and the fields of FLAVOURS.
     video_shape: (T, H, W, C).
     audio_shape: (S, 1) of a waveform, or (frames, bins, 1) of a spectrogram.
     num_words: words of a caption.
 
   Raises:
-    UserError: a patch does not fit in its input, heads do not divide a width,
-      a rate is not one.
+    UserError: as of `make_towers`; unknown heads.
   """
 
   def __init__(self, config, video_shape, audio_shape, num_words):
     super().__init__(name="vatt")
-    for field in ("drop_rate", "dropout"):
-      if not 0 <= config[field] < 1:
-        raise UserError(f"model.{field} is {config[field]}, expected at least "
-                        "0 and less than 1")
-    self.drop_rate = config.drop_rate
-    sizes = {part: dict(size) for part, size in config.encoders.items()}
-    shared = "shared" in sizes
-    if set(sizes) not in ({"shared"}, {"video", "audio", "text"}):
-      raise UserError(
-          f"model.encoders has {sorted(sizes)}, expected video, audio and text,"
-          " or shared")
-    self.encoders = {
-        part: Encoder(**size, dropout_rate=config.dropout,
-                      relative_bias=part == "text", name=f"{part}_encoder")
-        for part, size in sizes.items()}
-    self.encoder_of = {
-        m: self.encoders["shared" if shared else m]
-        for m in ("video", "audio", "text")}
-    width = {m: encoder.width for m, encoder in self.encoder_of.items()}
-    axes = (("temporal",), ("temporal", "spectral"))[len(audio_shape) - 2]
-    self.tokenizers = {
-        "video": tokenizers.PatchTokenizer(
-            video_shape[:-1], config.video_patch, width["video"],
-            ("temporal", "vertical", "horizontal"), "video"),
-        "audio": tokenizers.PatchTokenizer(
-            audio_shape[:-1], config.audio_patch, width["audio"], axes,
-            "audio"),
-        "text": tokenizers.TextTokenizer(
-            config.vocab_size, width["text"], num_words, positions=shared,
-            name="text_tokenizer"),
-    }
+    self.towers = make_towers(config, dict(
+        video=video_shape, audio=audio_shape, text=(num_words,)))
+    if config.heads not in FLAVOURS:
+      raise UserError(f"model.heads is {config.heads!r}, expected one of "
+                      f"{', '.join(FLAVOURS)}")
+    paper = config.heads == "paper"
     self.heads = {
         "video_va": ProjectionHead([config.dim_va] * 2, name="video_va_head"),
-        "audio_va": ProjectionHead([config.dim_va], name="audio_va_head"),
-        "video_vt": ProjectionHead([config.dim_vt], name="video_vt_head"),
-        "text_vt": ProjectionHead([config.dim_vt], name="text_vt_head"),
+        "audio_va": ProjectionHead(
+            [config.dim_va], normalized=paper, name="audio_va_head"),
+        "video_vt": ProjectionHead(
+            [config.dim_vt], relu_first=not paper, name="video_vt_head"),
+        "text_vt": ProjectionHead(
+            [config.dim_vt], normalized=paper, name="text_vt_head"),
     }
     self.create_variables(video_shape, audio_shape, num_words)
 
@@ -95,46 +217,6 @@ class VATT(tf.keras.Model):
         "audio": tf.TensorSpec([1, *audio_shape]),
         "text": tf.TensorSpec([1, 1, num_words], tf.int32),
     })
-
-  def encode(self, modality, inputs, mask=None, training=False, seed=None,
-             return_attention=False):
-    """Tokenizes and encodes one modality.
-
-    Args:
-      modality: "video", "audio" or "text".
-      inputs: [B, T, H, W, C], [B, S, 1], [B, frames, bins, 1], or ids [B, W].
-      mask: bool [B, W], the words of a text; None for the others.
-      training: whether DropToken and dropout are on.
-      seed: int32 [2], needed when training.
-      return_attention: keeps the attention maps.
-
-    Returns:
-      The AGG token's output [B, D], and a dict of intermediates: `tokens` (the
-      encoder's input), `outputs` (of all tokens), `pooled` and the encoder's.
-    """
-    if seed is None:
-      if training:  # else every step would draw alike
-        raise ValueError("training needs a seed, found None")
-      seed = seeds.root(0)
-    seed = seeds.fold(seed, modality)
-    tokenizer = self.tokenizers[modality]
-    if modality == "text":
-      tokens = tokenizer(inputs)
-      if mask is not None:  # AGG is always attended
-        mask = tf.pad(mask, [[0, 0], [1, 0]], constant_values=True)
-    else:
-      kept = None
-      if training and self.drop_rate:
-        kept = tokenizers.draw_kept_tokens(
-            inputs.shape[0], tokenizer.num_tokens, self.drop_rate,
-            seeds.fold(seed, "droptoken"))
-      tokens = tokenizer(inputs, kept)
-    outputs, out = self.encoder_of[modality](
-        tokens, mask=mask, training=training, seed=seeds.fold(seed, "encoder"),
-        return_attention=return_attention)
-    pooled = outputs[:, 0]
-    out.update(tokens=tokens, outputs=outputs, pooled=pooled)
-    return pooled, out
 
   def call(self, batch, training=False, seed=None, return_attention=False):
     """Embeds the modalities that a batch holds.
@@ -164,8 +246,8 @@ class VATT(tf.keras.Model):
     for modality in ("video", "audio"):
       if modality not in batch:
         continue
-      pooled, out[modality] = self.encode(
-          modality, batch[modality], training=training, seed=seed,
+      pooled, out[modality] = self.towers[modality](
+          batch[modality], training=training, seed=seed,
           return_attention=return_attention)
       mask = mask_of(f"{modality}_mask", tf.shape(pooled)[0])
       z_va = self.heads[f"{modality}_va"](pooled, mask, training)
@@ -180,8 +262,8 @@ class VATT(tf.keras.Model):
       word_mask = batch.get("word_mask")
       word_mask = ids > 0 if word_mask is None else tf.reshape(
           word_mask, [-1, words])
-      pooled, out["text"] = self.encode(
-          "text", ids, word_mask, training, seed, return_attention)
+      pooled, out["text"] = self.towers["text"](
+          ids, word_mask, training, seed, return_attention)
       mask = batch.get("caption_mask")
       mask = (tf.ones([tf.shape(pooled)[0]], tf.bool) if mask is None
               else tf.reshape(mask, [-1]))  # [B, K] -> [B·K]
@@ -189,3 +271,38 @@ class VATT(tf.keras.Model):
       # [B·K, E] -> [B, K, E]
       embeddings["text_vt"] = tf.reshape(z_vt, [-1, captions, z_vt.shape[-1]])
     return embeddings, out
+
+
+class Classifier(tf.keras.Model):
+  """Classifies video or audio: a linear layer on the tower's AGG token.
+
+  Args:
+    config: the `model` part of a config: `encoders` (sizes of the modality's or
+      of a `shared` one), the modality's patch, `drop_rate`, `dropout`,
+      `classifier_dropout` and the fields of FLAVOURS.
+    modality: video or audio.
+    shape: (T, H, W, C), (S, 1) or (frames, bins, 1).
+    num_classes: C.
+
+  Raises:
+    UserError: as of `make_towers`.
+  """
+
+  def __init__(self, config, modality, shape, num_classes):
+    super().__init__(name="classifier")
+    self.tower = make_towers(config, {modality: shape})[modality]
+    self.classifier = tf.keras.layers.Dense(
+        num_classes, name="classifier",
+        dtype=tf.keras.mixed_precision.global_policy().variable_dtype)
+    self.dropout_rate = config.classifier_dropout
+    tf.function(lambda signal: self(signal)[0]).get_concrete_function(
+        tf.TensorSpec([1, *shape]))  # creates the variables
+
+  def call(self, signal, training=False, seed=None):
+    """[B, *shape] in [-1, 1] -> logits [B, C] in float32, and a dict of the
+    tower's intermediates. Training needs a seed, int32 [2]."""
+    pooled, out = self.tower(signal, training=training, seed=seed)
+    if training:
+      pooled = dropout(
+          pooled, self.dropout_rate, seeds.fold(seed, "classifier"), "pooled")
+    return self.classifier(pooled), out

@@ -1,0 +1,252 @@
+"""What a model costs, before anything is paid: parameters, FLOPs, memory.
+
+  python scripts/paper_tables.py
+  python scripts/paper_tables.py --config=configs/pretrain.py:mbs \
+      [--config.FIELD=VALUE]
+
+Without arguments: every cost that the paper states, beside ours counted as the
+paper did and as it is; ends with code 1 if one is off. With a config: the cost
+of its model, of a clip and of a batch.
+"""
+import pathlib
+import sys
+
+import tensorflow as tf
+from absl import flags
+from ml_collections import config_flags
+
+# `configs` is not installed; it lies beside this folder.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from configs import common
+from vatt import errors, pretrain
+from vatt.data import text
+from vatt.models import cost
+from vatt.models.vatt import SIZES, VARIANTS, make_towers
+
+# How far a figure may be off the paper's, in per cent.
+PARAMETERS_TOLERANCE = 0.1
+FLOPS_TOLERANCE = 0.75
+
+# Section 4 of the paper, in millions.
+PARAMETERS = {"small": 20.9, "base": 87.9, "medium": 155.0, "large": 306.1}
+# Of the video, the audio and the text encoder together.
+SUMS = {"bbs": 197, "mbs": 264, "lbs": 415}
+# GFLOPs of a view: (size, frames, pixels, drop rate).
+VIEW_GFLOPS = {
+    ("medium", 32, 320, 0.75): 279.8, ("medium", 32, 320, 0.5): 572.5,
+    ("medium", 32, 320, 0.25): 898.9, ("medium", 32, 320, 0.0): 1252.3,
+    ("medium", 32, 224, 0.0): 548.1, ("medium", 64, 224, 0.0): 1222.1}
+# TFLOPs of 12 views of 32 x 320 x 320.
+VIEWS = 12
+VIEWS_TFLOPS = {"base": 9.09, "medium": 15.02, "large": 29.80}
+# GFLOPs of a clip of pre-training with 5 captions, by the drop rate.
+MULTIMODAL_GFLOPS = {0.75: 188.1, 0.5: 375.4, 0.25: 574.2, 0.0: 784.8}
+
+PARAMETER_CLASSES = 600  # Kinetics-600
+FLOPS_CLASSES = 400  # Kinetics-400
+CAPTIONS = 5
+SHAPES = dict(video=(32, 224, 224, 3), audio=(153_600, 1), text=(16,))
+
+
+def video_model(size, flavour="paper", drop_rate=0.0):
+  """The `model` of a config to classify videos."""
+  model = common.pretraining("bbs", flavour).model
+  model.encoders = dict(video=dict(SIZES[size]))
+  model.drop_rate = drop_rate
+  return model
+
+
+def video_millions(size, flavour="paper", num_classes=PARAMETER_CLASSES):
+  """Parameters of a video classifier, in millions."""
+  return cost.total(cost.parameters(
+      video_model(size, flavour), {"video": SHAPES["video"]},
+      num_classes)) / 1e6
+
+
+def variant_millions(variant, flavour="paper", trainable_only=False):
+  """Parameters of a pre-training model by part, in millions."""
+  parts = cost.parameters(common.pretraining(variant, flavour).model, SHAPES,
+                          trainable_only=trainable_only)
+  return {part: count / 1e6 for part, count in parts.items()}
+
+
+def view_gflops(size, frames, pixels, drop_rate=0.0):
+  """GFLOPs of a view: as the paper counts, and true."""
+  return [cost.total(cost.flops(
+      video_model(size, drop_rate=drop_rate),
+      {"video": (frames, pixels, pixels, 3)}, num_classes=FLOPS_CLASSES,
+      training=True, paper=paper)) / 1e9 for paper in (True, False)]
+
+
+def multimodal_gflops(drop_rate):
+  """GFLOPs of a clip of MBS's pre-training: as the paper counts, and true."""
+  model = common.pretraining("mbs").model
+  model.drop_rate = drop_rate
+  return [cost.total(cost.flops(
+      model, SHAPES, CAPTIONS, training=True, paper=paper)) / 1e9
+          for paper in (True, False)]
+
+
+def compare(title, rows, tolerance, digits):
+  """Prints a table.
+
+  Args:
+    title: of the table.
+    rows: (name, the paper's figure, counted as there, true count).
+    tolerance: how far the second count may be off the first, in per cent.
+    digits: of the counts, behind the point.
+
+  Returns:
+    The names of the rows that are off.
+  """
+  print(f"\n{title:41}{'paper':>8}{'counted':>11}{'off':>9}{'true':>11}"
+        f"{'off':>9}")
+  bad = []
+  for name, paper, *counts in rows:
+    off = [100 * (count / paper - 1) for count in counts]
+    print(f"  {name:39}{paper:8}" + "".join(
+        f"{count:11.{digits}f}{o:+7.2f} %" for count, o in zip(counts, off)))
+    if abs(off[0]) > tolerance:
+      bad.append(f"{title}: {name} is {off[0]:+.2f} % off the paper's, expected"
+                 f" at most {tolerance} %")
+  return bad
+
+
+def compare_parameters():
+  """Prints the paper's parameters beside ours; returns what is off."""
+  print("""\
+paper    as it is stated there
+counted  as the paper counted. Parameters: a released video classifier of 600
+         classes. FLOPs, forward: two a multiply-add; all patches are projected;
+         queries times keys are not seen; 7 more on each attention score.
+true     this project's models, flavour paper. FLOPs: two a multiply-add of all
+         matrix products; only the patches that are kept are projected.""")
+  title = "Video classifiers, million parameters"
+  rows = [(size.title(), PARAMETERS[size], video_millions(size, "released"),
+           video_millions(size)) for size in ("base", "medium", "large")]
+  bad = compare(title, rows, PARAMETERS_TOLERANCE, 3)
+  bad += [f"{title}: {name} is {count:.3f}, expected what rounds to {paper}"
+          for name, paper, count, _ in rows if round(count, 1) != paper]
+  words = variant_millions("bbs", "released", trainable_only=True)
+  print(f"  Small's {PARAMETERS['small']} is no exact count of anything: "
+        f"{video_millions('small', 'released'):.3f} with 600 classes,\n"
+        f"  {video_millions('small', 'released', 700):.3f} with 700; "
+        f"{words['text tokenizer'] + words['text encoder']:.3f} of the released"
+        " text encoder without its word vectors.")
+
+  print(f"\n{'Pre-training models, million parameters':41}{'paper':>8}"
+        f"{'sum':>11}{'true':>20}{'released':>11}{'trained':>9}")
+  for variant, paper in SUMS.items():
+    *sizes, small = VARIANTS[variant].values()
+    added = PARAMETERS[small] + sum(
+        video_millions(size, "released") for size in sizes)
+    counts = [cost.total(variant_millions(variant, *more)) for more in (
+        (), ("released",), ("released", True))]
+    print(f"  {variant.upper():39}{paper:8}{added:11.1f}{counts[0]:20.3f}"
+          f"{counts[1]:11.3f}{counts[2]:9.1f}")
+    if round(added) != paper:
+      bad.append(f"{variant.upper()}: the sum is {added:.1f}, expected what "
+                 f"rounds to {paper}")
+  print("""\
+  The paper's add up its table, as if each encoder were a video classifier. True
+  is the whole model: 2^16 words alone have 33.6; the released ones 19.7, which
+  are not trained.""")
+  return bad
+
+
+def compare_flops():
+  """Prints the paper's FLOPs beside ours; returns what is off."""
+  return [
+      *compare("One view, GFLOPs", [
+          (f"{view[0].title()}, {view[1]} x {view[2]} x {view[2]}, "
+           f"{view[3]:.0%} dropped", paper, *view_gflops(*view))
+          for view, paper in VIEW_GFLOPS.items()],
+          FLOPS_TOLERANCE, 1),
+      *compare(f"{VIEWS} views of 32 x 320 x 320, TFLOPs", [
+          (size.title(), paper,
+           *(VIEWS * count / 1e3 for count in view_gflops(size, 32, 320)))
+          for size, paper in VIEWS_TFLOPS.items()], FLOPS_TOLERANCE, 2),
+      *compare(f"Video, audio and {CAPTIONS} captions, GFLOPs", [
+          (f"MBS, {rate:.0%} dropped", paper, *multimodal_gflops(rate))
+          for rate, paper in MULTIMODAL_GFLOPS.items()], FLOPS_TOLERANCE, 1)]
+
+
+def cost_of_config(config):
+  """Prints what the model of a config costs.
+
+  Raises:
+    UserError: it is missing, none of pre-training, or its sizes fit no model.
+  """
+  try:
+    known = config.task == "pretrain"
+  except OSError as error:  # ml_collections tells of a missing file at use
+    raise errors.UserError(
+        f"--config: {str(error).splitlines()[-1].strip()}") from None
+  if not known:
+    raise errors.UserError(
+        f"task is {config.task!r}, expected a config of 'pretrain'")
+  data, model = config.data, config.model
+  shapes = dict(video=(data.frames, data.size, data.size, 3),
+                audio=pretrain.audio_shape(config), text=(data.words,))
+  with tf.Graph().as_default():
+    make_towers(model, shapes)  # says what does not fit, and makes no value
+  no_words = not model.vocab_size
+  if no_words:
+    with config.unlocked():
+      model.vocab_size = text.FIRST_WORD
+  of_clip = [cost.flops(model, shapes, data.captions, **how) for how in (
+      dict(training=True), dict(), dict(training=True, paper=True))]
+  kept = cost.activation_bytes(model, shapes, data.captions, config.dtype)
+  columns = [(cost.parameters(model, shapes), 1e6),
+             *((parts, 1e9) for parts in of_clip), (kept, 2 ** 20)]
+  print(f"{'':24}{'parameters':>12}{'GFLOPs of a clip, forward':>39}"
+        f"{'activations':>13}\n{'':24}{'millions':>12}{'training':>13}"
+        f"{'evaluation':>13}{'as the paper':>13}{'MiB a clip':>13}")
+  names = dict.fromkeys([*of_clip[0], *columns[0][0]])
+  for name in names:
+    print(f"{name:23}" + "".join(
+        f"{parts[name] / unit:13,.3f}" if name in parts else f"{'':13}"
+        for parts, unit in columns))
+  print(f"{'total':23}" + "".join(
+      f"{cost.total(parts) / unit:13,.3f}" for parts, unit in columns))
+
+  batch, forward = config.batch_size, cost.total(of_clip[0])
+  trained = cost.total(cost.parameters(model, shapes, trainable_only=True))
+  print(f"""
+Activations: an estimate of what the graph keeps for the way back.
+A batch of {batch:,} clips: {batch * cost.total(kept) / 2 ** 30:,.1f} GiB of \
+them, {3 * batch * forward / 1e12:,.2f} TFLOPs forward and
+back (which is twice forward), on all devices together.
+{trained / 1e6:,.3f} million parameters are trained: \
+{16 * trained / 2 ** 30:,.2f} GiB on each device, with their
+gradients and Adam's moments, in float32.""")
+  if no_words:
+    width = model.word_dim or cost.encoder_of(model, "text").width
+    print("The words are the data's, and not counted: each is "
+          f"{width} parameters more.")
+
+
+def define_flags(argv):
+  """Defines --config: not at import, so that tests may import this."""
+  del argv
+  config_flags.DEFINE_config_file(
+      "config", None, "Experiment, such as configs/pretrain.py:mbs; without it "
+      "the paper's tables.")
+
+
+def main(argv):
+  """Compares with the paper, or tells the cost of a config."""
+  if len(argv) > 1:
+    raise errors.UserError(f"unexpected argument {argv[1]!r}, expected flags")
+  config = flags.FLAGS.config
+  if config is not None:
+    cost_of_config(config)
+    return 0
+  bad = compare_parameters() + compare_flops()
+  print("\n" + "\n".join(bad or ["All within tolerance."]))
+  return int(bool(bad))
+
+
+if __name__ == "__main__":
+  errors.run(main, define_flags)

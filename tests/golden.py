@@ -1,0 +1,79 @@
+"""The values that the published release computes, and models to compare."""
+import json
+
+import numpy as np
+import tensorflow as tf
+from ml_collections import ConfigDict
+
+from vatt.models import released
+from vatt.models.vatt import VATT, Classifier
+
+NO_DROPOUT = dict(drop_rate=0.0, dropout=0.0, classifier_dropout=0.0)
+
+
+class Golden:
+  """The folder, which remembers what was taken of it.
+
+  Args:
+    folder: pathlib.Path.
+  """
+
+  def __init__(self, folder):
+    self.folder = folder
+    self.used = set()
+    self.sizes = self.json("sizes.json")
+
+  def json(self, name):
+    self.used.add(name)
+    return json.loads((self.folder / name).read_text())
+
+  def npz(self, name):
+    """The arrays of NAME.npz by their names."""
+    self.used.add(f"{name}.npz")
+    return np.load(self.folder / f"{name}.npz")
+
+  def checkpoint(self, name):
+    """The prefix of the checkpoint that a file of that name was made with."""
+    self.used.add(f"ckpt_{name}")
+    index, = (self.folder / f"ckpt_{name}").glob("*.index")
+    return str(index.with_suffix(""))
+
+  def values(self, name):
+    """The values of the variables of a checkpoint by their keys."""
+    reader = tf.train.load_checkpoint(self.checkpoint(name))
+    return {key: reader.get_tensor(key)
+            for key in reader.get_variable_to_shape_map()}
+
+  def describe(self, name):
+    """The path of a checkpoint, and what it holds."""
+    path = self.checkpoint(name)
+    return path, released.describe(
+        released.read_shapes(path), path, self.sizes["head_width"])
+
+  def vatt(self, name, policy="float32", **fields):
+    """A VATT with the weights of a checkpoint; sets the global policy."""
+    tf.keras.mixed_precision.set_global_policy(policy)
+    path, facts = self.describe(name)
+    data = facts["data"]
+    model = VATT(
+        ConfigDict(facts["model"] | NO_DROPOUT | fields),
+        (data["frames"], data["size"], data["size"], 3),
+        (data["audio_samples"], 1), data.get("words", self.sizes["max_words"]))
+    released.load(path, model)
+    return model
+
+  def classifier(self, name, shape, policy="float32"):
+    """A Classifier of inputs of a shape with the weights of a checkpoint; sets
+    the global policy."""
+    tf.keras.mixed_precision.set_global_policy(policy)
+    path, facts = self.describe(name)
+    model = Classifier(ConfigDict(facts["model"] | NO_DROPOUT),
+                       facts["modality"], shape, facts["num_classes"])
+    released.load(path, model, resize=True)
+    return model
+
+  def batch(self, arrays):
+    """A batch of a VATT, of the inputs in a file; captions clip by clip."""
+    text = arrays["text"].reshape(
+        len(arrays["video"]), self.sizes["captions_per_clip"], -1)
+    return dict(video=arrays["video"], audio=arrays["audio"], text=text)

@@ -1,0 +1,107 @@
+"""Released checkpoints become workdirs, and workdirs such checkpoints."""
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from vatt import inference
+from vatt.errors import UserError
+from vatt.models import released
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture
+def convert(python_env):
+  """A function of flags that runs the command."""
+  def run(*flags):
+    return subprocess.run(
+        [sys.executable, "scripts/convert_checkpoint.py", *flags], cwd=ROOT,
+        env=python_env, capture_output=True, text=True)
+  return run
+
+
+def test_golden_there_and_back(golden, tmp_path, convert):
+  expected, path = golden.npz("ma_forward"), golden.checkpoint("ma")
+  words = tmp_path / "words"
+  rows = golden.sizes["vocabulary"]
+  words.write_text("".join(f"word{i}\n" for i in range(2, rows)))
+  done = convert(f"--checkpoint={path}", f"--workdir={tmp_path}/ma",
+                 f"--vocabulary={words}",
+                 f"--head_dim={golden.sizes['head_width']}")
+  assert done.returncode == 0, done.stderr
+  assert "left out, of training alone: 6 variables" in done.stdout
+  # The workdir is one of ours: it embeds the sentences of the fixture.
+  sentences = [" ".join(f"word{i}" for i in ids if i)
+               for ids in expected["text"]]
+  config = inference.read_config(f"{tmp_path}/ma")
+  # Its sound is shorter than its video at the rates that were released.
+  config.data.audio_rate = round(
+      config.data.audio_samples * config.data.fps / config.data.frames)
+  embedder = inference.Embedder(f"{tmp_path}/ma", config)
+  np.testing.assert_allclose(
+      embedder.embed_text(sentences), expected["head_text_tovid"], atol=1e-5)
+
+  done = convert(f"--workdir={tmp_path}/ma", f"--export={tmp_path}/back/ckpt")
+  assert done.returncode == 0, done.stderr
+  theirs = tf.train.load_checkpoint(path)
+  ours = tf.train.load_checkpoint(f"{tmp_path}/back/ckpt")
+  keys, expected = (
+      {key for key in reader.get_variable_to_shape_map()
+       if not released.IGNORED.fullmatch(key)} for reader in (ours, theirs))
+  assert keys == expected
+  for key in keys:
+    np.testing.assert_array_equal(
+        theirs.get_tensor(key), ours.get_tensor(key), key)
+
+  # A second conversion finds the place taken.
+  done = convert(f"--checkpoint={path}", f"--workdir={tmp_path}/ma")
+  assert done.returncode == 1
+  assert done.stderr.splitlines()[-1] == (
+      f"error: --workdir={tmp_path}/ma: has a model, expected a new one")
+
+
+def test_golden_damage_is_named(golden, tmp_path):
+  path = pathlib.Path(golden.checkpoint("ms"))
+  copy = tmp_path / "copy"
+  copy.mkdir()
+  for file in path.parent.glob("*"):
+    shutil.copyfile(file, copy / file.name)
+  there = str(copy / path.name)
+  data, = copy.glob("*.data-*")
+  whole = data.read_bytes()
+  model = golden.vatt("ms")
+  for damaged, why in ((whole[:1000], "cannot read"), (
+      whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:], "cannot read")):
+    data.write_bytes(damaged)
+    with pytest.raises(UserError, match=f"{there}: {why}"):
+      released.load(there, model)
+  index, = copy.glob("*.index")
+  index.write_bytes(b"no index")
+  for missing in (there, str(tmp_path / "nothing")):
+    with pytest.raises(UserError, match="not a checkpoint that can be read"):
+      released.read_shapes(missing)
+
+
+def test_golden_misfits_are_listed(golden):
+  path, facts = golden.describe("ms")
+  shapes = released.read_shapes(path)
+  model = golden.vatt("ms")
+  assert not released.misfits(shapes, model)
+  key = next(key for key in shapes if key.endswith("wi/bias" + released.VALUE))
+  for changed, why in (
+      ({k: v for k, v in shapes.items() if k != key}, "wi/bias is missing"),
+      (shapes | {key: (3,)}, r"wi/bias is \(3,\), expected"),
+      (shapes | {"model/more" + released.VALUE: (1,)},
+       "more has no place in this model")):
+    problem, = released.misfits(changed, model)
+    assert why.replace("\\", "") in problem
+  assert len(released.misfits(shapes, golden.vatt("ma"))) > 100
+  with pytest.raises(UserError, match="no released VATT"):
+    released.describe({"model/x" + released.VALUE: (1,)}, "other")
+  with pytest.raises(UserError, match="expected a multiple of head_dim, 77"):
+    released.describe(shapes, path, 77)

@@ -1,0 +1,125 @@
+"""The script as its users call it: in, a model to start from, and out."""
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import tensorflow as tf
+
+ROOT = pathlib.Path(__file__).parents[2]
+WIDTH, HIDDEN = 8, 12
+
+
+def make_vit():
+  """A ViT of timm of one block, of 2·2 patches of 4·4 pixels."""
+  rng = np.random.default_rng(0)
+  shapes = {
+      "cls_token": [1, 1, WIDTH], "pos_embed": [1, 5, WIDTH],
+      "patch_embed.proj.weight": [WIDTH, 3, 4, 4],
+      "patch_embed.proj.bias": [WIDTH], "head.weight": [3, WIDTH]}
+  for layer, sizes in {
+      "blocks.0.norm1": [WIDTH], "blocks.0.norm2": [WIDTH], "norm": [WIDTH],
+      "blocks.0.attn.qkv": [3 * WIDTH, WIDTH],
+      "blocks.0.attn.proj": [WIDTH, WIDTH],
+      "blocks.0.mlp.fc1": [HIDDEN, WIDTH], "blocks.0.mlp.fc2": [WIDTH, HIDDEN],
+  }.items():
+    shapes |= {f"{layer}.weight": sizes, f"{layer}.bias": sizes[:1]}
+  return {name: rng.normal(size=shape).astype(np.float32)
+          for name, shape in shapes.items()}
+
+
+def make_t5():
+  rng = np.random.default_rng(1)
+  block = "encoder.block.0.layer"
+  attention = f"{block}.0.SelfAttention"
+  shapes = {
+      "shared": [20, WIDTH], "encoder.final_layer_norm": [WIDTH],
+      **{f"{attention}.{part}": [WIDTH, WIDTH] for part in "qkvo"},
+      f"{attention}.relative_attention_bias": [32, 2],
+      f"{block}.0.layer_norm": [WIDTH], f"{block}.1.layer_norm": [WIDTH],
+      f"{block}.1.DenseReluDense.wi": [HIDDEN, WIDTH],
+      f"{block}.1.DenseReluDense.wo": [WIDTH, HIDDEN]}
+  return {f"{name}.weight": rng.normal(size=shape).astype(np.float32)
+          for name, shape in shapes.items()}
+
+
+@pytest.fixture
+def run(python_env, tmp_path):
+  """A function (*flags) -> code, stdout, stderr; there are a ViT and a T5."""
+  safetensors.numpy.save_file(make_vit(), tmp_path / "vit.safetensors")
+  safetensors.numpy.save_file(make_t5(), tmp_path / "t5.safetensors")
+  (tmp_path / "words.txt").write_text("a\nred\ncircle\n")
+  # The script finds the configs by itself.
+  env = {k: v for k, v in python_env.items() if k != "PYTHONPATH"}
+
+  def call(*flags):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/convert_standard.py"), *flags],
+        env=env, capture_output=True, text=True, cwd=ROOT)
+    return done.returncode, done.stdout, done.stderr
+
+  return call
+
+
+def config_flags(folder):
+  fields = {
+      "dtype": "float32", "data.vocabulary": folder / "words.txt",
+      "data.frames": 4, "data.size": 8, "data.audio_samples": 19_200,
+      "model.video_patch": "(4,4,4)", "model.vocab_size": 0}
+  for part in ("video", "audio", "text"):
+    fields |= {f"model.encoders.{part}.{size}": value for size, value in (
+        ("depth", 1), ("width", WIDTH), ("mlp_dim", HIDDEN), ("num_heads", 2))}
+  return ["--config=configs/pretrain.py:mbs,t5",
+          *(f"--config.{name}={value}" for name, value in fields.items())]
+
+
+def test_in_and_out(run, tmp_path):
+  workdir, vit, t5 = (
+      tmp_path / name for name in ("workdir", "vit.safetensors",
+                                   "t5.safetensors"))
+  code, output, errors = run(
+      f"--workdir={workdir}", f"--vit={vit}", f"--t5={t5}",
+      *config_flags(tmp_path))
+  assert code == 0, errors
+  assert f"{vit}: left out: head.weight" in output
+  assert f"{vit}: positions: rows plus columns leave " in output
+  assert f"{t5}: words and AGG: as they were" in output
+  assert f"--config.init={workdir}" in output
+
+  assert (workdir / "vocabulary.txt").read_text() == "a\nred\ncircle\n"
+  saved = tf.train.load_checkpoint(str(workdir / "checkpoints"))
+  np.testing.assert_array_equal(
+      saved.get_tensor("model/towers/text/encoder/blocks/0/mlp_in/kernel/"
+                       ".ATTRIBUTES/VARIABLE_VALUE"),
+      make_t5()["encoder.block.0.layer.1.DenseReluDense.wi.weight"].T)
+
+  out = tmp_path / "timm"
+  code, output, errors = run(
+      f"--workdir={workdir}", f"--export={out}", "--layout=timm")
+  assert code == 0, errors
+  assert output == f"{out}: video tower of step 0\n"
+  ours = safetensors.numpy.load_file(out / "model.safetensors")
+  theirs = make_vit()
+  assert set(ours) == set(theirs) - {"head.weight"}
+  for name in set(ours) - {"cls_token", "pos_embed"}:
+    np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+
+
+@pytest.mark.parametrize("flags,message", [
+    (["--vit={}/t5.safetensors", "config"], "of no layout known for video"),
+    (["--vit={}/vit.safetensors"], "--config is missing"),
+    (["--vit={}/vit.safetensors", "--workdir={}", "config"], "has a model"),
+])
+def test_bad_input_is_one_line(run, tmp_path, flags, message):
+  (tmp_path / "config.json").write_text("{}")
+  flags = [flag.format(tmp_path) for flag in flags if flag != "config"] + (
+      config_flags(tmp_path) if "config" in flags else [])
+  before = sorted(tmp_path.iterdir())
+  code, _, errors = run(f"--workdir={tmp_path}/workdir", *flags)
+  assert code == 1
+  lines = [line for line in errors.splitlines() if line.startswith("error: ")]
+  assert len(lines) == 1 and message in lines[0], errors
+  assert "Traceback" not in errors
+  assert sorted(tmp_path.iterdir()) == before

@@ -1,0 +1,110 @@
+"""The script as its users call it, and what it says when a count is off."""
+import pathlib
+import re
+import subprocess
+import sys
+import types
+
+import pytest
+
+from configs import demo, pretrain
+from scripts import paper_tables
+from vatt.errors import UserError
+
+ROOT = pathlib.Path(__file__).parents[2]
+PATH = ROOT / "scripts/paper_tables.py"
+
+
+def run(folder, *arguments):
+  """From any folder, and with no path to the project but its own."""
+  return subprocess.run([sys.executable, str(PATH), *arguments], cwd=folder,
+                        capture_output=True, text=True)
+
+
+def test_all_of_the_papers_costs_are_met(tmp_path):
+  result = run(tmp_path)
+  assert result.returncode == 0, result.stderr
+  lines = result.stdout.splitlines()
+  assert lines[-1] == "All within tolerance."
+  # Parameters as SPEC has them: the paper's rounded, and counted as it did.
+  numbers = {line[:41].strip(): re.findall(r"[-+]?\d[\d.]*", line[41:])
+             for line in lines}
+  for size, paper, counted in (("Base", "87.9", "87.907"),
+                               ("Medium", "155.0", "154.958"),
+                               ("Large", "306.1", "306.113")):
+    # The name comes again, for the 12 views.
+    line = next(line for line in lines if line.split()[:1] == [size])
+    assert line.split()[1:3] == [paper, counted]
+  # Totals worked out by hand in tests/models/vatt_test.py.
+  assert numbers["BBS"][:3] == ["197", "196.7", "227.311"]
+  assert numbers["MBS"][:3] == ["264", "263.8", "294.339"]
+  assert numbers["LBS"][:3] == ["415", "414.9", "445.494"]
+  assert "20.9 is no exact count" in result.stdout
+  # 6 views, 3 times 12, 4 rates of DropToken; and 3 sizes.
+  assert result.stdout.count(" %") == 2 * (6 + 3 + 4 + 3)
+
+
+@pytest.mark.parametrize("constant, value, words", [
+    ("PARAMETERS_TOLERANCE", 0.02, "Medium is -0.03 % off"),
+    ("FLOPS_TOLERANCE", 0.3, "MBS, 75% dropped is +0.43 % off"),
+    ("PARAMETERS", {"small": 20.9, "base": 87.85, "medium": 155.0,
+                    "large": 306.1}, "Base is 87.907, expected what rounds"),
+    ("SUMS", {"mbs": 265}, "MBS: the sum is 263.8, expected what rounds"),
+])
+def test_what_is_off_ends_it_with_code_1(
+    monkeypatch, capsys, constant, value, words):
+  monkeypatch.setattr(paper_tables, constant, value)
+  monkeypatch.setattr(
+      paper_tables.flags, "FLAGS", types.SimpleNamespace(config=None))
+  assert paper_tables.main(["paper_tables"]) == 1
+  output = capsys.readouterr().out
+  assert words in output and "All within" not in output
+
+
+def test_cost_of_a_config():
+  result = run(ROOT, "--config=configs/pretrain.py:mbs",
+               "--config.batch_size=64", "--config.model.drop_rate=0.0")
+  assert result.returncode == 0, result.stderr
+  table = {line[:23].strip(): line[23:].split()
+           for line in result.stdout.splitlines()}
+  assert table["total"][0] == "294.339"  # by hand in tests/models/vatt_test.py
+  # Without DropToken, training costs what evaluation does, but for a head. A
+  # block of 1569 tokens: 2·1569·12·1024² + 4·1569²·1024.
+  assert table["video encoder"][1] == table["video encoder"][2] == "594.823"
+  assert len(table["audio tokenizer"]) == 5
+  assert "A batch of 64 clips" in result.stdout
+
+
+def test_cost_of_a_config_whose_words_are_the_datas(capsys):
+  paper_tables.cost_of_config(demo.get_config("agnostic").lock())
+  output = capsys.readouterr().out
+  assert "each is 128 parameters more" in output
+  assert "shared encoder" in output
+
+
+def test_a_missing_config_is_one_line(tmp_path):
+  result = run(tmp_path, "--config=none.py")
+  assert result.returncode == 1
+  errors = [line for line in result.stderr.splitlines()
+            if line.startswith("error: ")]
+  assert len(errors) == 1 and "No such file" in errors[0]
+  assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("fields, words", [
+    ({"model.video_patch": (64, 16, 16)}, "model.video_patch is (64, 16, 16)"),
+    ({"model.encoders.text.num_heads": 7}, "a multiple of num_heads (7)"),
+    ({"model.audio_input": "mel"}, "model.audio_input is 'mel'"),
+    ({"task": "other"}, "task is 'other'"),
+])
+def test_sizes_of_no_model_are_refused(fields, words):
+  config = pretrain.get_config("bbs")
+  config.update_from_flattened_dict(fields)
+  with pytest.raises(UserError) as error:
+    paper_tables.cost_of_config(config.lock())
+  assert words in str(error.value)
+
+
+def test_no_argument_is_overlooked():
+  with pytest.raises(UserError, match="unexpected argument 'extra'"):
+    paper_tables.main(["paper_tables", "extra"])

@@ -1,0 +1,250 @@
+"""What a model costs before it is built: parameters, operations, memory.
+
+Closed forms in the fields of a config's `model`. Tests hold them against the
+variables and the graph of the models themselves.
+
+All take `model`, that part of a config, and `shapes`: of each modality's input,
+as of `make_towers`. All return a dict by part: `video tokenizer`,
+`video encoder` and the like, `video post-projection` if there is one, and
+`heads`, or `classifier` where a number of classes is given.
+"""
+import inspect
+import math
+import types
+
+import tensorflow as tf
+
+from vatt.models.encoder import Encoder
+from vatt.models.tokenizers import grid_of, num_kept
+
+NORM_VECTORS = {"layer": 2, "rms": 1}  # scale, and offset
+BATCH_NORM_VECTORS = 4  # scale, offset, moving mean and variance: two trained
+BUCKETS = 32  # of the relative bias
+# Operations on each element of the scores in the paper's way of counting: five
+# for softmax, one each for scaling and mask.
+PAPER_SCORE_FLOPS = 7
+GELU_KEEPS = 3  # x / √2, 1 + erf(x / √2) and x / 2
+
+
+def total(parts):
+  """The sum over all parts."""
+  return sum(parts.values())
+
+
+def parameters(model, shapes, num_classes=0, trainable_only=False):
+  """Counts parameters; those of a shared encoder are `shared encoder`.
+
+  Args:
+    model, shapes: see above.
+    num_classes: of a Classifier; 0 for a VATT.
+    trainable_only: leaves out what no gradient changes: frozen vectors of words
+      and moving statistics.
+  """
+  shared = "shared" in model.encoders
+  parts = {}
+  for modality, shape in shapes.items():
+    encoder = encoder_of(model, modality)
+    d = encoder.width
+    if modality == "text":
+      word_dim = model.word_dim or d
+      frozen = trainable_only and model.word_dim
+      count = 0 if frozen else model.vocab_size * word_dim
+      if model.word_dim:
+        count += linear(word_dim, d, bias=shared)
+      count += d if shared else word_dim  # AGG
+      rows = shape[0] if shared else 0
+    else:
+      grid = grid_of(shape[:-1], model[f"{modality}_patch"])
+      count = linear(patch_values(model, modality, shape), d) + d  # and AGG
+      if model.pre_projection:
+        count += linear(d, d)
+      rows = sum(grid)
+    if rows:
+      count += (rows + 2 * bool(model.normalize_positions)) * d
+    parts[f"{modality} tokenizer"] = count
+    parts["shared encoder" if shared else f"{modality} encoder"] = (
+        encoder_parameters(encoder))
+    if model.post_projection:
+      parts[f"{modality} post-projection"] = linear(d, model.post_projection)
+  if num_classes:
+    modality, = shapes
+    parts["classifier"] = linear(features(model, modality), num_classes)
+    return parts
+  vectors = BATCH_NORM_VECTORS - 2 * bool(trainable_only)
+  parts["heads"] = sum(
+      linear(fan_in, fan_out, bias=False) + (
+          vectors if normalized else 1) * fan_out  # or a bias
+      for _, fan_in, fan_out, normalized in head_layers(model))
+  return parts
+
+
+def flops(model, shapes, captions=1, num_classes=0, training=False,
+          paper=False):
+  """Counts the floating-point operations of a clip's way forward.
+
+  They are those of all matrix products, two a multiply-add. With `paper`, as
+  the paper's figures were counted: all patches are projected, and DropToken
+  comes after; the product of queries and keys is not seen; 7 operations are
+  added for each element of the scores.
+
+  Args:
+    model, shapes: see above.
+    captions: K of a clip.
+    num_classes: of a Classifier; 0 for a VATT.
+    training: whether DropToken drops `model.drop_rate` of the patches, and
+      audio stays out of S_vt.
+    paper: whether to count as the paper did.
+  """
+  parts = {}
+  for modality, shape in shapes.items():
+    encoder = encoder_of(model, modality)
+    d, clip = encoder.width, captions if modality == "text" else 1
+    n = num_tokens(model, modality, shape, training)
+    if modality == "text":
+      # AGG is a word among the others, or joins them later.
+      words = shape[0] if "shared" in model.encoders else n
+      count = words * model.word_dim * d
+    else:
+      projected = num_tokens(model, modality, shape) - 1 if paper else n - 1
+      count = projected * d * (
+          patch_values(model, modality, shape) + bool(model.pre_projection) * d)
+    parts[f"{modality} tokenizer"] = 2 * clip * count
+    parts[f"{modality} encoder"] = clip * encoder_flops(encoder, n, paper)
+    if model.post_projection:
+      parts[f"{modality} post-projection"] = (
+          2 * clip * n * d * model.post_projection)
+  if num_classes:
+    modality, = shapes
+    parts["classifier"] = 2 * features(model, modality) * num_classes
+    return parts
+  layers = [(captions if modality == "text" else 1) * fan_in * fan_out
+            for modality, fan_in, fan_out, _ in head_layers(model)]
+  if not training:  # audio takes the video's way from S_va to S_vt
+    layers.append(model.dim_va * model.dim_vt)
+  parts["heads"] = 2 * sum(layers)
+  return parts
+
+
+def activation_bytes(model, shapes, captions=1, dtype="float32"):
+  """Estimates what a clip's training step keeps for the way back, in bytes.
+
+  Assumed: TensorFlow runs the graph as it is written, without XLA and without
+  recomputation, so that every tensor that a gradient reads is kept and none
+  beside; MLPs have GELU. With e bytes a number, w of them in the variables'
+  precision, N tokens and AGG, a block keeps
+
+  - of a norm its centred input (w), its normalized one and its output (e),
+    twice [N, D];
+  - queries, keys, values and their mixture, 4e [N, inner];
+  - the softmax (w) and, if it is another tensor, what multiplies the values
+    (e) [heads, N, N];
+  - of GELU 3e and its product e [N, mlp_dim];
+  - a mask (e) for each dropout.
+
+  Left out: what does not grow with the tokens (heads, losses), what lives for a
+  moment (on the way back, gradients of a block), weights and the input itself.
+
+  Args:
+    model, shapes: see above; `drop_rate` and `dropout` are those of `model`.
+    captions: K of a clip.
+    dtype: of the config, a Keras policy.
+  """
+  policy = tf.keras.mixed_precision.Policy(dtype)
+  e = tf.as_dtype(policy.compute_dtype).size
+  w = tf.as_dtype(policy.variable_dtype).size
+  mask = e if model.dropout else 0
+  parts = {}
+  for modality, shape in shapes.items():
+    encoder = encoder_of(model, modality)
+    d, clip = encoder.width, captions if modality == "text" else 1
+    n = num_tokens(model, modality, shape, training=True)
+    if modality == "text":
+      row = model.word_dim and model.word_dim + GELU_KEEPS * d
+    else:
+      row = patch_values(model, modality, shape)
+      row += bool(model.pre_projection) * (1 + GELU_KEEPS) * d
+    parts[f"{modality} tokenizer"] = clip * (n - 1) * row * e
+    block = n * (2 * d * (w + 2 * e + mask) + 4 * encoder.inner * e
+                 + encoder.mlp_dim * ((GELU_KEEPS + 1) * e + mask))
+    dropped = e if mask or e != w else 0  # another tensor than the softmax
+    block += encoder.num_heads * n * n * (w + dropped + mask)
+    parts[f"{modality} encoder"] = clip * (
+        encoder.depth * block + n * d * (w + e + 2 * mask))
+    if model.post_projection:
+      parts[f"{modality} post-projection"] = (
+          clip * n * (d + GELU_KEEPS * model.post_projection) * e)
+  return parts
+
+
+# -----------------------------------------------------------------------------
+# Sizes.
+# -----------------------------------------------------------------------------
+def encoder_of(model, modality):
+  """The fields of the encoder of a modality by their names, Encoder's defaults
+  among them, and `inner`, the width of all heads."""
+  fields = {name: field.default for name, field in
+            inspect.signature(Encoder).parameters.items()}
+  part = "shared" if "shared" in model.encoders else modality
+  if part == "text":
+    fields["relative_bias"] = "first"
+  fields.update(model.encoders[part])
+  encoder = types.SimpleNamespace(**fields)
+  encoder.inner = encoder.num_heads * (
+      encoder.head_dim or encoder.width // encoder.num_heads)
+  return encoder
+
+
+def num_tokens(model, modality, shape, training=False):
+  """Tokens that the encoder sees, AGG among them."""
+  if modality == "text":
+    return 1 + shape[0]
+  patches = math.prod(grid_of(shape[:-1], model[f"{modality}_patch"]))
+  return 1 + (num_kept(patches, model.drop_rate) if training else patches)
+
+
+def patch_values(model, modality, shape):
+  """Numbers in a patch."""
+  return math.prod(model[f"{modality}_patch"]) * shape[-1]
+
+
+def features(model, modality):
+  """Width of a modality's features."""
+  return model.post_projection or encoder_of(model, modality).width
+
+
+def head_layers(model):
+  """(modality, width in, width out, whether batch norm follows) of the linear
+  layers of a VATT's heads."""
+  va, vt, paper = model.dim_va, model.dim_vt, model.heads == "paper"
+  return [("video", features(model, "video"), va, True),
+          ("video", va, va, True),
+          ("audio", features(model, "audio"), va, paper),
+          ("video", va, vt, True),
+          ("text", features(model, "text"), vt, paper)]
+
+
+def linear(fan_in, fan_out, bias=True):
+  """Parameters of a linear layer."""
+  return (fan_in + bool(bias)) * fan_out
+
+
+def encoder_parameters(encoder):
+  """Parameters of an encoder, of `encoder_of`."""
+  d, bias = encoder.width, encoder.bias
+  norms = NORM_VECTORS[encoder.norm], NORM_VECTORS[encoder.mlp_norm]
+  block = (linear(d, 3 * encoder.inner, bias) + linear(encoder.inner, d, bias)
+           + linear(d, encoder.mlp_dim, bias) + linear(encoder.mlp_dim, d, bias)
+           + sum(norms) * d)
+  table = BUCKETS * encoder.num_heads if encoder.relative_bias else 0
+  return encoder.depth * block + norms[0] * d + table
+
+
+def encoder_flops(encoder, n, paper):
+  """Operations of an encoder on n tokens; `paper` as of `flops`."""
+  d, inner = encoder.width, encoder.inner
+  block = 2 * n * (4 * d * inner + 2 * d * encoder.mlp_dim)
+  if paper:
+    block += 2 * n * n * inner + PAPER_SCORE_FLOPS * n * n * encoder.num_heads
+  else:
+    block += 2 * (2 * n * n * inner)  # Q·Kᵀ, and the mixture of the values
+  return encoder.depth * block
