@@ -3,7 +3,8 @@
 #
 #   ./scripts/test.sh [--all] [arguments of pytest]
 #
-# --all adds the slow tests. VATT_TEST_DATA and VATT_GOLDEN_DIR name folders
+# --all adds the slow tests. Two processes run them (-n 4: four; -n 0: this one,
+# as for a debugger). VATT_TEST_DATA and VATT_GOLDEN_DIR name folders
 # of real media and of reference values; tests that need one are skipped
 # without it.
 set -euo pipefail
@@ -22,4 +23,4 @@ done
 
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2}
 .venv/bin/python -m ruff check
-exec .venv/bin/python -m pytest ${arguments[@]+"${arguments[@]}"}
+exec .venv/bin/python -m pytest -n 2 --dist loadgroup ${arguments[@]+"${arguments[@]}"}

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs import common
+from configs import ablations, common
 from vatt import optimizers, pretrain, train
+from vatt.data import clips
 from vatt.errors import UserError
-from vatt.models.vatt import SIZES, VARIANTS
+from vatt.models.vatt import SIZES, VARIANTS, VATT
 
 ARGUMENTS = {
     "spoken_digits": [",".join(words) for words in itertools.product(
@@ -20,14 +21,23 @@ ARGUMENTS = {
     "demo": ["specific", "agnostic"],
     "my_videos": [",".join(words) for words in itertools.product(
         ("cpu", "gpu"), ("specific", "agnostic"))],
-    "pretrain": ["bbs", "mbs", "lbs", "ma"],
+    "pretrain": ["bbs", "mbs", "lbs", "ma", "mbs,released", "ma,released",
+                 "mbs,t5"],
+    "ablations": list(ablations.CHANGES),
 }
 # At tiny size these are the graphs of others.
 SAME_GRAPH = [("pretrain", "mbs"), ("pretrain", "lbs"),
               ("my_videos", "cpu,agnostic"), ("my_videos", "gpu,agnostic"),
               ("spoken_digits", "specific,waveform,unseen"),
               ("spoken_digits", "agnostic,spectrogram,unseen"),
-              ("spoken_digits", "agnostic,waveform,unseen")]
+              ("spoken_digits", "agnostic,waveform,unseen"),
+              # What they change is not left at tiny size, or changes nothing.
+              *(("ablations", arg) for arg in (
+                  "size_32x200", "size_32x224", "size_64x224", "patch_4x16x16",
+                  "audio_128", "drop_50", "batch_8192"))]
+# The others are of one kind.
+SLOW = [("ablations", arg) for arg in ablations.CHANGES
+        if arg != "audio_spectrogram"]
 ALL = [(name, arg) for name, args in ARGUMENTS.items() for arg in args]
 
 
@@ -61,8 +71,31 @@ def test_pretrain_is_the_papers_recipe():
     np.testing.assert_allclose(rate(step), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name, arg",
-                         [item for item in ALL if item not in SAME_GRAPH])
+@pytest.mark.slow
+@pytest.mark.parametrize("name, arg", ALL)
+@tf.autograph.experimental.do_not_convert
+def test_builds_at_full_size(name, arg):
+  """In a graph, where variables have shapes and no values."""
+  config = get_config(name, arg)
+  data = config.data
+  clips.check_windows(data)
+  train.check_durations(config)
+  optimizers.learning_rate(config.optimizer, config.total_steps)
+  if not config.model.vocab_size:  # as many as there are words
+    config.model.vocab_size = 1000
+  try:
+    tf.keras.mixed_precision.set_global_policy(config.dtype)
+    with tf.Graph().as_default():
+      model = VATT(config.model, (data.frames, data.size, data.size, 3),
+                   pretrain.audio_shape(config), data.words)
+      assert len(model.trainable_variables) > 50
+  finally:
+    tf.keras.mixed_precision.set_global_policy("float32")
+
+
+@pytest.mark.parametrize("name, arg", [
+    pytest.param(*item, marks=[pytest.mark.slow] * (item in SLOW))
+    for item in ALL if item not in SAME_GRAPH])
 def test_one_step(name, arg, digits_dir):
   config = get_config(name, arg)
   tiny = dict(depth=1, width=16, mlp_dim=32, num_heads=2)
@@ -71,9 +104,9 @@ def test_one_step(name, arg, digits_dir):
         data_dir=digits_dir, datasets=("spoken_digits/official",),
         size=32))
     config.model.vocab_size = 0
-    for part in config.model.encoders:
-      config.model.encoders[part] = tiny
-    if name == "pretrain":
+    for size in config.model.encoders.values():
+      size.update(tiny)
+    if name in ("pretrain", "ablations"):
       # 0.8 s, as the records are short; the patches are the paper's.
       config.data.update(dict(frames=8, audio_samples=38_400))
   config.batch_size = 4
