@@ -5,7 +5,38 @@ A config file starts from `pretraining()` and changes what differs.
 from ml_collections import ConfigDict
 
 from vatt.errors import UserError
-from vatt.models.vatt import model_fields
+from vatt.models.vatt import SIZES, model_fields
+
+
+def finetuning(modality, size, flavour="paper"):
+  """What all fine-tuning shares (section 4.2 and appendix A.2).
+
+  Args:
+    modality: video or audio.
+    size: a key of `vatt.models.vatt.SIZES`, or ma: Medium, from a model with
+      one encoder for all.
+    flavour: as of `pretraining`, of the model that training starts from.
+  """
+  variant = "ma" if size == "ma" else "mbs"
+  config = pretraining(variant, flavour)
+  config.task = "finetune"
+  config.finetune = ConfigDict(dict(
+      modality=modality,
+      multi_label=False,
+      label_smoothing=0.1,  # of a single label
+      mixup=0,  # a of Beta(a, a)
+      positions="bicubic",  # how they are resized, or spline
+  ))
+  part = "shared" if size == "ma" else modality
+  encoder = dict(SIZES["medium" if size == "ma" else size])
+  del config.model.encoders
+  config.model.encoders = {part: encoder}
+  config.model.update(dict(drop_rate=0.0, classifier_dropout=0.0))
+  config.data.captions = 0
+  config.optimizer.update(dict(
+      name="sgd", momentum=0.9, schedule="half_cosine", end_lr=0.0))
+  config.eval.templates = ()
+  return config
 
 
 def parse_arg(arg, **choices):
@@ -70,6 +101,7 @@ def pretraining(variant, flavour="paper"):
       audio_samples=153_600, audio_rate=48_000,
       audio_rms=0.0,  # loudness that each window is scaled to; 0: as it is
       captions=5, words=16,
+      classes=0,  # of labels; of the dataset, where a task needs them
       crop_area=(0.08, 1.0), crop_aspect=(0.5, 2.0),
       shuffle_captions=False,  # breaks the labels, for a control run
       cache=False,  # holds the encoded records in memory

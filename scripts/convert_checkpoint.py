@@ -1,13 +1,16 @@
 """Turns a released VATT checkpoint into a workdir of ours, and back.
 
   python scripts/convert_checkpoint.py --checkpoint=PREFIX --workdir=DIR
-      [--vocabulary=FILE]
+      [--vocabulary=FILE] [--size=PIXELS]
   python scripts/convert_checkpoint.py --workdir=DIR --export=PREFIX
 
 PREFIX is the path of the checkpoint without .index. Its sizes are read from it;
 every variable of it is used, or is one that only training needs. The workdir is
-like one that training leaves: scripts/zero_shot_retrieval.py evaluates it, and
---config.init=DIR starts from it.
+like one that training leaves: of a pre-trained model,
+scripts/zero_shot_retrieval.py evaluates it; of one fine-tuned,
+python -m vatt.main --mode=eval does; --config.init=DIR starts from either.
+Models fine-tuned on video were trained at 320 pixels with positions for 224,
+which the release resizes as it runs: give --size=320.
 
 To understand sentences, the released models need the words that they were
 trained with: the vocabulary of word2vec that belongs to their embedding of
@@ -25,10 +28,12 @@ from absl import flags
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from configs import common
-from vatt import checkpoints, errors, files, inference, pretrain
+from vatt import checkpoints, errors, files, finetune, inference, pretrain
 from vatt.data import text
 from vatt.errors import UserError
 from vatt.models import released
+
+TASKS = {"finetune": finetune, "pretrain": pretrain}
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("checkpoint", None, "Released checkpoint, without .index.")
@@ -37,16 +42,19 @@ flags.DEFINE_string("vocabulary", None, "Words of the released model, a line "
                     "each, without padding and unknown.")
 flags.DEFINE_string("export", None, "Checkpoint to write in the released form, "
                     "without .index.")
+flags.DEFINE_integer("size", 0, "Side of the frames of a model fine-tuned on "
+                     "video; 0: that of its positions.", 0)
 flags.DEFINE_integer("head_dim", 64, "Width of an attention head.", 1)
 
 
-def convert(path, workdir, vocabulary, head_dim):
+def convert(path, workdir, vocabulary, size, head_dim):
   """Writes a workdir with the weights of a released checkpoint.
 
   Args:
     path: prefix of the checkpoint.
     workdir: for a new model.
     vocabulary: file of the words, or None.
+    size: side of the frames of a fine-tuned model; 0 for that of its positions.
     head_dim: as of `released.describe`.
 
   Raises:
@@ -57,24 +65,32 @@ def convert(path, workdir, vocabulary, head_dim):
     raise UserError(f"--workdir={workdir}: has a model, expected a new one")
   shapes = released.read_shapes(path)
   facts = released.describe(shapes, path, head_dim)
-  if "modality" in facts:
-    raise UserError(
-        f"{path}: fine-tuned on {facts['modality']} with "
-        f"{facts['num_classes']} classes; only pre-trained models are "
-        "converted so far")
-  config = common.pretraining("mbs", "released")
+  tuned = "modality" in facts
+  if (vocabulary and tuned) or (size and facts.get("modality") != "video"):
+    raise UserError(f"{path}: --vocabulary is for pre-trained models, --size "
+                    "for those fine-tuned on video; this is neither")
+  config = (common.finetuning(facts["modality"], "base", "released") if tuned
+            else common.pretraining("mbs", "released"))
   del config.model.encoders
   config.model.update(facts["model"])
   config.data.update(facts["data"])
-  rows = config.model.vocab_size
   words = []
+  if tuned:
+    config.data.classes = facts["num_classes"]
+    config.finetune.multi_label = facts["modality"] == "audio"
+    if facts["modality"] == "audio":
+      config.data.update(dict(frames=0, audio_rate=24_000))
+    else:
+      config.data.update(dict(audio_samples=0, fps=12.5))
+      config.data.size = size or config.data.size
   if vocabulary:
+    rows = config.model.vocab_size
     words = text.load_vocabulary(vocabulary)
     if len(words) + text.FIRST_WORD != rows:
       raise UserError(f"{vocabulary}: {len(words)} words, expected the "
                       f"{rows - text.FIRST_WORD} of the checkpoint's embedding")
-  model = pretrain.build_model(config, words)
-  released.load(path, model)
+  model = TASKS[config.task].build_model(config, words)
+  released.load(path, model, resize=bool(size))
   checkpoints.Checkpoints(
       os.path.join(workdir, "checkpoints"), model=model).save(0)
   if words:
@@ -89,7 +105,7 @@ def convert(path, workdir, vocabulary, head_dim):
   left = released.ignored(shapes)
   print(f"left out, of training alone: {len(left)} variables, such as "
         f"{', '.join(left[:3])}")
-  if not words:
+  if not words and not tuned:
     print(f"{workdir}: has no vocabulary.txt, without which it understands no "
           "sentence: see --vocabulary")
 
@@ -101,7 +117,7 @@ def export(workdir, path):
     UserError: its fields are not those of the released weights.
   """
   config = inference.read_config(workdir)
-  model = pretrain.build_model(config, [])
+  model = TASKS[config.task].build_model(config, [])
   step = checkpoints.restore_model(
       os.path.join(workdir, "checkpoints"), model)
   missing = released.homeless(model)
@@ -123,7 +139,8 @@ def main(argv):
   if FLAGS.export:
     export(workdir, FLAGS.export)
   else:
-    convert(FLAGS.checkpoint, workdir, FLAGS.vocabulary, FLAGS.head_dim)
+    convert(FLAGS.checkpoint, workdir, FLAGS.vocabulary, FLAGS.size,
+            FLAGS.head_dim)
 
 
 if __name__ == "__main__":

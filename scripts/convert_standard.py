@@ -64,7 +64,7 @@ def convert(config, workdir, files, words):
       print(f"{path}: {note}")
   checkpoints.Checkpoints(
       os.path.join(workdir, "checkpoints"), model=model).save(0)
-  training.claim_workdir(config, vocabulary, workdir)
+  training.claim_workdir(config, pretrain, vocabulary, workdir)
   print(f"{workdir}: starts from {' and '.join(files.values())}; train with "
         f"--config.init={workdir}")
 

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs import ablations, common
+from configs import ablations, common, finetune
+from vatt import finetune as finetuning
 from vatt import optimizers, pretrain, train
 from vatt.data import clips
 from vatt.errors import UserError
-from vatt.models.vatt import SIZES, VARIANTS, VATT
+from vatt.main import TASKS
+from vatt.models.vatt import SIZES, VARIANTS, VATT, Classifier
 
 ARGUMENTS = {
     "spoken_digits": [",".join(words) for words in itertools.product(
@@ -24,6 +26,11 @@ ARGUMENTS = {
     "pretrain": ["bbs", "mbs", "lbs", "ma", "mbs,released", "ma,released",
                  "mbs,t5"],
     "ablations": list(ablations.CHANGES),
+    "finetune": [*(",".join(words) for words in itertools.product(
+        finetune.VIDEOS, ("base", "medium", "large", "ma"))),
+                 "imagenet,base", "audioset,base", "audioset,ma",
+                 "kinetics400,medium,released", "kinetics400,ma,released",
+                 "audioset,base,released", "audioset,ma,released"],
 }
 # At tiny size these are the graphs of others.
 SAME_GRAPH = [("pretrain", "mbs"), ("pretrain", "lbs"),
@@ -34,10 +41,17 @@ SAME_GRAPH = [("pretrain", "mbs"), ("pretrain", "lbs"),
               # What they change is not left at tiny size, or changes nothing.
               *(("ablations", arg) for arg in (
                   "size_32x200", "size_32x224", "size_64x224", "patch_4x16x16",
-                  "audio_128", "drop_50", "batch_8192"))]
+                  "audio_128", "drop_50", "batch_8192")),
+              *(("finetune", ",".join(words)) for words in itertools.product(
+                  finetune.VIDEOS, ("base", "medium", "large", "ma"))
+                if words != ("kinetics400", "medium")),
+              ("finetune", "audioset,ma")]
 # The others are of one kind.
-SLOW = [("ablations", arg) for arg in ablations.CHANGES
-        if arg != "audio_spectrogram"]
+SLOW = [*(("ablations", arg) for arg in ablations.CHANGES
+          if arg != "audio_spectrogram"),
+        ("finetune", "kinetics400,medium,released"),
+        ("finetune", "audioset,base,released"),
+        ("finetune", "audioset,ma,released")]
 ALL = [(name, arg) for name, args in ARGUMENTS.items() for arg in args]
 
 
@@ -86,8 +100,12 @@ def test_builds_at_full_size(name, arg):
   try:
     tf.keras.mixed_precision.set_global_policy(config.dtype)
     with tf.Graph().as_default():
-      model = VATT(config.model, (data.frames, data.size, data.size, 3),
-                   pretrain.audio_shape(config), data.words)
+      if config.task == "finetune":
+        model = Classifier(config.model, config.finetune.modality,
+                           finetuning.input_shape(config), 600)
+      else:
+        model = VATT(config.model, (data.frames, data.size, data.size, 3),
+                     pretrain.audio_shape(config), data.words)
       assert len(model.trainable_variables) > 50
   finally:
     tf.keras.mixed_precision.set_global_policy("float32")
@@ -109,20 +127,24 @@ def test_one_step(name, arg, digits_dir):
     if name in ("pretrain", "ablations"):
       # 0.8 s, as the records are short; the patches are the paper's.
       config.data.update(dict(frames=8, audio_samples=38_400))
+    if name == "finetune":
+      config.data.frames = min(config.data.frames, 8)
+      config.data.audio_samples = min(config.data.audio_samples, 19_200)
   config.batch_size = 4
   config.optimizer.warmup_steps = 1  # else the second step's rate is 1e-8
+  task = TASKS[config.task]
   try:
-    sources = pretrain.open_sources(config, "train")
-    words = pretrain.resolve(config, sources)
-    model = pretrain.build_model(config, words)
+    sources = task.open_sources(config, "train")
+    words = task.resolve(config, sources)
+    model = task.build_model(config, words)
     optimizer = optimizers.make_optimizer(config.optimizer, config.total_steps)
     before = [v.numpy() for v in model.trainable_variables]
-    dataset = pretrain.train_dataset(config, sources, 0)(0, 1, 4)
+    dataset = task.train_dataset(config, sources, 0)(0, 1, 4)
     gradients, apply = train.make_step(
-        pretrain, model, optimizer, config, tf.distribute.get_strategy())
+        task, model, optimizer, config, tf.distribute.get_strategy())
     # Two steps: the rate of the first is 0, as it warms up.
     loop = train.make_loop(gradients, apply,
-                           (*pretrain.METRICS, "loss", "grad_norm"), 2)
+                           (*task.METRICS, "loss", "grad_norm"), 2)
     means, finite, corrupt, _ = loop(iter(dataset))
   finally:
     tf.keras.mixed_precision.set_global_policy("float32")

@@ -34,6 +34,7 @@ def make_mirrored_apart(self, *args, **kwargs):
 tf.distribute.MirroredStrategy.__init__ = make_mirrored_apart
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
 def pytest_collection_modifyitems(items):
   """Where several processes run the tests, each has whole files, for the sake
   of what a file's tests share; all of the golden ones have one process."""

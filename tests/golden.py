@@ -54,11 +54,12 @@ class Golden:
     """A VATT with the weights of a checkpoint; sets the global policy."""
     tf.keras.mixed_precision.set_global_policy(policy)
     path, facts = self.describe(name)
-    data = facts["data"]
+    if "text" in facts["model"]["encoders"]:  # what no variable tells
+      facts["model"]["encoders"]["text"]["max_distance"] = (
+          self.sizes["relative_max_distance"])
     model = VATT(
-        ConfigDict(facts["model"] | NO_DROPOUT | fields),
-        (data["frames"], data["size"], data["size"], 3),
-        (data["audio_samples"], 1), data.get("words", self.sizes["max_words"]))
+        ConfigDict(facts["model"] | NO_DROPOUT | fields), self.sizes["video"],
+        (self.sizes["audio_samples"], 1), self.sizes["max_words"])
     released.load(path, model)
     return model
 

@@ -15,6 +15,7 @@ from vatt import (
     distribute,
     errors,
     files,
+    finetune,
     inference,
     optimizers,
     pretrain,
@@ -32,7 +33,7 @@ MODE = flags.DEFINE_enum(
 TPU = flags.DEFINE_string(
     "tpu", None, "Name of the TPU; chooses the tpu strategy.")
 
-TASKS = {"pretrain": pretrain}
+TASKS = {"finetune": finetune, "pretrain": pretrain}
 
 # Fields that may change between runs in one workdir: they do not change what
 # is learned.
@@ -53,8 +54,14 @@ def flat(config, prefix=""):
   return items
 
 
-def claim_workdir(config, words, workdir):
-  """Writes config.json and vocabulary.txt, or checks those that are there.
+def claim_workdir(config, task, words, workdir):
+  """Writes config.json and the task's words, or checks what is there.
+
+  Args:
+    config: resolved.
+    task: module of TASKS.
+    words: of `task.resolve`.
+    workdir: of the run.
 
   Raises:
     UserError: the workdir belongs to a run of another config.
@@ -72,7 +79,7 @@ def claim_workdir(config, words, workdir):
             f"{ours.get(field)!r}; expected the same config or another "
             "--workdir")
   tf.io.gfile.makedirs(workdir)
-  for name, content in (("vocabulary.txt", "".join(w + "\n" for w in words)),
+  for name, content in ((task.WORDS, "".join(w + "\n" for w in words)),
                         ("config.json", text + "\n")):
     files.write_whole(os.path.join(workdir, name), content)
 
@@ -108,21 +115,23 @@ def main(argv):
   evaluate = None
   if MODE.value != "train":
     evaluate = make_evaluate(config, strategy, task, words)
-  if MODE.value == "eval":
-    evaluate(inference.Embedder(workdir, config, strategy).model)
-    return
   with strategy.scope():
     model = task.build_model(config, words)
+  if MODE.value == "eval":
+    checkpoints.restore_model(os.path.join(workdir, "checkpoints"), model)
+    evaluate(model)
+    return
+  with strategy.scope():
     optimizer = optimizers.make_optimizer(config.optimizer, config.total_steps)
   own = os.path.join(workdir, "checkpoints", "*.manifest.json")
   if config.init and not tf.io.gfile.glob(own):
-    step = checkpoints.restore_model(
-        os.path.join(config.init, "checkpoints"), model)
+    step = task.start_from(config.init, config, model)
     logging.info("weights of %s, step %d", config.init, step)
   if distribute.is_chief(strategy):
-    claim_workdir(config, words, workdir)
-  logging.info("%s: %d clips, %d words", ", ".join(config.data.datasets),
-               sum(len(source.index) for source in data_sources), len(words))
+    claim_workdir(config, task, words, workdir)
+  logging.info("%s: %d clips, %d lines in %s", ", ".join(config.data.datasets),
+               sum(len(source.index) for source in data_sources), len(words),
+               task.WORDS)
   train(config, workdir, strategy, task, model, optimizer, data_sources,
         evaluate)
 

@@ -5,13 +5,14 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from vatt import distribute, losses, seeds
+from vatt import checkpoints, distribute, losses, seeds
 from vatt.data import audio, clips, input_pipeline, sources, text, video
 from vatt.errors import UserError
 from vatt.evaluators import classification, retrieval
 from vatt.models.vatt import VATT
 
 METRICS = ("nce", "mil_nce")  # of `loss_and_metrics`
+WORDS = "vocabulary.txt"  # in a workdir, what `resolve` returns
 
 
 def open_sources(config, split):
@@ -80,6 +81,16 @@ def build_model(config, words):
     table.assign(text.load_word_vectors(
         config.model.word_vectors, words, table.shape[1]))
   return model
+
+
+def start_from(workdir, config, model):
+  """Fills a model with the weights of another workdir's; returns their step.
+
+  Raises:
+    UserError: there are none, or they are of another model.
+  """
+  return checkpoints.restore_model(
+      os.path.join(workdir, "checkpoints"), model)
 
 
 def model_inputs(batch, config, training=False, seed=None):
@@ -164,18 +175,35 @@ def embed_split(config, model, strategy, source, progress=None):
     `has_caption` bool [N, K]; `label` [N]. Embeddings are sums over windows,
     not normalized (section 4.3: averaged, then normalized).
   """
+  def embed(batch):
+    embeddings, _ = model(model_inputs(batch, config))
+    return dict(embeddings, has_video=batch["video_mask"],
+                has_audio=batch["audio_mask"],
+                has_caption=batch["caption_mask"], label=batch["label"])
+
+  return run_split(config, embed, strategy, source, progress)
+
+
+def run_split(config, run, strategy, source, progress=None):
+  """Runs a function on every window of a split; sums what it gives of a clip.
+
+  Args:
+    config: of the run.
+    run: a function of a replica's batch -> dict of [b, …].
+    strategy: the model's.
+    source: of `open_sources`.
+    progress: called with the number of clips done.
+
+  Returns:
+    Arrays [N, …] in the order of the records: sums over the windows of numbers,
+    one window's of integers and bools.
+  """
   windows, count = config.eval.windows, len(source.index)
 
   @tf.function
-  def embed(batch):
-    def replica(batch):
-      embeddings, _ = model(model_inputs(batch, config))
-      masks = dict(has_video=batch["video_mask"],
-                   has_audio=batch["audio_mask"],
-                   has_caption=batch["caption_mask"])
-      return dict(embeddings, **masks, label=batch["label"],
-                  index=batch["index"], valid=batch["valid"])
-    return strategy.run(replica, args=(batch,))
+  def run_batch(batch):
+    return strategy.run(lambda batch: dict(
+        run(batch), index=batch["index"], valid=batch["valid"]), args=(batch,))
 
   def make(input_id, num_inputs, rows_per_batch):
     return input_pipeline.eval_dataset(
@@ -187,7 +215,7 @@ def embed_split(config, model, strategy, source, progress=None):
       strategy, config.eval.batch_size, make)
   for batch in dataset:
     rows = {name: distribute.gather(strategy, value)
-            for name, value in embed(batch).items()}
+            for name, value in run_batch(batch).items()}
     valid = rows.pop("valid")
     index = rows.pop("index")[valid]
     np.add.at(seen, index, 1)
@@ -201,7 +229,7 @@ def embed_split(config, model, strategy, source, progress=None):
     if progress:
       progress(int(valid.sum()) // windows)
   if not (seen == windows).all():
-    raise RuntimeError(f"clips were embedded {np.unique(seen)} times, "
+    raise RuntimeError(f"clips were seen {np.unique(seen)} times, "
                        f"expected {windows}")
   return table
 

@@ -126,6 +126,7 @@ def config(data_dir="", **changes):
   """config.data for the clips of this file."""
   data = dict(
       data_dir=str(data_dir), datasets=("clips/official",), shares=(1,),
+      classes=0,
       train_split="train", eval_split="test", vocabulary="", frames=4, fps=8.0,
       size=16, audio_samples=4000, audio_rate=RATE, captions=2, words=6,
       crop_area=(0.3, 1.0), crop_aspect=(0.5, 2.0), shuffle_captions=False,

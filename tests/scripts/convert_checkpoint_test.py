@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from vatt import inference
+from vatt import checkpoints, finetune, inference
 from vatt.errors import UserError
 from vatt.models import released
 
@@ -63,6 +63,36 @@ def test_golden_there_and_back(golden, tmp_path, convert):
   assert done.returncode == 1
   assert done.stderr.splitlines()[-1] == (
       f"error: --workdir={tmp_path}/ma: has a model, expected a new one")
+
+
+def test_golden_fine_tuned_there_and_back(golden, tmp_path, convert):
+  """Also at another size, where the release resizes positions as it runs."""
+  expected = golden.npz("ft_vit_interp_in_model")
+  path = golden.checkpoint("vit_interp_in_model")
+  size = expected["input"].shape[2]
+  done = convert(f"--checkpoint={path}", f"--workdir={tmp_path}/vit",
+                 f"--head_dim={golden.sizes['head_width']}", f"--size={size}")
+  assert done.returncode == 0, done.stderr
+  config = inference.read_config(f"{tmp_path}/vit")
+  assert config.data.size == size > golden.sizes["video"][1]
+  model = finetune.build_model(config, [])
+  finetune.start_from(f"{tmp_path}/vit", config, model)
+  vertical = model.tower.tokenizer.position.tables["vertical"]
+  assert vertical.shape[0] == size // golden.sizes["video_patch"][1]
+
+  path = golden.checkpoint("wat")
+  done = convert(f"--checkpoint={path}", f"--workdir={tmp_path}/wat",
+                 f"--head_dim={golden.sizes['head_width']}")
+  assert done.returncode == 0, done.stderr
+  config = inference.read_config(f"{tmp_path}/wat")
+  model = finetune.build_model(config, [])
+  checkpoints.restore_model(f"{tmp_path}/wat/checkpoints", model)
+  expected = golden.npz("ft_wat")
+  np.testing.assert_allclose(
+      model(expected["input"])[0], expected["logits"], atol=1e-5)
+  done = convert(f"--checkpoint={path}", f"--workdir={tmp_path}/other",
+                 f"--head_dim={golden.sizes['head_width']}", "--size=320")
+  assert done.returncode == 1 and "this is neither" in done.stderr
 
 
 def test_golden_damage_is_named(golden, tmp_path):

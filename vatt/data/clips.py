@@ -93,8 +93,9 @@ def make_row(data, table, window, nearest=False):
   """Makes a row of a batch of a window: cuts its audio, encodes its captions.
 
   Args:
-    data: config.data.
-    table: of `text.make_table`.
+    data: config.data. With `captions` of 0 no words are needed; with `classes`
+      over 0 the row has `labels`, bool [classes].
+    table: of `text.make_table`; None without captions.
     window: dict of `read_window`.
     nearest: whether the captions are those nearest in time, as in training, or
       the record's first, which are the same in each of its windows.
@@ -102,15 +103,23 @@ def make_row(data, table, window, nearest=False):
   Returns:
     dict: the batch dict of `input_pipeline.train_dataset`, without index.
   """
-  captions = (nearest_captions(data, window) if nearest
-              else window["captions/text"])[:data.captions]
-  captions = tf.pad(captions, [[0, data.captions - tf.size(captions)]])
-  captions = tf.ensure_shape(captions, [data.captions])
-  text_ids, word_mask = text.encode(table, captions, data.words)
+  if data.captions:
+    captions = (nearest_captions(data, window) if nearest
+                else window["captions/text"])[:data.captions]
+    captions = tf.pad(captions, [[0, data.captions - tf.size(captions)]])
+    captions = tf.ensure_shape(captions, [data.captions])
+    text_ids, word_mask = text.encode(table, captions, data.words)
+  else:
+    text_ids = tf.zeros([0, data.words], tf.int32)
+    word_mask = tf.zeros([0, data.words], tf.bool)
   audio = audio_lib.cut_audio(
       window["audio"], window["audio_rate"], window["start"],
       data.audio_samples, data.audio_rate)
-  return {
+  labels = {}
+  if data.classes:
+    labels["labels"] = tf.reduce_any(tf.equal(  # [N, 1] and [C] -> [C]
+        window["label"][:, None], tf.range(data.classes, dtype=tf.int64)), 0)
+  return labels | {
       "video": window["video"],
       "audio": audio,
       "text": text_ids,

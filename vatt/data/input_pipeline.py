@@ -37,7 +37,8 @@ def train_dataset(data, sources, batch_size, seed, start_step, input_id=0,
     tf.data.Dataset of dicts: video uint8 [R, T, H, W, 3], audio int16 [R, S,
     1], text int32 [R, K, W], word_mask bool [R, K, W], caption_mask bool [R,
     K], video_mask, audio_mask and corrupt bool [R], label int32 [R] (the first
-    one or -1), index int64 [R] (the stream position).
+    one or -1), index int64 [R] (the stream position) and, with data.classes,
+    labels bool [R, classes].
 
   Raises:
     UserError: the batch cannot be divided as asked, or the config and the data
@@ -46,7 +47,7 @@ def train_dataset(data, sources, batch_size, seed, start_step, input_id=0,
   clips.check_windows(data)
   dataset_of_row, rank_of_row = mixture(data, batch_size)
   rows = _host_rows(batch_size, input_id, num_inputs)
-  table = text.make_table(load_vocabulary(data, sources))
+  table = _table(data, sources)
   streams = []
   for d, source in enumerate(sources):
     mine = rows[dataset_of_row[rows] == d]
@@ -81,7 +82,7 @@ def eval_dataset(data, source, batch_size, num_windows=1, input_id=0,
   """
   clips.check_windows(data)
   rows = _host_rows(batch_size, input_id, num_inputs)
-  table = text.make_table(load_vocabulary(data, [source]))
+  table = _table(data, [source])
   total = len(source.index) * num_windows
   steps = -(-total // batch_size)
   read = _reader(data, source)
@@ -167,6 +168,12 @@ def mixture(data, batch_size):
   for d, n in enumerate(counts):
     rank_of_row[dataset_of_row == d] = np.arange(n)
   return dataset_of_row, rank_of_row
+
+
+def _table(data, sources):
+  """The ids of words, or None where there are no captions to be read."""
+  return text.make_table(load_vocabulary(data, sources)) if (
+      data.captions) else None
 
 
 def load_vocabulary(data, sources):

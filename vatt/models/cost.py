@@ -19,7 +19,6 @@ from vatt.models.tokenizers import grid_of, num_kept
 
 NORM_VECTORS = {"layer": 2, "rms": 1}  # scale, and offset
 BATCH_NORM_VECTORS = 4  # scale, offset, moving mean and variance: two trained
-BUCKETS = 32  # of the relative bias
 # Operations on each element of the scores in the paper's way of counting: five
 # for softmax, one each for scaling and mask.
 PAPER_SCORE_FLOPS = 7
@@ -235,7 +234,7 @@ def encoder_parameters(encoder):
   block = (linear(d, 3 * encoder.inner, bias) + linear(encoder.inner, d, bias)
            + linear(d, encoder.mlp_dim, bias) + linear(encoder.mlp_dim, d, bias)
            + sum(norms) * d)
-  table = BUCKETS * encoder.num_heads if encoder.relative_bias else 0
+  table = bool(encoder.relative_bias) * encoder.num_buckets * encoder.num_heads
   return encoder.depth * block + norms[0] * d + table
 
 

@@ -174,6 +174,7 @@ class Encoder(tf.keras.layers.Layer):
     head_dim: width of a head; 0 for width / num_heads.
     relative_bias: T5's bias on the scores (text): "first", of the FIRST block
       alone, as in the paper; "all", the same one in every block; "" for none.
+    num_buckets: of distances, for T5's bias.
     max_distance: beyond which T5's bias tells no distances apart.
     norm: before attention and after the last block: "layer", or T5's "rms".
     mlp_norm: before the MLP, likewise.
@@ -184,7 +185,7 @@ class Encoder(tf.keras.layers.Layer):
   """
 
   def __init__(self, depth, width, mlp_dim, num_heads, head_dim=0,
-               relative_bias="", max_distance=64, norm="layer",
+               relative_bias="", num_buckets=32, max_distance=64, norm="layer",
                mlp_norm="layer", bias=True, scaled=True, activation="gelu",
                dropout_rate=0.0, **kwargs):
     super().__init__(**kwargs)
@@ -193,7 +194,7 @@ class Encoder(tf.keras.layers.Layer):
     self.biased_blocks = {"": 0, "first": 1, "all": depth}[relative_bias]
     if self.biased_blocks:
       self.relative_bias = RelativeBias(
-          num_heads, max_distance=max_distance, name="relative_bias")
+          num_heads, num_buckets, max_distance, name="relative_bias")
     self.blocks = [
         Block(width, mlp_dim, num_heads, dropout_rate, head_dim, norm, mlp_norm,
               bias, scaled, activation, name=f"block_{i}")

@@ -359,8 +359,10 @@ def describe(shapes, path, head_dim=64):
                f"{key}/pos_embedding_lookup")
         model["encoders"][modality] = encoder(f"{key}/tx")
       key = f"{SPECIFIC}/txt_backbone"
+      buckets, _ = shapes[f"{key}/base_lm/layers/0/self_attention/attention/"
+                          "relative_attention_bias/embeddings"]
       model["encoders"]["text"] = dict(
-          encoder(f"{key}/base_lm"), **RELEASED_TEXT)
+          encoder(f"{key}/base_lm"), num_buckets=buckets, **RELEASED_TEXT)
       rows, word_dim = shapes[f"{key}/embedding/embeddings"]
       model.update(vocab_size=rows, word_dim=word_dim)
     elif f"{CLASSIFIER}/kernel" in shapes:

@@ -1,0 +1,183 @@
+"""Fine-tuning: where it starts, what it trains on, how it is measured."""
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn import metrics
+
+from configs import common
+from vatt import checkpoints, finetune, pretrain, seeds
+from vatt.data import input_pipeline
+from vatt.errors import UserError
+from vatt.models.tokenizers import resize_positions
+
+TINY = dict(depth=1, width=16, mlp_dim=32, num_heads=2)
+
+
+@pytest.fixture(autouse=True)
+def float32_afterwards():
+  yield
+  tf.keras.mixed_precision.set_global_policy("float32")
+
+
+def small(config, digits_dir, frames=8, size=32):
+  """A config at tiny size, on digits."""
+  config.data.update(dict(
+      data_dir=digits_dir, datasets=("spoken_digits/official",), frames=frames,
+      fps=10.0, size=size, audio_samples=frames * 800, audio_rate=8000))
+  for part in config.model.encoders.values():
+    part.update(TINY)
+  config.model.vocab_size = 0
+  config.eval.update(dict(windows=2, batch_size=16))
+  return config
+
+
+def save_workdir(workdir, config, model):
+  """What training leaves: a checkpoint and the config."""
+  checkpoints.Checkpoints(str(workdir / "checkpoints"), model=model).save(7)
+  (workdir / "config.json").write_text(
+      json.dumps(json.loads(config.to_json_best_effort())))
+
+
+def pretrained(tmp_path, digits_dir, variant):
+  """The workdir of a pre-trained model with random weights, and the model."""
+  config = small(common.pretraining(variant), digits_dir)
+  words = pretrain.resolve(
+      config, pretrain.open_sources(config, "train"))
+  model = pretrain.build_model(config, words)
+  rng = np.random.default_rng(0)
+  for variable in model.variables:
+    variable.assign(rng.normal(size=variable.shape))
+  save_workdir(tmp_path, config, model)
+  return model
+
+
+def classifier(config):
+  finetune.resolve(config, finetune.open_sources(config, "train"))
+  return finetune.build_model(config, [])
+
+
+@pytest.mark.parametrize("variant, size, modality", [
+    ("mbs", "medium", "video"), ("ma", "ma", "audio")])
+def test_starts_from_a_pretrained_tower(
+    tmp_path, digits_dir, variant, size, modality):
+  """Longer and larger inputs have more positions; all else is the same."""
+  donor = pretrained(tmp_path, digits_dir, variant).towers[modality]
+  config = small(common.finetuning(modality, size), digits_dir, frames=16,
+                 size=48)
+  model = classifier(config)
+  last = model.classifier.kernel.numpy()
+  assert finetune.start_from(str(tmp_path), config, model) == 7
+  np.testing.assert_array_equal(model.classifier.kernel, last)
+  ours, theirs = model.tower, donor
+  for a, b in zip(ours.encoder.variables, theirs.encoder.variables):
+    np.testing.assert_array_equal(a, b)
+  np.testing.assert_array_equal(ours.tokenizer.projection.kernel,
+                                theirs.tokenizer.projection.kernel)
+  for axis, table in ours.tokenizer.position.tables.items():
+    source = theirs.tokenizer.position.tables[axis].numpy()
+    assert table.shape[0] > len(source)
+    np.testing.assert_array_equal(
+        table, resize_positions(source, table.shape[0], "bicubic"))
+
+
+def test_start_from_another_model_is_refused(tmp_path, digits_dir):
+  pretrained(tmp_path, digits_dir, "mbs")
+  config = small(common.finetuning("video", "medium"), digits_dir)
+  config.model.encoders.video.depth = 2
+  with pytest.raises(UserError, match="its video tower has .* variables, "
+                     "expected the"):
+    finetune.start_from(str(tmp_path), config, classifier(config))
+  config.model.encoders.video.update(dict(depth=1, width=32))
+  with pytest.raises(UserError, match=r"is \(16,\), expected \(32,\)|"
+                     r"expected \(.*32\) by this config"):
+    finetune.start_from(str(tmp_path), config, classifier(config))
+  with pytest.raises(UserError, match="not found, expected the workdir"):
+    finetune.start_from(str(tmp_path / "no"), config, classifier(config))
+
+
+def test_resolve_names_the_classes(digits_dir):
+  config = small(common.finetuning("video", "base"), digits_dir)
+  sources = finetune.open_sources(config, "train")
+  names = finetune.resolve(config, sources)
+  assert names == list(sources[0].label_names) and len(names) > 1
+  assert config.data.classes == len(names)
+  config.data.classes += 1
+  with pytest.raises(UserError, match="classes, expected data.classes"):
+    finetune.resolve(config, sources)
+  config.finetune.modality = "text"
+  with pytest.raises(UserError, match="finetune.modality is 'text'"):
+    finetune.resolve(config, sources)
+
+
+def test_mixup_is_that_of_the_paper():
+  """α of each pair has the moments of Beta(5, 5): mean 1/2, variance 1/44."""
+  rows = 4000
+  inputs = tf.reshape(tf.range(rows, dtype=tf.float64), [rows, 1, 1])
+  labels = tf.one_hot(tf.range(rows) % 2, 2, dtype=tf.float64)
+  mixed, mixed_labels = finetune.mixup(inputs, labels, 5, seeds.root(3))
+  first, second = inputs[:, 0, 0], tf.roll(inputs, -1, 0)[:, 0, 0]
+  alpha = ((mixed[:, 0, 0] - second) / (first - second)).numpy()
+  assert (alpha > 0).all() and (alpha < 1).all()
+  assert alpha.mean() == pytest.approx(0.5, abs=0.01)
+  assert alpha.var() == pytest.approx(1 / 44, rel=0.1)
+  own = np.take_along_axis(  # of the label that a sample brought
+      mixed_labels.numpy(), np.arange(rows)[:, None] % 2, 1)[:, 0]
+  np.testing.assert_allclose(own, alpha, atol=1e-12)
+  np.testing.assert_allclose(tf.reduce_sum(mixed_labels, 1), 1)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_evaluation_averages_logits_of_windows(digits_dir, multi_label):
+  """Against logits that are computed here, clip by clip."""
+  config = small(common.finetuning("video", "base"), digits_dir, frames=4)
+  config.finetune.multi_label = multi_label
+  model = classifier(config)
+  source, = finetune.open_sources(config, "test")
+  found = dict(finetune.evaluate(
+      config, model, tf.distribute.get_strategy(), source, []))
+  dataset = input_pipeline.eval_dataset(config.data, source, 2, 2)
+  logits, labels = [], []
+  for batch in dataset:  # both windows of a clip
+    assert len(set(batch["index"].numpy())) == 1
+    frames = tf.cast(batch["video"], tf.float32) / 127.5 - 1
+    logits.append(model(frames)[0].numpy().mean(0))
+    labels.append(int(batch["label"][0]))
+    assert batch["labels"][0].numpy().nonzero()[0].tolist() == labels[-1:]
+  logits, labels = np.array(logits), np.array(labels)
+  if multi_label:
+    expected = np.mean([metrics.average_precision_score(
+        labels == c, logits[:, c]) for c in set(labels)])
+    assert found["mAP"] == pytest.approx(expected, abs=1e-4)
+    assert found["classes left out"] == logits.shape[1] - len(set(labels))
+    return
+  right = logits.argmax(1) == labels
+  best_five = np.argsort(-logits, 1)[:, :5]
+  assert found == {
+      "top-1": pytest.approx(right.mean(), abs=0.01),
+      "top-5": pytest.approx((best_five == labels[:, None]).any(1).mean(),
+                             abs=0.01)}
+
+
+def test_loss_of_a_step_by_hand(digits_dir):
+  """Smoothed labels; a row without a label adds nothing."""
+  config = small(common.finetuning("video", "base"), digits_dir)
+  config.augment.update(dict(
+      flip=False, brightness=0.0, saturation=0.0, contrast=0.0, hue=0.0))
+  config.model.dropout = 0.0
+  config.batch_size = 3
+  model = classifier(config)
+  rng = np.random.default_rng(0)
+  video = rng.integers(0, 256, (3, 8, 32, 32, 3)).astype(np.uint8)
+  labels = np.zeros((3, config.data.classes), bool)
+  labels[0, 1] = labels[1, 0] = True
+  batch = dict(video=tf.constant(video), labels=tf.constant(labels))
+  loss, parts = finetune.loss_and_metrics(model, batch, config, seeds.root(0))
+  logits = model(video / np.float32(127.5) - 1)[0].numpy().astype(float)
+  chance = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+  target = 0.9 * labels + 0.1 / config.data.classes
+  expected = -(target * np.log(chance)).sum(1)[:2].sum() / 3
+  assert float(loss) == pytest.approx(expected, rel=1e-5)
+  assert float(parts["accuracy"]) * 3 == pytest.approx(
+      labels[np.arange(3), logits.argmax(1)].sum())

@@ -1,0 +1,189 @@
+"""The fine-tuning task: classes of videos, sounds or images (section 4.2)."""
+import numpy as np
+import tensorflow as tf
+
+from vatt import inference, losses, pretrain, seeds
+from vatt.errors import UserError
+from vatt.evaluators import classification
+from vatt.models.tokenizers import resize_positions
+from vatt.models.vatt import Classifier
+
+METRICS = ("accuracy",)  # of `loss_and_metrics`
+WORDS = "labels.txt"  # in a workdir, what `resolve` returns
+MODALITIES = ("video", "audio")  # an image is a video that stands still
+
+open_sources = pretrain.open_sources
+train_dataset = pretrain.train_dataset
+
+
+def resolve(config, data_sources, workdir=None):
+  """Completes a config by what only the data tell; returns the classes.
+
+  Sets `data.classes`, if it is 0, to the number of the datasets' classes.
+
+  Raises:
+    UserError: no classes, or not the same ones in all datasets; fields that do
+      not fit each other.
+  """
+  if config.finetune.modality not in MODALITIES:
+    raise UserError(f"finetune.modality is {config.finetune.modality!r}, "
+                    f"expected one of {MODALITIES}")
+  names = list(data_sources[0].label_names)
+  for source in data_sources:
+    if list(source.label_names) != names:
+      raise UserError(f"{source.directory}: {len(source.label_names)} classes, "
+                      f"expected the {len(names)} of {data_sources[0].name}")
+  if not names:
+    raise UserError(f"{data_sources[0].directory}: has no classes, expected "
+                    "labelled clips")
+  if config.data.classes not in (0, len(names)):
+    raise UserError(f"{data_sources[0].directory}: {len(names)} classes, "
+                    f"expected data.classes ({config.data.classes})")
+  config.data.classes = len(names)
+  return names
+
+
+def input_shape(config):
+  """Shape of what the tokenizer sees: of `Classifier`."""
+  if config.finetune.modality == "audio":
+    return pretrain.audio_shape(config)
+  return (config.data.frames, config.data.size, config.data.size, 3)
+
+
+def build_model(config, _classes):
+  """The Classifier of a resolved config, its variables initialized."""
+  tf.keras.mixed_precision.set_global_policy(config.dtype)
+  tf.keras.utils.set_random_seed(config.seed)
+  return Classifier(config.model, config.finetune.modality,
+                    input_shape(config), config.data.classes)
+
+
+def start_from(workdir, config, model):
+  """Fills the tower of a Classifier with that of a trained model.
+
+  Tables of positions are resized where the inputs are of another size, as
+  `resize_positions` does by `finetune.positions` (section 4.2: bicubic).
+
+  Args:
+    workdir: of pre-training, or of fine-tuning.
+    config: of the run.
+    model: Classifier; its last layer stays as it was drawn.
+
+  Returns:
+    The step of the trained model.
+
+  Raises:
+    UserError: there is none, or its tower is another one.
+  """
+  donor_config = inference.read_config(workdir)
+  modality = config.finetune.modality
+  if donor_config.task == "finetune":
+    donor = build_model(donor_config, [])
+    tower = donor.tower
+  else:
+    donor = pretrain.build_model(donor_config, [])
+    tower = donor.towers[modality]
+  tf.keras.mixed_precision.set_global_policy(config.dtype)
+  step = pretrain.start_from(workdir, donor_config, donor)
+  tables = {table.ref() for table in model.tower.tokenizer.position.tables
+            .values()}
+  ours, theirs = model.tower.variables, tower.variables
+  if tower.modality != modality or len(ours) != len(theirs):
+    raise UserError(
+        f"{workdir}: its {tower.modality} tower has {len(theirs)} variables, "
+        f"expected the {len(ours)} of model.encoders for {modality}")
+  for variable, value in zip(ours, theirs):
+    value = value.numpy()
+    if variable.ref() in tables:
+      value = resize_positions(
+          value, variable.shape[0], config.finetune.positions)
+    if variable.shape != value.shape:
+      raise UserError(f"{workdir}: {variable.name} is {value.shape}, expected "
+                      f"{tuple(variable.shape)} by this config")
+    variable.assign(value)
+  return step
+
+
+def loss_and_metrics(model, batch, config, seed):
+  """The loss of a batch; a pure function of (weights, batch, seed).
+
+  Returns:
+    This replica's part of the loss, and of the metrics by name. Each sums over
+    replicas.
+  """
+  options = config.finetune
+  modality = options.modality
+  inputs = pretrain.model_inputs(
+      {modality: batch[modality]}, config, training=True, seed=seed)[modality]
+  labels = tf.cast(batch["labels"], tf.float32)
+  if options.mixup:
+    inputs, labels = mixup(
+        inputs, labels, options.mixup, seeds.fold(seed, "mixup"))
+  logits, _ = model(inputs, training=True, seed=seeds.fold(seed, "model"))
+  if options.multi_label:
+    loss = losses.balanced_sigmoid_cross_entropy(logits, labels)
+  else:
+    smoothing = options.label_smoothing
+    # Rows without a label, such as of a corrupt record, add nothing.
+    weight = tf.reduce_sum(labels, axis=1, keepdims=True)
+    target = tf.math.divide_no_nan(labels, weight)
+    target = (1 - smoothing) * target + smoothing / config.data.classes
+    loss = losses.cross_entropy(logits, target * tf.sign(weight))
+  best = tf.one_hot(tf.argmax(logits, axis=1), config.data.classes)
+  right = tf.reduce_sum(best * tf.cast(batch["labels"], tf.float32), axis=1)
+  return loss, {"accuracy": tf.reduce_sum(right) / config.batch_size}
+
+
+def mixup(inputs, labels, a, seed):
+  """Mixes each sample with the one after it, and so their labels.
+
+  x = αx₁ + (1 − α)x₂ and y alike, with α of Beta(a, a) for each pair (appendix
+  A.2.3): the distribution of the middle one of 2a − 1 uniform numbers. Pairs
+  are made among the rows of a replica, which are in random order.
+
+  Args:
+    inputs: [b, …].
+    labels: [b, C].
+    a: an int; 5 in the paper.
+    seed: int32 [2].
+  """
+  rows = inputs.shape[0]
+  draw = tf.sort(seeds.uniform_rows(rows, [2 * a - 1], seed), axis=1)
+  alpha = draw[:, a - 1]
+
+  def mix(x):
+    # [b] -> [b, 1, …]
+    share = tf.cast(tf.reshape(alpha, [rows] + [1] * (len(x.shape) - 1)),
+                    x.dtype)
+    return share * x + (1 - share) * tf.roll(x, -1, axis=0)
+
+  return mix(inputs), mix(labels)
+
+
+def evaluate(config, model, strategy, source, _classes, progress=None):
+  """Measures of a split, logits averaged over windows (section 4.2).
+
+  Returns:
+    A list of (name, value): top-1 and top-5 of the clips with a label or, of a
+    multi-label task, mAP, AUC and d-prime.
+  """
+  modality = config.finetune.modality
+
+  def run(batch):
+    inputs = pretrain.model_inputs({modality: batch[modality]}, config)
+    logits, _ = model(inputs[modality])
+    return dict(logits=logits, labels=batch["labels"], label=batch["label"],
+                there=batch[f"{modality}_mask"])
+
+  table = pretrain.run_split(config, run, strategy, source, progress)
+  there = table["there"] & table["labels"].any(axis=1)
+  if config.finetune.multi_label:
+    there = table["there"]
+  if not there.any():
+    raise UserError(f"{source.directory}: split '{source.split}' has no "
+                    f"labelled {modality}, expected some")
+  logits = table["logits"][there] / np.float32(config.eval.windows)
+  if config.finetune.multi_label:
+    return list(classification.multi_label(logits, table["labels"][there]))
+  return list(classification.top_k(
+      logits, table["label"][there].astype(np.int64)))
