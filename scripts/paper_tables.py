@@ -19,7 +19,7 @@ from ml_collections import config_flags
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from configs import common
-from vatt import errors, pretrain
+from vatt import errors, finetune, pretrain
 from vatt.data import text
 from vatt.models import cost
 from vatt.models.vatt import SIZES, VARIANTS, make_towers
@@ -176,29 +176,35 @@ def cost_of_config(config):
   """Prints what the model of a config costs.
 
   Raises:
-    UserError: it is missing, none of pre-training, or its sizes fit no model.
+    UserError: it is missing, of no task, or its sizes fit no model.
   """
   try:
-    known = config.task == "pretrain"
+    known = config.task in ("pretrain", "finetune")
   except OSError as error:  # ml_collections tells of a missing file at use
     raise errors.UserError(
         f"--config: {str(error).splitlines()[-1].strip()}") from None
   if not known:
     raise errors.UserError(
-        f"task is {config.task!r}, expected a config of 'pretrain'")
+        f"task is {config.task!r}, expected 'pretrain' or 'finetune'")
   data, model = config.data, config.model
-  shapes = dict(video=(data.frames, data.size, data.size, 3),
-                audio=pretrain.audio_shape(config), text=(data.words,))
+  if config.task == "finetune":
+    shapes = {config.finetune.modality: finetune.input_shape(config)}
+    classes = dict(num_classes=data.classes or 1)
+  else:
+    shapes = dict(video=(data.frames, data.size, data.size, 3),
+                  audio=pretrain.audio_shape(config), text=(data.words,))
+    classes = {}
   with tf.Graph().as_default():
     make_towers(model, shapes)  # says what does not fit, and makes no value
-  no_words = not model.vocab_size
+  no_words = "text" in shapes and not model.vocab_size
   if no_words:
     with config.unlocked():
       model.vocab_size = text.FIRST_WORD
-  of_clip = [cost.flops(model, shapes, data.captions, **how) for how in (
-      dict(training=True), dict(), dict(training=True, paper=True))]
+  of_clip = [cost.flops(model, shapes, data.captions, **how, **classes)
+             for how in (dict(training=True), dict(),
+                         dict(training=True, paper=True))]
   kept = cost.activation_bytes(model, shapes, data.captions, config.dtype)
-  columns = [(cost.parameters(model, shapes), 1e6),
+  columns = [(cost.parameters(model, shapes, **classes), 1e6),
              *((parts, 1e9) for parts in of_clip), (kept, 2 ** 20)]
   print(f"{'':24}{'parameters':>12}{'GFLOPs of a clip, forward':>39}"
         f"{'activations':>13}\n{'':24}{'millions':>12}{'training':>13}"
@@ -212,15 +218,20 @@ def cost_of_config(config):
       f"{cost.total(parts) / unit:13,.3f}" for parts, unit in columns))
 
   batch, forward = config.batch_size, cost.total(of_clip[0])
-  trained = cost.total(cost.parameters(model, shapes, trainable_only=True))
+  trained = cost.total(cost.parameters(
+      model, shapes, trainable_only=True, **classes))
+  moments = 1 if config.optimizer.name.startswith("sgd") else 2
   print(f"""
 Activations: an estimate of what the graph keeps for the way back.
 A batch of {batch:,} clips: {batch * cost.total(kept) / 2 ** 30:,.1f} GiB of \
 them, {3 * batch * forward / 1e12:,.2f} TFLOPs forward and
 back (which is twice forward), on all devices together.
 {trained / 1e6:,.3f} million parameters are trained: \
-{16 * trained / 2 ** 30:,.2f} GiB on each device, with their
-gradients and Adam's moments, in float32.""")
+{4 * (2 + moments) * trained / 2 ** 30:,.2f} GiB on each device, with their
+gradients and the optimizer's moments, in float32.""")
+  if classes and not data.classes:
+    print("The classes are the data's; one is counted, each has "
+          f"{cost.features(model, config.finetune.modality) + 1} parameters.")
   if no_words:
     width = model.word_dim or cost.encoder_of(model, "text").width
     print("The words are the data's, and not counted: each is "

@@ -1,7 +1,5 @@
 """Classification: measures, and zero-shot by the nearest class's sentences."""
 import numpy as np
-import scipy.stats
-from sklearn import metrics
 
 from vatt.evaluators.retrieval import normalize
 
@@ -34,6 +32,10 @@ def multi_label(scores, labels):
     scores: [N, C].
     labels: bool [N, C].
   """
+  # Imported where they are used: they are slow to load.
+  import scipy.stats
+  from sklearn import metrics
+
   positives = labels.sum(axis=0)
   there = (positives > 0) & (positives < len(labels))
   yield "classes left out", int((~there).sum())

@@ -7,7 +7,6 @@ only what is kept is ever projected.
 import math
 
 import numpy as np
-import scipy.interpolate
 import tensorflow as tf
 
 from vatt import seeds
@@ -162,6 +161,8 @@ def resize_positions(table, size, method="bicubic"):
         table[None, :, None], [size, 1], "bicubic")[0, :, 0].numpy()
   if len(table) == 1:
     return np.repeat(table, size, axis=0)
+  import scipy.interpolate  # where it is used: it is slow to load
+
   known = np.arange(len(table)) / len(table)
   wanted = np.arange(size) / size
   spline = scipy.interpolate.CubicSpline(
