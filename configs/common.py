@@ -25,7 +25,8 @@ def finetuning(modality, size, flavour="paper"):
       multi_label=False,
       label_smoothing=0.1,  # of a single label
       mixup=0,  # a of Beta(a, a)
-      positions="bicubic",  # how they are resized, or spline
+      # How positions are resized: bicubic, or spline.
+      positions="spline" if flavour == "released" else "bicubic",
   ))
   part = "shared" if size == "ma" else modality
   encoder = dict(SIZES["medium" if size == "ma" else size])

@@ -7,7 +7,10 @@
 PRETRAINED is the workdir of a model that was pre-trained, or of a released one
 (scripts/convert_checkpoint.py; then with a third argument, released). Without
 it, training is from scratch. Any built dataset with labels will do
-(--config.data.datasets), its classes decide.
+(--config.data.datasets), its classes decide. The default one is built by
+
+  python scripts/prepare_dataset.py --manual_dir=VIDEOS --data_dir=DIR \\
+      --dataset=clips/kinetics400+fps=12.5+size=320
 
 Arguments: a dataset; base, medium, large, or ma: Medium, with one encoder for
 all. The paper's top-1 / top-5, of four windows and three crops a clip:
@@ -67,7 +70,8 @@ def get_config(arg=None):
   config.batch_size = 64
   config.eval_every = 25_000
   # 32 frames with a stride of 2 at 25 frames a second.
-  config.data.update(dict(datasets=(f"clips/{dataset}",), fps=12.5, size=320))
+  config.data.update(dict(
+      datasets=(f"clips/{dataset}+fps=12.5+size=320",), fps=12.5, size=320))
   config.optimizer.update(dict(lr=0.005, warmup_steps=2_500))
   if released:
     config.model.classifier_dropout = 0.5

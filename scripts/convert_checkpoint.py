@@ -32,6 +32,7 @@ from vatt import checkpoints, errors, files, finetune, inference, pretrain
 from vatt.data import text
 from vatt.errors import UserError
 from vatt.models import released
+from vatt.models.vatt import FLAVOURS
 
 TASKS = {"finetune": finetune, "pretrain": pretrain}
 
@@ -117,15 +118,30 @@ def export(workdir, path):
     UserError: its fields are not those of the released weights.
   """
   config = inference.read_config(workdir)
+  if config.task == "pretrain":
+    config.model.word_vectors = ""  # the checkpoint has them
   model = TASKS[config.task].build_model(config, [])
   step = checkpoints.restore_model(
       os.path.join(workdir, "checkpoints"), model)
-  missing = released.homeless(model)
-  if missing:
+  shapes = {key: entry.shape for entry in released.entries(model)
+            for key in entry.keys}
+  head_dim = next(iter(getattr(model, "towers", {"": getattr(
+      model, "tower", None)}).values())).encoder.blocks[0].attention.head_dim
+  facts = released.describe(shapes, path, head_dim)["model"]
+  differ = [f"model.{field} is {config.model[field]}, expected {value}"
+            for field, value in facts.items()
+            if field in FLAVOURS["released"] and config.model[field] != value]
+  if differ or released.homeless(model):
     raise UserError(
-        f"{workdir}: {', '.join(missing[:5])} and so on have no place in the "
-        "released form, expected a model of the released flavour")
-  released.save(path, model)
+        f"{workdir}: not of the released flavour: "
+        + "; ".join([*differ, *released.homeless(model)][:5]))
+  if tf.io.gfile.exists(f"{path}.index"):
+    raise UserError(f"--export={path}: is there, expected a new checkpoint")
+  try:
+    released.save(path, model)
+  except (OSError, tf.errors.OpError) as error:
+    raise UserError(f"{path}: cannot be written: "
+                    f"{str(error).splitlines()[0]}") from None
   print(f"{path}: step {step}, {len(model.variables)} variables")
 
 
@@ -137,7 +153,7 @@ def main(argv):
     raise UserError("expected --workdir, and one of --checkpoint and --export")
   workdir = os.path.expanduser(FLAGS.workdir)
   if FLAGS.export:
-    export(workdir, FLAGS.export)
+    export(workdir, os.path.expanduser(FLAGS.export))
   else:
     convert(FLAGS.checkpoint, workdir, FLAGS.vocabulary, FLAGS.size,
             FLAGS.head_dim)

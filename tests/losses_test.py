@@ -247,7 +247,8 @@ def test_cross_entropy_by_hand():
   labels = np.array([[0.9, 0.05, 0.05], [0.0, 0.0, 1.0]])
   expected = -(0.9 * math.log(0.2) + 0.05 * math.log(0.3)
                + 0.05 * math.log(0.5) + math.log(0.5)) / 2
-  assert float(losses.cross_entropy(logits, labels)) == pytest.approx(
+  assert float(losses.cross_entropy(
+      logits, labels, [True] * 2)) == pytest.approx(
       expected, rel=1e-12)
 
 
@@ -258,8 +259,14 @@ def test_balanced_sigmoid_cross_entropy_by_hand():
   chance = 1 / (1 + np.exp(-logits))
   terms = -np.where(labels > 0, np.log(chance), np.log(1 - chance)).sum(1)
   weights = [1 / 2, (1 / 2 + 1) / 2, 1 / 2, 1 / 2]
-  assert float(losses.balanced_sigmoid_cross_entropy(logits, labels)) == (
-      pytest.approx((weights * terms).mean(), rel=1e-12))
+  assert float(losses.balanced_sigmoid_cross_entropy(
+      logits, labels, [True] * 4)) == pytest.approx(
+          (weights * terms).mean(), rel=1e-12)
+  # Without the second row, label 0 is carried once, and label 2 by nobody.
+  weights = [1, 0, 1 / 2, 1 / 2]
+  assert float(losses.balanced_sigmoid_cross_entropy(
+      logits, labels, [True, False, True, True])) == pytest.approx(
+          (weights * terms).mean(), rel=1e-12)
 
 
 @pytest.mark.parametrize("name", [
@@ -274,7 +281,7 @@ def test_losses_of_fine_tuning_on_replicas(name):
   def with_gradient(logits, labels):
     with tf.GradientTape() as tape:
       tape.watch(logits)
-      loss = loss_of(logits, labels)
+      loss = loss_of(logits, labels, tf.ones([len(logits)], tf.bool))
     return loss, tape.gradient(loss, logits)
 
   loss, gradient = with_gradient(tf.constant(logits), tf.constant(labels))

@@ -3,6 +3,7 @@ import numpy as np
 import tensorflow as tf
 
 from vatt import inference, losses, pretrain, seeds
+from vatt.data import clips, input_pipeline
 from vatt.errors import UserError
 from vatt.evaluators import classification
 from vatt.models.tokenizers import resize_positions
@@ -25,9 +26,17 @@ def resolve(config, data_sources, workdir=None):
     UserError: no classes, or not the same ones in all datasets; fields that do
       not fit each other.
   """
-  if config.finetune.modality not in MODALITIES:
-    raise UserError(f"finetune.modality is {config.finetune.modality!r}, "
-                    f"expected one of {MODALITIES}")
+  options = config.finetune
+  for field, known in (("modality", MODALITIES),
+                       ("positions", ("bicubic", "spline"))):
+    if options[field] not in known:
+      raise UserError(f"finetune.{field} is {options[field]!r}, expected one "
+                      f"of {', '.join(known)}")
+  if not 0 <= options.label_smoothing < 1 or options.mixup < 0:
+    raise UserError(f"finetune: label_smoothing is {options.label_smoothing}, "
+                    f"mixup {options.mixup}; expected 0 to 1, and 0 or more")
+  clips.check_windows(config.data)
+  input_pipeline.mixture(config.data, config.batch_size)
   names = list(data_sources[0].label_names)
   for source in data_sources:
     if list(source.label_names) != names:
@@ -81,6 +90,7 @@ def start_from(workdir, config, model):
     donor = build_model(donor_config, [])
     tower = donor.tower
   else:
+    donor_config.model.word_vectors = ""  # the checkpoint has them
     donor = pretrain.build_model(donor_config, [])
     tower = donor.towers[modality]
   tf.keras.mixed_precision.set_global_policy(config.dtype)
@@ -107,6 +117,10 @@ def start_from(workdir, config, model):
 def loss_and_metrics(model, batch, config, seed):
   """The loss of a batch; a pure function of (weights, batch, seed).
 
+  A row without the signal, as of a corrupt record, has no term; nor has one
+  without a label, where a sample has one. `accuracy` is that of what the model
+  sees, mixed samples among them.
+
   Returns:
     This replica's part of the loss, and of the metrics by name. Each sums over
     replicas.
@@ -116,19 +130,20 @@ def loss_and_metrics(model, batch, config, seed):
   inputs = pretrain.model_inputs(
       {modality: batch[modality]}, config, training=True, seed=seed)[modality]
   labels = tf.cast(batch["labels"], tf.float32)
+  there = batch[f"{modality}_mask"]
   if options.mixup:
     inputs, labels = mixup(
         inputs, labels, options.mixup, seeds.fold(seed, "mixup"))
+    there &= tf.roll(there, -1, axis=0)
   logits, _ = model(inputs, training=True, seed=seeds.fold(seed, "model"))
   if options.multi_label:
-    loss = losses.balanced_sigmoid_cross_entropy(logits, labels)
+    loss = losses.balanced_sigmoid_cross_entropy(logits, labels, there)
   else:
     smoothing = options.label_smoothing
-    # Rows without a label, such as of a corrupt record, add nothing.
-    weight = tf.reduce_sum(labels, axis=1, keepdims=True)
-    target = tf.math.divide_no_nan(labels, weight)
+    carried = tf.reduce_sum(labels, axis=1)
+    target = tf.math.divide_no_nan(labels, carried[:, None])
     target = (1 - smoothing) * target + smoothing / config.data.classes
-    loss = losses.cross_entropy(logits, target * tf.sign(weight))
+    loss = losses.cross_entropy(logits, target, there & (carried > 0))
   best = tf.one_hot(tf.argmax(logits, axis=1), config.data.classes)
   right = tf.reduce_sum(best * tf.cast(batch["labels"], tf.float32), axis=1)
   return loss, {"accuracy": tf.reduce_sum(right) / config.batch_size}

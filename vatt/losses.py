@@ -127,22 +127,24 @@ def vatt_loss(embeddings, batch, temperature, weight, form):
   return loss, {"nce": nce, "mil_nce": mil}
 
 
-def cross_entropy(logits, labels):
+def cross_entropy(logits, labels, mask):
   """Softmax cross-entropy of a single-label task, this replica's part.
 
   Args:
     logits: [b, C].
     labels: [b, C], a distribution a row, smoothed or mixed as one likes.
+    mask: bool [b], the rows that have a term.
 
   Returns:
     Sum over own rows divided by the rows of the global batch: SUM over replicas
     is the loss.
   """
+  mask = tf.cast(mask, logits.dtype)
   terms = -tf.reduce_sum(labels * tf.nn.log_softmax(logits), axis=1)
-  return tf.reduce_sum(terms) / _global_sum(tf.ones_like(terms))
+  return tf.reduce_sum(mask * terms) / _global_sum(tf.ones_like(terms))
 
 
-def balanced_sigmoid_cross_entropy(logits, labels):
+def balanced_sigmoid_cross_entropy(logits, labels, mask):
   """Sigmoid cross-entropy of a multi-label task, by rarity (appendix A.2.2).
 
   The terms of a sample, summed over the classes, are weighted by the mean over
@@ -152,13 +154,15 @@ def balanced_sigmoid_cross_entropy(logits, labels):
   Args:
     logits: [b, C].
     labels: [b, C] in 0 … 1; mixed samples carry parts of labels.
+    mask: bool [b], the rows that have a term, and carry labels.
 
   Returns:
     As `cross_entropy`.
   """
+  mask = tf.cast(mask, labels.dtype)[:, None]  # [b] -> [b, 1]
   carried = tf.reduce_sum(labels, axis=1, keepdims=True)
   none = tf.cast(carried <= 0, labels.dtype)
-  carries = tf.concat([labels, none], axis=1)  # [b, C + 1]
+  carries = mask * tf.concat([labels, none], axis=1)  # [b, C + 1]
   counts = _global_sum(carries)
   share = carries / tf.maximum(carried, none)
   weight = tf.reduce_sum(tf.math.divide_no_nan(share, counts), axis=1)

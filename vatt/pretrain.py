@@ -43,6 +43,11 @@ def resolve(config, data_sources, workdir=None):
     folders += [source.directory for source in data_sources[:1]]
     paths = [os.path.join(folder, "vocabulary.txt") for folder in folders]
     path = next(filter(tf.io.gfile.exists, paths), paths[-1])
+    own = workdir and path.startswith(workdir)
+    if config.init and not own and not path.startswith(config.init):
+      raise UserError(
+          f"init: {config.init} has no vocabulary.txt, expected its words as "
+          "data.vocabulary")
   words = text.load_vocabulary(path)
   rows = len(words) + text.FIRST_WORD
   if config.model.vocab_size not in (0, rows):

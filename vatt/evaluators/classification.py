@@ -15,7 +15,7 @@ def top_k(scores, labels, ks=(1, 5)):
     ks: the Ks.
   """
   own = np.take_along_axis(scores, labels[:, None], axis=1)
-  rank = (scores >= own).sum(axis=1)  # itself among them: from 1
+  rank = (~(scores < own)).sum(axis=1)  # from 1; last for NaN
   for k in ks:
     yield f"top-{k}", float(np.mean(rank <= k))
 

@@ -189,6 +189,12 @@ class Encoder(tf.keras.layers.Layer):
                mlp_norm="layer", bias=True, scaled=True, activation="gelu",
                dropout_rate=0.0, **kwargs):
     super().__init__(**kwargs)
+    for field, value, known in (
+        ("relative_bias", relative_bias, ("", "first", "all")),
+        ("norm", norm, NORMS), ("mlp_norm", mlp_norm, NORMS)):
+      if value not in known:
+        raise UserError(f"model.encoders: {field} is {value!r}, expected one "
+                        f"of {', '.join(map(repr, known))}")
     self.width = width
     self.dropout_rate = dropout_rate
     self.biased_blocks = {"": 0, "first": 1, "all": depth}[relative_bias]
