@@ -43,11 +43,13 @@ def resolve(config, data_sources, workdir=None):
     folders += [source.directory for source in data_sources[:1]]
     paths = [os.path.join(folder, "vocabulary.txt") for folder in folders]
     path = next(filter(tf.io.gfile.exists, paths), paths[-1])
-    own = workdir and path.startswith(workdir)
-    if config.init and not own and not path.startswith(config.init):
+    model = config.init and os.path.join(config.init, "config.json")
+    if data_sources and path == paths[-1] and (
+        model and tf.io.gfile.exists(model)):
+      # The dataset's words would not be those that the model has learnt.
       raise UserError(
-          f"init: {config.init} has no vocabulary.txt, expected its words as "
-          "data.vocabulary")
+          f"init: {config.init} has no vocabulary.txt, expected the words of "
+          "its model as data.vocabulary")
   words = text.load_vocabulary(path)
   rows = len(words) + text.FIRST_WORD
   if config.model.vocab_size not in (0, rows):
