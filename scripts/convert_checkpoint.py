@@ -28,13 +28,12 @@ from absl import flags
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from configs import common
-from vatt import checkpoints, errors, files, finetune, inference, pretrain
+from vatt import checkpoints, errors, files, inference
 from vatt.data import text
 from vatt.errors import UserError
 from vatt.models import released
 from vatt.models.vatt import FLAVOURS
-
-TASKS = {"finetune": finetune, "pretrain": pretrain}
+from vatt.tasks import task_of
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("checkpoint", None, "Released checkpoint, without .index.")
@@ -90,7 +89,7 @@ def convert(path, workdir, vocabulary, size, head_dim):
     if len(words) + text.FIRST_WORD != rows:
       raise UserError(f"{vocabulary}: {len(words)} words, expected the "
                       f"{rows - text.FIRST_WORD} of the checkpoint's embedding")
-  model = TASKS[config.task].build_model(config, words)
+  model = task_of(config).build_model(config, words)
   released.load(path, model, resize=bool(size))
   checkpoints.Checkpoints(
       os.path.join(workdir, "checkpoints"), model=model).save(0)
@@ -120,14 +119,14 @@ def export(workdir, path):
   config = inference.read_config(workdir)
   if config.task == "pretrain":
     config.model.word_vectors = ""  # the checkpoint has them
-  model = TASKS[config.task].build_model(config, [])
+  model = task_of(config).build_model(config, [])
   step = checkpoints.restore_model(
       os.path.join(workdir, "checkpoints"), model)
   shapes = {key: entry.shape for entry in released.entries(model)
             for key in entry.keys}
-  head_dim = next(iter(getattr(model, "towers", {"": getattr(
-      model, "tower", None)}).values())).encoder.blocks[0].attention.head_dim
-  facts = released.describe(shapes, path, head_dim)["model"]
+  tower = model.towers["video"] if config.task == "pretrain" else model.tower
+  facts = released.describe(
+      shapes, path, tower.encoder.blocks[0].attention.head_dim)["model"]
   differ = [f"model.{field} is {config.model[field]}, expected {value}"
             for field, value in facts.items()
             if field in FLAVOURS["released"] and config.model[field] != value]

@@ -23,6 +23,7 @@ from vatt import errors, finetune, pretrain
 from vatt.data import text
 from vatt.models import cost
 from vatt.models.vatt import SIZES, VARIANTS, make_towers
+from vatt.tasks import task_of
 
 # How far a figure may be off the paper's, in per cent.
 PARAMETERS_TOLERANCE = 0.1
@@ -178,16 +179,9 @@ def cost_of_config(config):
   Raises:
     UserError: it is missing, of no task, or its sizes fit no model.
   """
-  try:
-    known = config.task in ("pretrain", "finetune")
-  except OSError as error:  # ml_collections tells of a missing file at use
-    raise errors.UserError(
-        f"--config: {str(error).splitlines()[-1].strip()}") from None
-  if not known:
-    raise errors.UserError(
-        f"task is {config.task!r}, expected 'pretrain' or 'finetune'")
+  task = task_of(config)
   data, model = config.data, config.model
-  if config.task == "finetune":
+  if task is finetune:
     shapes = {config.finetune.modality: finetune.input_shape(config)}
     classes = dict(num_classes=data.classes or 1)
   else:

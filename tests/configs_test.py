@@ -13,8 +13,8 @@ from vatt import finetune as finetuning
 from vatt import optimizers, pretrain, train
 from vatt.data import clips
 from vatt.errors import UserError
-from vatt.main import TASKS
 from vatt.models.vatt import SIZES, VARIANTS, VATT, Classifier
+from vatt.tasks import task_of
 
 ARGUMENTS = {
     "spoken_digits": [",".join(words) for words in itertools.product(
@@ -132,7 +132,7 @@ def test_one_step(name, arg, digits_dir):
       config.data.audio_samples = min(config.data.audio_samples, 19_200)
   config.batch_size = 4
   config.optimizer.warmup_steps = 1  # else the second step's rate is 1e-8
-  task = TASKS[config.task]
+  task = task_of(config)
   try:
     sources = task.open_sources(config, "train")
     words = task.resolve(config, sources)

@@ -15,11 +15,10 @@ from vatt import (
     distribute,
     errors,
     files,
-    finetune,
     inference,
     optimizers,
-    pretrain,
 )
+from vatt.tasks import task_of
 from vatt.train import check_durations, train
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -32,8 +31,6 @@ MODE = flags.DEFINE_enum(
     "train_and_eval evaluates every config.eval_every steps.")
 TPU = flags.DEFINE_string(
     "tpu", None, "Name of the TPU; chooses the tpu strategy.")
-
-TASKS = {"finetune": finetune, "pretrain": pretrain}
 
 # Fields that may change between runs in one workdir: they do not change what
 # is learned.
@@ -59,7 +56,7 @@ def claim_workdir(config, task, words, workdir):
 
   Args:
     config: resolved.
-    task: module of TASKS.
+    task: of `task_of`.
     words: of `task.resolve`.
     workdir: of the run.
 
@@ -92,15 +89,7 @@ def main(argv):
     if flag.value is None:
       raise errors.UserError(f"--{name} is missing")
   config, workdir = CONFIG.value, os.path.expanduser(WORKDIR.value)
-  try:
-    known = config.task in TASKS
-  except OSError as error:  # ml_collections tells of a missing file at use
-    raise errors.UserError(
-        f"--config: {str(error).splitlines()[-1].strip()}") from None
-  if not known:
-    raise errors.UserError(
-        f"task is {config.task!r}, expected one of {sorted(TASKS)}")
-  task = TASKS[config.task]
+  task = task_of(config)
   if TPU.value is not None:
     config.strategy.update(name="tpu", tpu=TPU.value)
   if config.deterministic:
