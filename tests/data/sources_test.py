@@ -115,6 +115,54 @@ def test_what_is_missing_is_named(clips_dir, name, split, message):
     sources.open_source(name, str(clips_dir), split)
 
 
+def test_splits_of_clips_that_are_in_several(tmp_path, records):
+  built = {"train1": 2, "train1_test2": 3, "test1_train2": 4, "fold_a": 1,
+           "unsupervised": 1}
+  first, numbers = 0, {}
+  for split, count in built.items():
+    numbers[split] = [f"clip{i}" for i in range(first, first + count)]
+    first += count
+  directory = records.write_built(tmp_path, "clips", {
+      split: [records.serialize(records.clip(int(i[4:]))) for i in each]
+      for split, each in numbers.items()}, 2)
+
+  def ids(split, name="clips"):
+    source = sources.open_source(name, str(tmp_path), split)
+    assert source.split == split
+    return [read(source, i)["id"].numpy().decode()
+            for i in range(len(source.index))]
+
+  train1 = numbers["train1"] + numbers["train1_test2"]
+  assert ids("train1") == train1
+  assert ids("test2") == ids("train1_test2") == numbers["train1_test2"]
+  assert ids("train2") == numbers["test1_train2"]
+  # Each once, and in one order.
+  both = numbers["test1_train2"] + train1
+  assert ids("train1+train2") == ids("train2+test2+train1") == both
+  assert ids("a+unsupervised") == numbers["fold_a"] + numbers["unsupervised"]
+  for split in "train3", "train1+train3":
+    with pytest.raises(UserError, match="no split 'train3' in .*, expected one "
+                       "of: a, fold, test1, test2, train1, train2, unsuperv"):
+      ids(split)
+
+  # As others name them, they are whole.
+  assert ids("train1", "tfds:clips") == numbers["train1"]
+  assert ids("train1+fold_a", "tfds:clips") == (
+      numbers["fold_a"] + numbers["train1"])
+  with pytest.raises(UserError, match="no split 'test2' in .*, expected one of"
+                     ": fold_a, test1_train2, train1, train1_test2"):
+    ids("test2", "tfds:clips")
+
+  # All files of one of them lost.
+  (directory / "dataset_info.json").write_text(json.dumps(
+      {"splits": [{"name": split} for split in built]}))
+  assert ids("train1") == train1
+  for file in directory.glob("*-train1_test2.*"):
+    file.unlink()
+  with pytest.raises(UserError, match="of split 'train1_test2' is missing"):
+    ids("train1")
+
+
 def test_no_data_dir():
   with pytest.raises(UserError, match="data.data_dir is empty"):
     sources.open_source("clips/official", "", "train")
@@ -166,6 +214,10 @@ def test_dmvr(tmp_path, records, lists):
   inside = records.in_dataset(
       source.parse, sequence_example(records, lists=lists))
   assert inside["label"].numpy().tolist() == [4]
+  assert len(sources.open_source(
+      name.replace("-*", "*"), "", "train-a+train-b").index) == 4
+  with pytest.raises(UserError, match="no file matches .*/test"):
+    sources.open_source(name, "", "train+test")
   # The files lie there like data sets do: their sidecars are not records.
   assert len(sources.open_source(name.replace(".tfrecord?", ".tfrecord*?"), "",
                                  "train").index) == 4

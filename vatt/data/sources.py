@@ -47,10 +47,12 @@ def open_source(name, data_dir, split):
       prepared; "dmvr:GLOB?fps=10&audio_rate=48000", files of SequenceExamples
       in DMVR's form, where "{split}" in the glob becomes the split.
     data_dir: where built data sets lie; for tfds "" means its own default.
-    split: name of the split.
+    split: name of the split, or several as "fold1+fold2". Of a data set built
+      here "train1" is every built split with that part, such as
+      "train1_test2": clips in both are stored once.
 
   Returns:
-    Source.
+    Source; the order of its records does not depend on that of the names.
 
   Raises:
     UserError: there is no such data set, split or record.
@@ -132,7 +134,7 @@ def _open_built(name, path, data_dir, split):
   label_names = ()
   if tf.io.gfile.exists(names):
     with tf.io.gfile.GFile(names) as f:
-      label_names = tuple(f.read().splitlines())
+      label_names = tuple(filter(None, f.read().splitlines()))
   index = record_index.load(_shards(name, directory, split))
   return Source(name, split, index, parse, label_names, directory)
 
@@ -145,22 +147,33 @@ def _listdir(path):
 
 
 def _shards(name, directory, split):
-  """The files of a split, all of them and in order."""
-  shards = {}
+  """The files of a split, or of several, all of them and in order."""
+  with tf.io.gfile.GFile(os.path.join(directory, "dataset_info.json")) as f:
+    built = {s["name"]: {} for s in json.loads(f.read()).get("splits", ())}
   for file in _listdir(directory):
     found = re.fullmatch(r".+-(.+)\.tfrecord-(\d{5,})-of-(\d{5,})", file)
     if found:
-      shards.setdefault(found[1], {})[int(found[2])] = (file, int(found[3]))
-  if split not in shards:
-    raise UserError(f"{name}: no split '{split}' in {directory}, expected one "
-                    f"of: {', '.join(sorted(shards)) or 'none has records'}")
-  shards = shards[split]
-  (_, count) = next(iter(shards.values()))
-  missing = sorted(set(range(count)) - set(shards))
-  if missing:
-    raise UserError(f"{directory}: shard {missing[0]} of the {count} of split "
-                    f"'{split}' is missing; build the data set again")
-  return [os.path.join(directory, shards[i][0]) for i in range(count)]
+      built.setdefault(found[1], {})[int(found[2])] = (file, int(found[3]))
+  # Names that others gave are not taken apart.
+  parts = {s: [s] if name.startswith("tfds:") else s.split("_") for s in built}
+  chosen = set()
+  for wanted in split.split("+"):
+    having = {s for s in built if wanted == s or wanted in parts[s]}
+    if not having:
+      known = ", ".join(sorted({part for s in built for part in parts[s]}))
+      raise UserError(f"{name}: no split '{wanted}' in {directory}, expected "
+                      f"one of: {known or 'none has records'}")
+    chosen |= having
+  files = []
+  for s in sorted(chosen):
+    shards = built[s]
+    (_, count) = next(iter(shards.values()), ("", 1))
+    missing = sorted(set(range(count)) - set(shards))
+    if missing:
+      raise UserError(f"{directory}: shard {missing[0]} of the {count} of "
+                      f"split '{s}' is missing; build the data set again")
+    files += [os.path.join(directory, shards[i][0]) for i in range(count)]
+  return files
 
 
 def _parse_built(raw):
@@ -222,13 +235,15 @@ def _open_dmvr(name, rest, split):
   if query:
     raise UserError(f"{name}: unknown '{next(iter(query))}', expected fps and "
                     "audio_rate")
-  pattern = pattern.replace("{split}", split)
-  files = [f for f in sorted(tf.io.gfile.glob(pattern))
-           if not f.endswith(".json")]
-  if not files:
-    raise UserError(f"{name}: no file matches {pattern}")
-  return Source(name, split, record_index.load(files),
-                _dmvr_parser(fps, audio_rate), (), os.path.dirname(pattern))
+  files = set()
+  for part in split.split("+"):
+    path = pattern.replace("{split}", part)
+    found = {f for f in tf.io.gfile.glob(path) if not f.endswith(".json")}
+    if not found:
+      raise UserError(f"{name}: no file matches {path}")
+    files |= found
+  return Source(name, split, record_index.load(sorted(files)),
+                _dmvr_parser(fps, audio_rate), (), os.path.dirname(path))
 
 
 def _dmvr_parser(fps, audio_rate):

@@ -248,6 +248,37 @@ def test_splits_of_a_list(listed):
   assert list(plan(listed).splits) == ["test"]
 
 
+def test_clips_in_several_splits_are_stored_once(tmp_path, listed, capsys):
+  write_list(
+      listed, "a.mp4,0,2,test2 train1,one", "a.mp4,2,4,test1 train2,",
+      "a.mp4,0,2, train1  test2 ,two", "a.mp4,4,6,train1 test2,",
+      "c.mp3,0,2,train1,", "bad.mp4,0,2,test1,", "bad.mp4,1,2,train1 train2,",
+      header="video_path,start,end,split,caption")
+  examples, refused, builder = build(tmp_path / "data", listed)
+  assert {split: sorted(each) for split, each in examples.items()} == {
+      "train1": ["c.mp3:0.000-2.000"],
+      "train1_test2": ["a.mp4:0.000-2.000", "a.mp4:4.000-6.000"],
+      "train2_test1": ["a.mp4:2.000-4.000"]}
+  assert list(examples["train1_test2"]["a.mp4:0.000-2.000"]["captions"][
+      "text"]) == [b"one", b"two"]
+  assert set(refused) == {"bad.mp4:0.000-2.000", "bad.mp4:1.000-2.000"}
+  printed = capsys.readouterr().out.splitlines()[-1]
+  assert "built 4 clips (train1 3, test2 2, train2 1, test1 1), " in printed
+  build(tmp_path / "data", listed)  # and is found built
+  assert "already built 4 clips (" in capsys.readouterr().out
+
+  write_list(listed, "a.mp4,0,2,train1", "bad.mp4,0,2,train1 test1",
+             header="video_path,start,end,split")
+  with pytest.raises(UserError, match="every clip of split 'test1' was "
+                     "rejected; the first: row 3: no readable media"):
+    build(tmp_path / "other", listed)
+  write_list(listed, "a.mp4,0,2,train1 test2", "a.mp4,0,2,train1",
+             header="video_path,start,end,split")
+  with pytest.raises(UserError, match="row 3, column split: 'train1', but the "
+                     "same clip is in 'train1_test2' in row 2"):
+    plan(listed)
+
+
 @pytest.mark.parametrize("header, row, match", [
     ("video_path,start,label", "a.mp4,0,x", "row 1: column 'end' is missing"),
     ("video_path,start,end,captions", "a.mp4,0,2,x",
@@ -257,8 +288,12 @@ def test_splits_of_a_list(listed):
      "row 3, column start: 'soon', expected seconds"),
     ("video_path,start,end", "a.mp4,0,nan", "row 3, column end: 'nan'"),
     ("video_path,start,end", "a.mp4,0", "row 3: 2 cells, expected 3"),
-    ("video_path,start,end,split", "a.mp4,0,2,dev",
-     "row 3, column split: 'dev', expected train or test"),
+    ("video_path,start,end,split", "a.mp4,0,2,",
+     "row 3, column split: '', expected train, test or other names"),
+    ("video_path,start,end,split", "a.mp4,0,2,train1 dev_2",
+     "row 3, column split: 'train1 dev_2', expected"),
+    ("video_path,start,end,split", "a.mp4,0,2,all", "column split: 'all'"),
+    ("video_path,start,end,split", f"a.mp4,0,2,{'a' * 151}", "split: 'aaa"),
     ("video_path,start,end", 'a.mp4,0,"2', "cannot be read as CSV"),
 ])
 def test_lists_that_are_refused(tmp_path, listed, header, row, match):

@@ -1,4 +1,5 @@
 """Builds raw media into shards of records, in a way that survives a kill."""
+import collections
 import csv
 import hashlib
 import io
@@ -46,7 +47,8 @@ class Plan(NamedTuple):
   """What a dataset is going to build.
 
   Attributes:
-    splits: the clips of each split.
+    splits: the clips of each split; those of "train1_test2" are in both, and
+      stored once.
     shards: the number of shards of each split.
     read: picklable function from a clip to an example as in `features`; raises
       Rejected for a clip that cannot be built.
@@ -318,7 +320,7 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
 
     # ---- the shards, each in one go
     records = {split: [] for split in plan.splits}
-    rejected, keep = list(map(list, plan.rejected)), {"rejected.csv"}
+    rejected = list(map(list, plan.rejected))
     shards = list(self._shard_files(plan))
     with tqdm(total=sum(map(len, plan.splits.values())), unit="clip",
               desc=self.info.full_name, mininterval=1) as bar, (
@@ -326,17 +328,21 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
       done = (pool.map if plan.threads > 1 else map)(lambda shard: build_shard(
           f"{staging}/{shard[1]}", shard[2], plan.read, plan.label_names,
           fingerprint, bar.update), shards)
-      for (split, name, _), record in zip(shards, done):
+      for (split, _, _), record in zip(shards, done):
         records[split].append(record)
         rejected += record["rejected"]
-        keep |= {name, name + INDEX_SUFFIX}
-    for split, shards in records.items():
-      if not any(shard["count"] for shard in shards):
+    built = {split: records[split] for split in records
+             if any(shard["count"] for shard in records[split])}
+    there = {part for split in built for part in split.split("_")}
+    for split, part in ((s, p) for s in records for p in s.split("_")):
+      if part not in there:
         raise UserError(
-            f"{self.info.full_name}: every clip of split {split!r} was "
-            f"rejected; the first: {shards[0]['rejected'][0][2]}")
+            f"{self.info.full_name}: every clip of split {part!r} was "
+            f"rejected; the first: {records[split][0]['rejected'][0][2]}")
 
     # ---- what describes them, and the name of the finished dataset
+    keep = {name + suffix for split, name, _ in shards if split in built
+            for suffix in ("", INDEX_SUFFIX)}
     for name in tf.io.gfile.listdir(staging):
       if name not in keep:  # of another plan, or cut off
         tf.io.gfile.remove(f"{staging}/{name}")
@@ -351,17 +357,19 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
             shard_lengths=[shard["count"] for shard in shards],
             num_bytes=sum(shard["bytes"] for shard in shards),
             filename_template=self._get_filename_template(split))
-        for split, shards in records.items()]))
+        for split, shards in built.items()]))
     self.info.write_to_directory(staging)
     tf.io.gfile.rename(staging, final)
     self._report("built", len(rejected))
 
   def _report(self, done, rejected):
     """Prints the last line: how many clips there are, and are not."""
-    counts = {split: info.num_examples
-              for split, info in self.info.splits.items()}
-    each = ", ".join(f"{split} {count}" for split, count in counts.items())
-    print(f"{self.data_path}: {done} {sum(counts.values())} clips ({each}), "
+    counts = collections.Counter()
+    for split, info in self.info.splits.items():
+      counts.update(dict.fromkeys(split.split("_"), info.num_examples))
+    each = ", ".join(f"{part} {count}" for part, count in counts.items())
+    total = self.info.splits.total_num_examples
+    print(f"{self.data_path}: {done} {total} clips ({each}), "
           f"rejected {rejected}"
           + (f" (see {self.data_path}/rejected.csv)" if rejected else ""))
 

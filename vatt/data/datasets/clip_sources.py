@@ -3,6 +3,7 @@ import collections
 import csv
 import math
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -14,6 +15,10 @@ from vatt.errors import UserError
 COLUMNS = ("video_path", "start", "end", "label", "caption", "split")
 NEEDED = COLUMNS[:3]
 SPLITS = ("train", "test")
+# One of a clip's splits. They are joined by "_" to the name of a built split,
+# which is a part of files' names; "all" is taken by tensorflow-datasets.
+SPLIT = re.compile(r"(?!all$)[A-Za-z0-9]+")
+LONGEST_SPLIT = 150  # characters
 SUFFIXES = frozenset((
     ".3g2 .3gp .aac .ac3 .aif .aifc .aiff .amr .asf .au .avi .caf .divx .dts "
     ".dv .eac3 .f4v .flac .flv .gif .h264 .h265 .hevc .ivf .m1v .m2t .m2ts "
@@ -57,17 +62,21 @@ def read_list(path):
   spans, rejected = {}, {}
   folder = os.path.dirname(path)
   inside = os.path.join(os.path.abspath(folder), "")
-  for row, cells in _rows(path):
+  for row, cells in read_table(path, NEEDED, COLUMNS[len(NEEDED):]):
     file = os.path.normpath(cells["video_path"])
     if file.startswith(inside):  # one file has one name
       file = file.removeprefix(inside)
     start, end = (_seconds(path, row, column, cells[column])
                   for column in ("start", "end"))
-    span = Span(file, start or 0.0, end, row, cells.get("split", ""))
+    names = set(cells.get("split", "").split())
+    span = Span(file, start or 0.0, end, row,
+                "_".join(sorted(names, key=split_order)))
     known = spans.get(span.id)
-    if "split" in cells and span.split not in SPLITS:
-      raise UserError(f"{path}: row {row}, column split: {span.split!r}, "
-                      f"expected {' or '.join(SPLITS)}")
+    if "split" in cells and not (names and all(map(SPLIT.fullmatch, names))
+                                 and len(span.split) <= LONGEST_SPLIT):
+      raise UserError(f"{path}: row {row}, column split: {cells['split']!r}, "
+                      "expected train, test or other names of letters and "
+                      "digits (not all), with spaces between")
     if known and known.split != span.split:
       raise UserError(f"{path}: row {row}, column split: {span.split!r}, but "
                       f"the same clip is in {known.split!r} in row {known.row}")
@@ -91,29 +100,58 @@ def read_list(path):
   return list(spans.values()), list(rejected.values())
 
 
-def _rows(path):
-  """(row, dict of column to text) of a CSV file, without empty rows."""
+def split_order(name):
+  """Key to sort splits by: those to train first."""
+  return not name.startswith("train"), name
+
+
+def read_csv(path, **form):
+  """Yields (row, cells) of a CSV file, counted from 1; without empty rows.
+
+  `form` is what `csv.reader` takes.
+  """
   try:
     with open(path, encoding="utf-8-sig", newline="") as file:
-      reader = csv.reader(file, strict=True)
-      header = [name.strip() for name in next(reader, [])]
-      rows = [(reader.line_num, cells) for cells in reader if any(cells)]
+      reader = csv.reader(file, strict=True, **form)
+      for cells in reader:
+        if any(cells):
+          yield reader.line_num, [cell.strip() for cell in cells]
   except (OSError, UnicodeDecodeError, csv.Error) as error:
     raise UserError(f"{path}: cannot be read as CSV in UTF-8: "
                     f"{base.one_line(error)}") from error
-  missing = [name for name in NEEDED if name not in header]
-  unknown = [name for name in header if name not in COLUMNS]
+
+
+def read_table(path, needed, optional=None):
+  """Yields the rows of a CSV file whose first row names its columns.
+
+  Args:
+    path: of the file.
+    needed: columns that must be there.
+    optional: those that may be; None for any.
+
+  Yields:
+    (row, dict of column to text).
+
+  Raises:
+    UserError: it is no such file.
+  """
+  rows = read_csv(path)
+  _, header = next(rows, (1, []))
+  missing = [name for name in needed if name not in header]
+  unknown = [name for name in header if optional is not None
+             and name not in (*needed, *optional)]
   if missing or unknown or len(set(header)) < len(header):
     wrong = (f"column {missing[0]!r} is missing" if missing else
              f"unknown column {unknown[0]!r}" if unknown else
              "a column is there twice")
-    raise UserError(f"{path}: row 1: {wrong}, expected {', '.join(NEEDED)} and "
-                    f"of {', '.join(COLUMNS[len(NEEDED):])} what there is")
+    others = optional and f" and of {', '.join(optional)} what there is"
+    raise UserError(f"{path}: row 1: {wrong}, expected {', '.join(needed)}"
+                    f"{others or ''}")
   for row, cells in rows:
     if len(cells) != len(header):
       raise UserError(f"{path}: row {row}: {len(cells)} cells, expected "
                       f"{len(header)} as in the first row")
-    yield row, dict(zip(header, (cell.strip() for cell in cells)))
+    yield row, dict(zip(header, cells))
 
 
 def _seconds(path, row, column, cell):
@@ -143,7 +181,7 @@ def cut_files(manual_dir, length, workers):
   Raises:
     UserError: there is no media file.
   """
-  files = _find_media(manual_dir)
+  files = find_media(manual_dir)
   if not files:
     raise UserError(f"--manual_dir={manual_dir}: neither clips.csv nor a media "
                     f"file ({' '.join(sorted(SUFFIXES))}) in it")
@@ -176,7 +214,7 @@ def cut_files(manual_dir, length, workers):
   return spans, rejected
 
 
-def _find_media(manual_dir):
+def find_media(manual_dir):
   """The media files in a folder and its folders, each once whatever links lead
   to it: sorted paths, relative to it. Names what it leaves out."""
   found, others, seen = [], collections.Counter(), set()

@@ -3,9 +3,10 @@
 In the manual_dir, `clips.csv` has the columns `video_path`, `start`, `end` and,
 as one likes, `label`, `caption`, `split`: a clip a row, or several rows for a
 clip with several captions or labels. Paths are relative to the manual_dir or
-absolute; times are seconds, an empty end is that of the file; `split` is train
-or test. Without that list, every media file in the manual_dir or a folder in it
-is cut into clips of one length.
+absolute; times are seconds, an empty end is that of the file; `split` is train,
+test or any other name, or several with spaces between: the clip is stored once,
+in a built split that bears all of them. Without that list, every media file in
+the manual_dir or a folder in it is cut into clips of one length.
 
 Where no caption is listed for a clip, those of a subtitle file beside it are
 taken: for `talk.mp4` that is `talk.vtt` or `talk.srt`.
@@ -89,7 +90,7 @@ class Clips(base.ClipsBuilder, skip_registration=True):
     else:
       sides = choose_splits(manual_dir, clips, read)
     splits = {split: [clip for clip, side in zip(clips, sides) if side == split]
-              for split in SPLITS if split in sides}
+              for split in sorted(set(sides), key=clip_sources.split_order)}
     return base.Plan(
         splits=splits,
         shards={split: max(SHARDS, math.ceil(len(clips) / CLIPS_A_SHARD))
