@@ -1,0 +1,40 @@
+"""Lists the official splits of a data set for scripts/prepare_dataset.py.
+
+  python scripts/list_clips.py --dataset=ucf101 --annotations=DIR_OR_FILE \
+      --manual_dir=VIDEOS
+  python scripts/prepare_dataset.py --dataset=clips/ucf101 --manual_dir=VIDEOS \
+      --data_dir=DATA
+
+The first writes VIDEOS/clips.csv: each clip whose file is there, with all of
+its splits. Which files of annotations are read, and what splits come out, is in
+vatt/data/README.md.
+"""
+import os
+
+from absl import flags
+
+from vatt import errors
+from vatt.data.datasets import annotations
+
+FLAGS = flags.FLAGS
+flags.DEFINE_enum("dataset", None, list(annotations.FORMATS),
+                  "Whose annotations they are.", required=True)
+flags.DEFINE_string("annotations", None, "Folder of the annotations as they "
+                    "are published, or one file of them.", required=True)
+flags.DEFINE_string("manual_dir", None, "Folder of the media.", required=True)
+flags.DEFINE_bool("trimmed", False, "Each file is no more than its clip, so "
+                  "that the times in the annotations are not times in it.")
+flags.DEFINE_bool("overwrite", False, "Replace a clips.csv that is there.")
+
+
+def main(argv):
+  """Lists."""
+  if len(argv) > 1:
+    raise errors.UserError(f"unexpected argument {argv[1]!r}")
+  annotations.write_clips(
+      FLAGS.dataset, os.path.expanduser(FLAGS.annotations),
+      os.path.expanduser(FLAGS.manual_dir), FLAGS.trimmed, FLAGS.overwrite)
+
+
+if __name__ == "__main__":
+  errors.run(main)
