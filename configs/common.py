@@ -140,7 +140,9 @@ def pretraining(variant, flavour="paper"):
       epsilon=1e-7, weight_decay=0.0, clip_norm=0.0))
   config.eval = ConfigDict(dict(
       batch_size=64, windows=4,
+      average="embedding",  # or similarity: the mean of all pairs of views
       match="pair",  # or label: any clip of the query's class is right
+      captions=1,  # of a clip, that are sentences to search with
       # Sentences of a class, for zero-shot classification; () for none.
       templates=("{}",)))
   return config

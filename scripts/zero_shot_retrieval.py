@@ -1,21 +1,35 @@
 """Zero-shot retrieval and classification with a trained model.
 
-  python scripts/zero_shot_retrieval.py --workdir=DIR [--config.FIELD=VALUE]
-      [--report | --query="a sentence"]
+  python scripts/zero_shot_retrieval.py --workdir=DIR
+      [--config=configs/retrieval.py:ARG] [--config.FIELD=VALUE]
+      [--export=FOLDER | --pool=FOLDER] [--report | --query="a sentence"]
 
 Evaluates the workdir's newest checkpoint on `data.eval_split` of its first
-dataset, or, with --query, ranks the clips of that split for a sentence. With
---report, the table goes to the workdir's `report` too, with a picture of some
-clips and the sentences that rank first for each.
+dataset, or, with --query, ranks the clips of that split for a sentence. The
+fields of --config, a protocol, replace those of the workdir.
+
+--export keeps the embeddings of the split: each array of
+`pretrain.embed_split` as NAME.npy, clips.tsv with a line a clip, and the step
+of the model in pool.json. --pool takes them in place of a split, with no
+dataset and nothing embedded but the sentence; they are read in blocks, however
+many there are.
+
+With --report, the table goes to the workdir's `report` too, with a picture of
+some clips and the sentences that rank first for each.
 """
 import functools
+import itertools
 import json
 import os
+import sys
 
 import numpy as np
 import tensorflow as tf
-from absl import flags
+from absl import flags, logging
 from tqdm import tqdm
+
+# For configs, which lie beside this folder.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from vatt import distribute, errors, files, inference, pretrain
 from vatt.data import record_index
@@ -27,9 +41,12 @@ QUERY = flags.DEFINE_string("query", None, "Sentence to rank the clips for.")
 TOP = flags.DEFINE_integer(
     "top", 5, "Clips shown for a query, sentences for a clip.", 1)
 REPORT = flags.DEFINE_boolean("report", False, "Write WORKDIR/report.")
+EXPORT = flags.DEFINE_string("export", None, "Folder to keep embeddings in.")
+POOL = flags.DEFINE_string("pool", None, "Folder that --export has filled.")
 
 SHOWN = 8  # clips of a report
 FRAMES = 4  # of each
+LINES, MODEL = "clips.tsv", "pool.json"  # of a pool
 
 
 def read_clip(source, tensors, i):
@@ -37,6 +54,61 @@ def read_clip(source, tensors, i):
   raw = record_index.read_record(
       tensors, tf.constant(i), lambda raw: raw, tf.constant(""))
   return source.parse(raw)
+
+
+def describe(source, numbers):
+  """Yields a line for each of some records: its id and first captions."""
+  tensors = record_index.file_tensors(source.index)
+  for i in numbers:
+    example = read_clip(source, tensors, i)
+    captions = " | ".join(
+        c.decode() for c in example["captions/text"].numpy()[:2])
+    yield f"{example['id'].numpy().decode()}\t{' '.join(captions.split())}"
+
+
+def export(folder, step, clips, source):
+  """Writes a pool.
+
+  Args:
+    folder: for the files.
+    step: of the model.
+    clips: arrays of `pretrain.embed_split`.
+    source: Source of the split.
+  """
+  tf.io.gfile.makedirs(folder)
+  for name, array in clips.items():
+    with tf.io.gfile.GFile(os.path.join(folder, f"{name}.npy"), "wb") as file:
+      np.save(file, array)
+  files.write_whole(os.path.join(folder, LINES), "".join(
+      line + "\n" for line in describe(source, range(len(source.index)))))
+  files.write_whole(os.path.join(folder, MODEL), json.dumps({"step": step}))
+
+
+def read_pool(folder, step):
+  """What `export` wrote, its arrays as np.memmaps by name.
+
+  Raises:
+    UserError: it is none, not whole, or of another step of the model.
+  """
+  path = os.path.join(folder, MODEL)  # written last
+  if not tf.io.gfile.exists(path):
+    raise errors.UserError(f"{path}: not found, expected what --export writes")
+  found = inference.read_json(path)["step"]
+  if found != step:
+    raise errors.UserError(f"{folder}: embedded by step {found} of a model, "
+                           f"expected {step}, which the workdir has")
+  pool = {}
+  for path in sorted(tf.io.gfile.glob(os.path.join(folder, "*.npy"))):
+    try:
+      array = np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+      raise errors.UserError(f"{path}: cannot be read ({error})") from None
+    pool[os.path.basename(path)[:-len(".npy")]] = array
+  if len({len(array) for array in pool.values()}) != 1:
+    raise errors.UserError(
+        f"{folder}: .npy files of {sorted(map(len, pool.values()))} rows, "
+        "expected as many in each")
+  return pool
 
 
 def report(folder, title, results, clips, source):
@@ -52,72 +124,124 @@ def report(folder, title, results, clips, source):
   Returns:
     The paths of the report's files.
   """
-  there = np.flatnonzero(clips["has_video"] & clips["has_caption"][:, 0])
-  similarity = retrieval.similarities(
-      clips["video_vt"][there], clips["text_vt"][there, 0])
+  there = np.flatnonzero(
+      clips["has_video"] & clips["has_caption"][:, :1].any(axis=1))
+  rows = np.linspace(0, len(there) - 1, min(SHOWN, len(there)), dtype=int)
+  rank, similarity, place = [], [], []
+  if len(there):
+    videos = clips["video_vt"][there[rows]]
+    sentences = clips["text_vt"][there, 0]
+    rank = retrieval.ranks(videos, sentences, rows, np.arange(len(there)))
+    similarity, place = retrieval.best(videos, sentences, TOP.value)
   tensors = record_index.file_tensors(source.index)
   sentence = functools.cache(lambda i: read_clip(source, tensors, i)[
       "captions/text"].numpy()[0].decode())
   tf.io.gfile.makedirs(os.path.join(folder, "frames"))
   shown = []
-  for row in np.linspace(0, len(there) - 1, min(SHOWN, len(there)), dtype=int):
+  for row, own_rank, scores, places in zip(rows, rank, similarity, place):
     example = read_clip(source, tensors, there[row])
     frames = example["frames"].numpy()
     names = []
-    for place in np.linspace(0, len(frames) - 1, FRAMES, dtype=int):
-      names.append(f"frames/{len(shown)}_{place}.jpg")
+    for frame in np.linspace(0, len(frames) - 1, FRAMES, dtype=int):
+      names.append(f"frames/{len(shown)}_{frame}.jpg")
       with tf.io.gfile.GFile(os.path.join(folder, names[-1]), "wb") as file:
-        file.write(frames[place])
-    best = np.argsort(-similarity[row], kind="stable")[:TOP.value]
+        file.write(frames[frame])
     shown.append({
         "id": example["id"].numpy().decode(),
         "frames": names,
-        "rank": int((similarity[row] >= similarity[row, row]).sum()),
-        "sentences": [
-            (sentence(there[i]), float(similarity[row, i]), bool(i == row))
-            for i in best]})
+        "rank": int(own_rank),
+        "sentences": [(sentence(there[i]), float(score), bool(i == row))
+                      for score, i in zip(scores, places)]})
   files.write_whole(os.path.join(folder, "retrieval.json"), json.dumps(
       {"title": title, "results": results, "clips": shown}, indent=1))
   return retrieval_report.write(folder)
+
+
+def answer(embedder, clips, lines, name):
+  """Prints the clips that are nearest to --query.
+
+  Args:
+    embedder: inference.Embedder.
+    clips: arrays with `video_vt` and `has_video`.
+    lines: a function of numbers of clips -> what to show of each.
+    name: of the clips, for errors.
+
+  Raises:
+    UserError: there is no video, or its vectors are another model's.
+  """
+  has_video = clips["has_video"]
+  if not has_video.any():
+    raise errors.UserError(f"{name}: no clip has video, expected some to rank")
+  query = retrieval.normalize(embedder.embed_text([QUERY.value]))
+  if clips["video_vt"].shape[1] != query.shape[1]:
+    raise errors.UserError(
+        f"{name}: vectors of {clips['video_vt'].shape[1]} numbers, expected "
+        f"{query.shape[1]} as the model's")
+  (similarity,), (places,) = retrieval.best(
+      query, clips["video_vt"], TOP.value, has_video)
+  for score, line in zip(similarity, lines(places)):
+    name, _, captions = line.partition("\t")
+    print(f"{score:7.3f}  {name:24}  {captions}")
 
 
 def main(argv):
   """Evaluates, or answers a query."""
   if len(argv) > 1:
     raise errors.UserError(f"unexpected argument {argv[1]!r}, expected flags")
-  if REPORT.value and QUERY.value is not None:
-    raise errors.UserError("--report and --query: expected one of them")
+  for one, other in (("report", "query"), ("pool", "report"),
+                     ("pool", "export")):
+    if all(flags.FLAGS[name].value not in (None, False)
+           for name in (one, other)):
+      raise errors.UserError(f"--{one} and --{other}: expected one of them")
   config = flags.FLAGS.config
-  strategy = distribute.make_strategy(config.strategy)
-  source = pretrain.open_sources(config, config.data.eval_split)[0]
   workdir = os.path.expanduser(WORKDIR.value)
+  strategy = distribute.make_strategy(config.strategy)
+  if POOL.value is None:
+    source = pretrain.open_sources(config, config.data.eval_split)[0]
+    name = f"{source.name} {source.split}"
+    count = len(source.index)
   embedder = inference.Embedder(workdir, config, strategy)
-  title = (f"{workdir}: step {embedder.step}, {len(source.index)} clips "
-           f"of {source.name} {source.split}")
+  if POOL.value is not None:
+    name = os.path.expanduser(POOL.value)
+    clips = read_pool(name, embedder.step)
+    count = len(clips["label"])
+  title = f"{workdir}: step {embedder.step}, {count} clips of {name}"
   print(title)
-  if QUERY.value is not None:
-    query = embedder.embed_text([QUERY.value])
+  if POOL.value is None:
+    if QUERY.value is not None and EXPORT.value is None:
+      config.data.audio_samples = config.data.captions = 0  # not asked for
+    with tqdm(total=count, unit="clip", leave=False) as progress:
+      clips = pretrain.embed_split(
+          config, embedder.model, strategy, source, progress.update)
+    if EXPORT.value is not None:
+      export(os.path.expanduser(EXPORT.value), embedder.step, clips, source)
 
-  with tqdm(total=len(source.index), unit="clip", leave=False) as progress:
-    clips = pretrain.embed_split(
-        config, embedder.model, strategy, source, progress.update)
-  if QUERY.value is None:
+  if QUERY.value is not None:
+    def lines(places):
+      if POOL.value is None:
+        return describe(source, places)
+      with open(os.path.join(name, LINES), encoding="utf-8") as file:
+        found = {i: line.rstrip("\n") for i, line in enumerate(
+            itertools.islice(file, int(places.max()) + 1)) if i in places}
+      return [found.get(i, "") for i in places]
+
+    answer(embedder, clips, lines, name)
+    return
+  if POOL.value is None:
     results = pretrain.evaluate_embedded(
         config, embedder.model, strategy, source, embedder.words, clips)
-    print("\n".join(retrieval_report.format_table(results)))
-    if REPORT.value:
-      print("\n".join(report(os.path.join(workdir, "report"), title, results,
-                             clips, source)))
-    return
-  similarity = retrieval.similarities(query, clips["video_vt"])[0]
-  similarity[~clips["has_video"]] = -1
-  tensors = record_index.file_tensors(source.index)
-  for i in similarity.argsort()[::-1][:TOP.value]:
-    example = read_clip(source, tensors, i)
-    captions = " | ".join(
-        c.decode() for c in example["captions/text"].numpy()[:2])
-    print(f"{similarity[i]:7.3f}  {example['id'].numpy().decode():24}  "
-          f"{captions}")
+  else:
+    results = list(retrieval.Retrieval(config.eval).run(clips))
+  if not any("R@" in measure for measure, _ in results):
+    raise errors.UserError(
+        f"{name}: no clip has two of video, audio and captions, expected some "
+        "to find each other")
+  if not clips["has_caption"].any():
+    logging.warning("%s: no clip has a caption, so no sentence is found", name)
+  print("\n".join(retrieval_report.format_table(results)))
+  if REPORT.value:
+    print("\n".join(report(os.path.join(workdir, "report"), title, results,
+                           clips, source)))
 
 
 if __name__ == "__main__":

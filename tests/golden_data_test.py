@@ -37,16 +37,20 @@ def test_multi_label(golden):
 
 
 def test_retrieval(golden):
+  """Both ways of averaging over windows, as `pretrain.embed_split` does."""
   arrays = golden.npz("measures")
-  text, windows = arrays["ret_text"], arrays["ret_video_windows"]
-  # [N·W, E] -> [N, W, E] -> [N, E]
-  clips = windows.reshape(len(text), -1, text.shape[1]).mean(axis=1)
-  np.testing.assert_allclose(
-      retrieval.similarities(text, clips), arrays["ret_sim_embd_averaged"],
-      atol=1e-6)
-  found = dict(retrieval.recalls(retrieval.ranks(
-      text, clips, np.eye(len(text), dtype=bool))))
-  for ours, theirs in (("R@1", "R1"), ("R@5", "R5"), ("R@10", "R10"),
-                       ("MedR", "MedianRank")):
-    assert found[ours] == pytest.approx(
-        float(arrays[f"ret/txt2vid_embd_{theirs}"]), abs=1e-9), ours
+  text = retrieval.normalize(arrays["ret_text"])
+  # [N·W, E] -> [N, W, E]
+  windows = arrays["ret_video_windows"].reshape(len(text), -1, text.shape[1])
+  ids = np.arange(len(text))
+  for kind, measures, clips in (
+      ("embd", "embd", retrieval.normalize(windows.mean(axis=1))),
+      ("similarity", "cosine", retrieval.normalize(windows).mean(axis=1))):
+    np.testing.assert_allclose(
+        text @ clips.T, arrays[f"ret_sim_{kind}_averaged"], atol=1e-6)
+    found = dict(retrieval.recalls(retrieval.ranks(text, clips, ids, ids)))
+    for ours, theirs in (("R@1", "R1"), ("R@5", "R5"), ("R@10", "R10"),
+                         ("MedR", "MedianRank")):
+      assert found[ours] == pytest.approx(
+          float(arrays[f"ret/txt2vid_{measures}_{theirs}"]), abs=1e-9), (
+              kind, ours)

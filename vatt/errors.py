@@ -21,13 +21,13 @@ def run(main, define_flags=None):
   Args:
     main: called with what the flags leave of the command line.
     define_flags: called with the command line before it is parsed, for flags
-      that depend on it.
+      that depend on it; may return another one to parse.
   """
 
   def parse(argv):
     try:
       if define_flags:
-        define_flags(argv)
+        argv = define_flags(argv) or argv
       return flags.FLAGS(argv)
     except UserError as error:
       fail(error)

@@ -4,7 +4,7 @@ import json
 import os
 
 import tensorflow as tf
-from absl import logging
+from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from vatt import checkpoints, pretrain
@@ -35,19 +35,38 @@ def read_config(workdir):
     return tuple(map(tuples, value)) if isinstance(value, list) else value
 
   config = tuples(read_json(os.path.join(workdir, "config.json")))
+  # Of a run from before there were such fields.
+  config["eval"] = dict(
+      crops=1, average="embedding", captions=1) | config["eval"]
   return ConfigDict(config).lock()
 
 
 def define_config_flag(argv):
-  """Defines --config as the config of --workdir, for --config.FIELD=VALUE."""
+  """Defines --config as the config of --workdir, for --config.FIELD=VALUE.
+
+  With --config=FILE.py:ARGUMENT, the fields of that config replace the
+  workdir's.
+
+  Returns:
+    The command line without it, to be parsed.
+  """
   parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
   parser.add_argument("--workdir", "-workdir")
-  workdir = os.path.expanduser(
-      parser.parse_known_args(argv[1:])[0].workdir or "")
+  parser.add_argument("--config", "-config")
+  given, rest = parser.parse_known_args(argv[1:])
+  workdir = os.path.expanduser(given.workdir or "")
   if not workdir and not {"--help", "--helpfull"} & set(argv):
     raise UserError("--workdir is missing, expected the workdir of a run")
-  config_flags.DEFINE_config_dict(
-      "config", read_config(workdir) if workdir else ConfigDict())
+  config = read_config(workdir) if workdir else ConfigDict()
+  if given.config:
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file(
+        "config", given.config, flag_values=values, sys_argv=argv[:1])
+    values(argv[:1])
+    config.update(values.config)
+  argv = [argv[0], f"--workdir={workdir}", *rest]
+  config_flags.DEFINE_config_dict("config", config, sys_argv=argv)
+  return argv
 
 
 class Embedder:
@@ -55,11 +74,12 @@ class Embedder:
 
   Args:
     workdir: of a training run.
-    config: the workdir's, or that with other fields of data and eval.
+    config: the workdir's, or that with other fields of data and eval. It may
+      read nothing of a modality (`data.frames` or `data.audio_samples` of 0).
     strategy: of `distribute.make_strategy`; None for one device.
 
   Raises:
-    UserError: no checkpoint, or one of another model.
+    UserError: no checkpoint, or one of another model; inputs of another size.
   """
 
   def __init__(self, workdir, config=None, strategy=None):
@@ -68,8 +88,17 @@ class Embedder:
     # The words are the model's own, wherever the data lie now.
     self.config.data.vocabulary = ""
     self.words = pretrain.resolve(self.config, [], workdir)
+    # The model is built as it was trained, whatever the data lack now.
+    built = self.config.copy_and_resolve_references()
+    trained = read_config(workdir).data
+    for field in ("frames", "size", "audio_samples", "words"):
+      if built.data[field] not in (0, trained[field]):
+        raise UserError(
+            f"data.{field} is {built.data[field]}, expected "
+            f"{trained[field]}, which the model was trained with")
+      built.data[field] = trained[field]
     with self.strategy.scope():
-      self.model = pretrain.build_model(self.config, self.words)
+      self.model = pretrain.build_model(built, self.words)
     self.step = checkpoints.restore_model(
         os.path.join(workdir, "checkpoints"), self.model)
 

@@ -34,7 +34,7 @@ def resolve(config, data_sources, workdir=None):
   """
   clips.check_windows(config.data)
   losses.check_form(config.loss.form)
-  retrieval.Retrieval(config.eval.match)
+  retrieval.Retrieval(config.eval)
   if data_sources:
     input_pipeline.mixture(config.data, config.batch_size)
   path = config.data.vocabulary
@@ -167,7 +167,11 @@ def train_dataset(config, data_sources, start_step):
 
 
 def embed_split(config, model, strategy, source, progress=None):
-  """Embeds every clip of a split, averaged over its windows.
+  """Embeds every clip of a split, averaged over its views.
+
+  A clip's similarity to another is the dot product of what is returned. With
+  `eval.average` "embedding" that is the cosine of the mean embeddings (section
+  4.3), with "similarity" the mean of the cosines of all pairs of their views.
 
   Args:
     config: of the run.
@@ -179,16 +183,33 @@ def embed_split(config, model, strategy, source, progress=None):
   Returns:
     Arrays in the order of the records: `video_va`, `video_vt`, `audio_va`,
     `audio_vt` [N, E]; `text_vt` [N, K, E]; `has_video`, `has_audio` bool [N],
-    `has_caption` bool [N, K]; `label` [N]. Embeddings are sums over windows,
-    not normalized (section 4.3: averaged, then normalized).
+    `has_caption` bool [N, K]; `label` [N]. Modalities that the config reads
+    nothing of (as audio with `data.audio_samples` 0) have no embeddings.
   """
+  averaged = config.eval.average == "embedding"
+  signals = {"video": config.data.frames, "audio": config.data.audio_samples,
+             "text": config.data.captions}
+  absent = [name for name, size in signals.items() if not size]
+
   def embed(batch):
-    embeddings, _ = model(model_inputs(batch, config))
+    inputs = {name: value for name, value in batch.items()
+              if name not in absent}
+    embeddings, _ = model(model_inputs(inputs, config))
+    if not averaged:
+      embeddings = {name: tf.math.l2_normalize(value, -1)
+                    for name, value in embeddings.items()}
     return dict(embeddings, has_video=batch["video_mask"],
                 has_audio=batch["audio_mask"],
-                has_caption=batch["caption_mask"], label=batch["label"])
+                has_caption=batch["caption_mask"], label=batch["label"],
+                views=tf.ones(batch["label"].shape))
 
-  return run_split(config, embed, strategy, source, progress)
+  table = run_split(config, embed, strategy, source, progress)
+  views = table.pop("views")[0]
+  for name in table:
+    if name.endswith(("_va", "_vt")):
+      table[name] = (retrieval.normalize(table[name]) if averaged
+                     else table[name] / views)
+  return table
 
 
 def run_split(config, run, strategy, source, progress=None):
@@ -281,7 +302,7 @@ def evaluate_embedded(config, model, strategy, source, words, embedded):
   Args:
     embedded: arrays of `embed_split`.
   """
-  results = list(retrieval.Retrieval(config.eval.match).run(embedded))
+  results = list(retrieval.Retrieval(config.eval).run(embedded))
   if source.label_names and config.eval.templates:
     sentences = [template.format(name) for name in source.label_names
                  for template in config.eval.templates]

@@ -1,9 +1,13 @@
 """The script on a workdir of the real program."""
 import json
+import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+from configs import retrieval
 
 
 @pytest.fixture(scope="module")
@@ -22,12 +26,25 @@ def run(env, *flags):
       capture_output=True, text=True)
 
 
-def test_table_has_the_measures_of_the_run(workdir, python_env):
-  lines = run(python_env, f"--workdir={workdir}").stdout.splitlines()
-  assert "step 5, 30 clips of spoken_digits/official test" in lines[0]
-  columns = lines[1].split()
-  table = {line[:16].strip(): dict(zip(columns, line[16:].split()))
-           for line in lines[2:] if "R@" in lines[1]}
+@pytest.fixture(scope="module")
+def pool(workdir, python_env, tmp_path_factory):
+  """What --export writes, and the run that did so."""
+  folder = tmp_path_factory.mktemp("exported") / "pool"
+  return folder, run(python_env, f"--workdir={workdir}", f"--export={folder}")
+
+
+def table_of(result):
+  """The measures that a run of the script prints, by row."""
+  assert result.returncode == 0, result.stderr
+  _, columns, *rows = result.stdout.splitlines()
+  return {row[:16].strip(): dict(zip(columns.split(), row[16:].split()))
+          for row in rows}
+
+
+def test_table_has_the_measures_of_the_run(workdir, pool):
+  result = pool[1]
+  table = table_of(result)
+  assert "step 5, 30 clips of spoken_digits/official test" in result.stdout
   rows = [json.loads(line) for line in
           (workdir / "metrics.jsonl").read_text().splitlines()]
   measures = {name: value for row in rows for name, value in row.items()}
@@ -37,9 +54,11 @@ def test_table_has_the_measures_of_the_run(workdir, python_env):
     assert shown["MedR"] == f"{measures[f'eval/{direction}/MedR']:.1f}"
 
 
-def test_query_ranks_clips_and_reports_unknown_words(workdir, python_env):
-  result = run(python_env, f"--workdir={workdir}", "--top=3",
-               "--query=somebody writes a zero with a zeppelin")
+def test_query_ranks_clips_and_reports_unknown_words(
+    workdir, python_env, pool):
+  flags = [f"--workdir={workdir}", "--top=3",
+           "--query=somebody writes a zero with a zeppelin"]
+  result = run(python_env, *flags)
   assert result.returncode == 0, result.stderr
   lines = result.stdout.splitlines()[1:]
   assert len(lines) == 3
@@ -47,6 +66,38 @@ def test_query_ranks_clips_and_reports_unknown_words(workdir, python_env):
   assert scores == sorted(scores, reverse=True)
   assert "not in the vocabulary: " in result.stderr
   assert "zeppelin" in result.stderr.split("not in the vocabulary: ")[1]
+  # From a pool, with no dataset.
+  result = run(python_env, *flags, f"--pool={pool[0]}",
+               "--config.data.data_dir=/nowhere")
+  assert result.returncode == 0, result.stderr
+  assert result.stdout.splitlines()[1:] == lines
+
+
+def test_a_pool_takes_the_place_of_its_split(workdir, python_env, pool):
+  folder, exported = pool
+  flags = [f"--workdir={workdir}", f"--pool={folder}",
+           "--config.data.data_dir=/nowhere"]
+  whole = table_of(exported)
+  for measures in whole.values():
+    measures.pop("accuracy", None)  # that takes the dataset's classes
+  assert table_of(run(python_env, *flags)) == whole
+  vectors = np.load(folder / "video_vt.npy")
+  assert vectors.dtype == np.float32 and len(vectors) == 30
+  np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+  assert len((folder / "clips.tsv").read_text().splitlines()) == 30
+
+
+@pytest.mark.parametrize("name, content, expected", [
+    ("pool.json", b'{"step": 4}', ": embedded by step 4 of a model, expected "),
+    ("video_vt.npy", b"cut", "/video_vt.npy: cannot be read")])
+def test_a_pool_that_does_not_fit(
+    workdir, python_env, pool, tmp_path, name, content, expected):
+  shutil.copytree(pool[0], tmp_path / "copy")
+  (tmp_path / "copy" / name).write_bytes(content)
+  result = run(python_env, f"--workdir={workdir}", f"--pool={tmp_path}/copy")
+  assert result.returncode == 1
+  assert result.stderr.splitlines()[-1].startswith(
+      f"error: {tmp_path}/copy{expected}")
 
 
 def test_report(workdir, python_env):
@@ -61,10 +112,34 @@ def test_report(workdir, python_env):
     scores = [similarity for _, similarity, _ in clip["sentences"]]
     assert len(scores) == 30 and scores == sorted(scores, reverse=True)
     own, = (score for _, score, right in clip["sentences"] if right)
-    assert clip["rank"] == sum(score >= own for score in scores)
+    assert clip["rank"] == sum(score >= own - 1e-6 for score in scores)
     digit = clip["id"][0]  # of {digit}_{speaker}_{take}: its word is in there
     word = {"0": "zero", "3": "three", "8": "eight"}[digit]
     assert all(word in text for text, _, right in clip["sentences"] if right)
+
+
+def test_a_protocol(workdir, python_env):
+  """Fields of the file take the place of the workdir's, and flags theirs."""
+  flags = [f"--workdir={workdir}",
+           "--config.data.datasets=spoken_digits/official"]
+  protocol = table_of(run(
+      python_env, flags[0], "--config=configs/retrieval.py:msrvtt", flags[1],
+      "--config.eval.batch_size=4"))
+  # No sound is read, which the model was trained with.
+  assert set(protocol) == {"text to video", "video to text"}
+  # The same by hand.
+  assert protocol == table_of(run(
+      python_env, *flags, "--config.data.fps=12.5",
+      "--config.data.audio_samples=0", "--config.data.captions=1",
+      "--config.eval.windows=4", "--config.eval.match=pair",
+      "--config.eval.templates=()"))
+
+
+def test_protocols_differ_in_their_dataset():
+  ours, theirs = (retrieval.get_config(name) for name in ("msrvtt", "youcook2"))
+  assert ours.data.datasets == ("clips/msrvtt+fps=12.5+size=224",)
+  theirs.data.datasets = ours.data.datasets
+  assert ours == theirs
 
 
 @pytest.mark.parametrize("flags, expected", [
@@ -72,6 +147,13 @@ def test_report(workdir, python_env):
     ([], "--workdir is missing"),
     (["--config.eval.windos=2"], "windos"),
     (["--config.seed=0", "--report", "--query=a"], "--report and --query"),
+    (["--config.data.size=32"], "data.size is 32, expected 24"),
+    (["--config=configs/retrieval.py:coin"], "expected one each of msrvtt|"),
+    # Nothing that could find something else, or be found.
+    (["--config.data.audio_samples=0", "--config.data.captions=0"],
+     "spoken_digits/official test: no clip has two of video, audio and "),
+    (["--config.data.audio_samples=0", "--config.data.frames=0", "--query=a"],
+     "spoken_digits/official test: no clip has video"),
 ])
 def test_bad_input(workdir, python_env, flags, expected):
   if flags and "config" in flags[0]:

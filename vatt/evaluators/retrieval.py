@@ -1,39 +1,109 @@
-"""Zero-shot retrieval between video, audio and text: R@K and median rank."""
+"""Zero-shot retrieval between video, audio and text: R@K and median rank.
+
+The pool is read block by block: an np.memmap of any size will do. Similarity is
+the dot product, which for unit vectors is the cosine.
+"""
 import numpy as np
 
 from vatt.errors import UserError
 
 RECALLS = (1, 5, 10)
+BLOCK = 8192  # items compared at a time
+CHUNK = 1024  # queries compared at a time
+# Similarities this near each other are tied: the same product of float32
+# vectors is not the same to the last bit everywhere in a matrix.
+TIE = 1e-6
 
 
 def normalize(x):
   """L2-normalizes the last axis; a zero vector stays zero."""
-  norm = np.linalg.norm(x, axis=-1, keepdims=True)
-  return x / np.where(norm > 0, norm, 1.0)
+  norm = np.sqrt(np.einsum("...e,...e->...", x, x))[..., None]
+  return x / np.where(norm > 0, norm, np.ones_like(norm))
 
 
-def similarities(queries, items):
-  """Cosine similarities: [Q, E] and [N, E] -> [Q, N]."""
-  return normalize(queries) @ normalize(items).T
+def blocks(items):
+  """Yields (first, float32 [n, E]) of items [N, E]."""
+  for first in range(0, len(items), BLOCK):
+    yield first, np.asarray(items[first:first + BLOCK], np.float32)
 
 
-def ranks(queries, items, relevant):
-  """The rank of the best relevant item of each query, from 1.
-
-  Ties count against the query: an item that is not relevant and equally
-  similar ranks before, so a collapsed model scores nothing.
+def best(queries, items, top, there=None):
+  """The items that are most similar to each query.
 
   Args:
-    queries: [Q, E].
+    queries: [Q, E], few.
     items: [N, E].
-    relevant: bool [Q, N], at least one True a row.
+    top: K; all items if there are fewer.
+    there: bool [N], the items to take; all if None.
 
   Returns:
-    int [Q].
+    Similarities float32 [Q, K], in falling order, and the numbers of the items,
+    int [Q, K]; of equally similar ones the earlier comes first.
   """
-  similarity = similarities(queries, items)
-  best = np.where(relevant, similarity, -np.inf).max(axis=1, keepdims=True)
-  return 1 + ((similarity >= best) & ~relevant).sum(axis=1)
+  queries = np.asarray(queries, np.float32)
+  found = np.zeros([len(queries), 0], np.float32)
+  places = np.zeros([len(queries), 0], np.int64)
+  for first, block in blocks(items):
+    rows = np.arange(first, first + len(block))
+    if there is not None:
+      block, rows = block[there[rows]], rows[there[rows]]
+    found = np.concatenate([found, queries @ block.T], axis=1)
+    places = np.concatenate(
+        [places, np.broadcast_to(rows, [len(queries), len(rows)])], axis=1)
+    order = np.argsort(-found, axis=1, kind="stable")[:, :top]
+    found, places = (
+        np.take_along_axis(x, order, axis=1) for x in (found, places))
+  return found, places
+
+
+def ranks(queries, items, query_ids, item_ids):
+  """The rank of the best right item of each query, from 1.
+
+  Ties count against the query: an item that is not right and as similar, up to
+  TIE, ranks before, so a collapsed model scores nothing.
+
+  Memory is that of the queries and of CHUNK x BLOCK similarities. The right
+  items are compared twice, as their similarity must be known first.
+
+  Args:
+    queries: [Q, E], held in memory.
+    items: [N, E], of length 1 or less.
+    query_ids: int [Q].
+    item_ids: int [N]; the items with a query's id are right. Those with a
+      negative one are left out.
+
+  Returns:
+    int [Q]; one more than there are items for a query without a right one.
+  """
+  queries = np.asarray(queries, np.float32)
+  right = np.full([len(queries)], -np.inf, np.float32)
+  rank = np.ones([len(queries)], np.int64)
+
+  def pool():
+    for first, block in blocks(items):
+      ids = item_ids[first:first + BLOCK]
+      kept = ids >= 0
+      yield (block, ids) if kept.all() else (block[kept], ids[kept])
+
+  def chunks(rows):
+    return (rows[i:i + CHUNK] for i in range(0, len(rows), CHUNK))
+
+  for block, ids in pool():
+    columns = np.isin(ids, query_ids)
+    block, ids = block[columns], ids[columns]
+    for rows in chunks(np.flatnonzero(np.isin(query_ids, ids))):
+      similarity = np.where(query_ids[rows, None] == ids,
+                            queries[rows] @ block.T, -np.inf)
+      right[rows] = np.maximum(right[rows], similarity.max(axis=1))
+  bar = right - np.float32(TIE)
+  for block, ids in pool():
+    for rows in chunks(np.arange(len(queries))):
+      # Not "at least as similar": what is not a number ranks before, too.
+      before = ~(queries[rows] @ block.T < bar[rows, None])
+      columns = np.flatnonzero(np.isin(ids, query_ids[rows]))
+      before[:, columns] &= query_ids[rows, None] != ids[columns]
+      rank[rows] += [np.count_nonzero(row) for row in before]
+  return rank
 
 
 def recalls(rank):
@@ -46,12 +116,17 @@ def recalls(rank):
 class Retrieval:
   """Retrieval over the clips of a split (section 4.3).
 
-  Text queries are the first caption of each clip. Clips that lack one of the
-  two modalities are left out of that pair.
+  Clips that lack one of the two modalities are left out of that pair.
 
   Args:
-    match: "pair": the clip that a query belongs to is right; "label": every
-      clip of its class.
+    options: config.eval, of which these are used. `match`, "pair": the clip
+      that a query belongs to is right; "label": every clip of its class, and
+      clips without one are left out. `average`, as of `pretrain.embed_split`:
+      "embedding" or "similarity". `captions`: of each clip, so many of the
+      first are sentences to search with and to be found.
+
+  Raises:
+    UserError: another value.
   """
 
   DIRECTIONS = {
@@ -63,30 +138,43 @@ class Retrieval:
       "audio_to_text": ("audio_vt", "text_vt"),
   }
 
-  def __init__(self, match="pair"):
-    if match not in ("pair", "label"):
+  def __init__(self, options):
+    for field, known in (("match", ("pair", "label")),
+                         ("average", ("embedding", "similarity"))):
+      if options[field] not in known:
+        raise UserError(f"eval.{field} is {options[field]!r}, expected "
+                        f"{known[0]!r} or {known[1]!r}")
+    if options.captions < 1:
       raise UserError(
-          f"eval.match is {match!r}, expected 'pair' or 'label'")
-    self.match = match
+          f"eval.captions is {options.captions}, expected at least 1")
+    self.options = options
 
   def run(self, clips):
     """Yields (name, value), such as ("text_to_video/R@10", 0.4).
 
     Args:
-      clips: arrays of `pretrain.embed_split`.
+      clips: arrays of `pretrain.embed_split`; np.memmaps are read in blocks,
+        but for the queries.
     """
-    has = {"text": clips["has_caption"][:, 0], "video": clips["has_video"],
-           "audio": clips["has_audio"]}
-    vectors = dict(clips, text_vt=clips["text_vt"][:, 0])
-    for name, (query, item) in self.DIRECTIONS.items():
-      there = has[query.split("_")[0]] & has[item.split("_")[0]]
+    count, captions = clips["has_caption"].shape
+    # A clip has one video, one sound and K captions: all of it is [N, n].
+    has = {
+        "video": clips["has_video"][:, None],
+        "audio": clips["has_audio"][:, None],
+        "text": clips["has_caption"] & (
+            np.arange(captions) < self.options.captions)}
+    ids = (clips["label"] if self.options.match == "label"
+           else np.arange(count))[:, None]
+    for name, sides in self.DIRECTIONS.items():
+      masks = [has[side.split("_")[0]] for side in sides]
+      there = masks[0].any(1) & masks[1].any(1) & (ids[:, 0] >= 0)
       if not there.any():
         continue
-      if self.match == "pair":
-        relevant = np.eye(there.sum(), dtype=bool)
-      else:
-        label = clips["label"][there]
-        relevant = label[:, None] == label[None]
-      rank = ranks(vectors[query][there], vectors[item][there], relevant)
+      (queries, query_ids), (items, item_ids) = (
+          (clips[side].reshape(-1, clips[side].shape[-1]),  # [N·n, E]
+           np.where(mask & there[:, None], ids, -1).reshape(-1))
+          for side, mask in zip(sides, masks))
+      asked = query_ids >= 0
+      rank = ranks(queries[asked], items, query_ids[asked], item_ids)
       for measure, value in recalls(rank):
         yield f"{name}/{measure}", value
