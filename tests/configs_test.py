@@ -31,6 +31,7 @@ ARGUMENTS = {
                  "imagenet,base", "audioset,base", "audioset,ma",
                  "kinetics400,medium,released", "kinetics400,ma,released",
                  "audioset,base,released", "audioset,ma,released"],
+    "linear_probe": [],  # no trainings; tests/scripts/linear_probe_test.py
     "retrieval": [],  # no training; tests/scripts/zero_shot_retrieval_test.py
 }
 # At tiny size these are the graphs of others.

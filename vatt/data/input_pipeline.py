@@ -126,11 +126,21 @@ def record_at(data, sources, batch_size, seed, position):
   source = sources[d]
   place = step * int(np.sum(dataset_of_row == d)) + int(rank_of_row[row])
   epoch, within = divmod(place, len(source.index))
-  order_seed = seeds.fold(_stream_seed(seed, source), "order")
-  i = int(record_index.epoch_order(
-      len(source.index), order_seed, epoch)[within])
+  i = int(epoch_records(seed, source, epoch)[within])
   return (source.index.files[source.index.file_ids[i]],
           int(source.index.offsets[i]))
+
+
+def epoch_records(seed, source, epoch):
+  """The records of an epoch in the order of training: int64 [N].
+
+  Args:
+    seed: as given to `train_dataset`.
+    source: Source.
+    epoch: int, from 0.
+  """
+  order_seed = seeds.fold(_stream_seed(seed, source), "order")
+  return record_index.epoch_order(len(source.index), order_seed, epoch)
 
 
 def mixture(data, batch_size):

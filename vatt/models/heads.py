@@ -1,4 +1,5 @@
-"""Projections into the common spaces S_va and S_vt (section 3.3)."""
+"""What follows an encoder: projections into the common spaces S_va and S_vt
+(section 3.3), and the classifier of frozen features (appendix B.8)."""
 import tensorflow as tf
 
 
@@ -100,3 +101,37 @@ class ProjectionHead(tf.keras.layers.Layer):
       if self.norms:
         x = self.norms[i](x, mask=mask, training=training)
     return tf.cast(x, self.variable_dtype)
+
+
+class LowRankClassifier(tf.keras.layers.Layer):
+  """A linear classifier whose weight is a product, C = UV (appendix B.8).
+
+  In training only some of its n components take part, others at every step;
+  their sum is scaled to that of all in the mean. The paper has no bias.
+
+  Args:
+    num_classes: C.
+    components: n, columns of U and rows of V.
+    kept: of them, those that take part in a step of training.
+  """
+
+  def __init__(self, num_classes, components=128, kept=13, **kwargs):
+    super().__init__(**kwargs)
+    self.num_classes = num_classes
+    self.components, self.kept = components, kept
+
+  def build(self, shape):
+    self.u = self.add_weight("u", [shape[-1], self.components])
+    self.v = self.add_weight("v", [self.components, self.num_classes])
+
+  def call(self, x, training=False, seed=None):
+    """[B, D] -> logits [B, C]; training needs a seed, int32 [2]."""
+    x = x @ self.u
+    if training:
+      # One number each, the same for all rows: the largest `kept` of them.
+      draw = tf.random.stateless_uniform([self.components], seed)
+      chosen = tf.math.top_k(draw, self.kept).indices
+      kept = tf.reduce_sum(
+          tf.one_hot(chosen, self.components, dtype=x.dtype), axis=0)
+      x *= kept * (self.components / self.kept)
+    return x @ self.v

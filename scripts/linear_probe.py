@@ -1,0 +1,150 @@
+"""Linear probes on the frozen features of a trained model.
+
+  python scripts/linear_probe.py --workdir=DIR
+      --config=configs/linear_probe.py:ARG [--config.FIELD=VALUE]
+
+Makes features of a labelled dataset with the workdir's newest checkpoint,
+trains the paper's low-rank classifier (lrc), a linear SVM (svm) and a k-NN
+(knn) on them for each split, and prints their accuracies beside each other. The
+table goes to WORKDIR/report/linear_probe_DATASET_MODALITY.txt and .json too.
+"""
+import json
+import os
+import re
+import sys
+
+import numpy as np
+import tensorflow as tf
+from absl import flags
+from ml_collections import config_flags
+from tqdm import tqdm
+
+# For configs, which lie beside this folder.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from vatt import distribute, errors, files
+from vatt.data import sources
+from vatt.evaluators import linear_probe
+from vatt.reports import retrieval as report
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Probes, such as configs/linear_probe.py:ucf101.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a trained model.")
+
+PROBES = {"lrc": linear_probe.LRC, "svm": linear_probe.SVM,
+          "knn": linear_probe.KNN}
+
+
+def open_splits(options, data_dir):
+  """The sources to train on and to test on, of each split.
+
+  Raises:
+    UserError: there is no such split; the classes of two differ.
+  """
+  def open_all(kind):
+    return [sources.open_source(options.dataset, data_dir, kind + split)
+            for split in options.splits]
+
+  train, test = open_all("train"), open_all("test")
+  for a, b in zip(train, test):
+    if a.label_names != b.label_names:
+      raise errors.UserError(
+          f"{b.directory}: {len(b.label_names)} classes in split '{b.split}', "
+          f"expected the {len(a.label_names)} of '{a.split}'")
+  return train, test
+
+
+def make_features(config, tower, strategy, splits, extract, windows, unit):
+  """The features of some splits, each clip's made once.
+
+  Args:
+    config, tower, strategy: of `linear_probe.load_tower`.
+    splits: list of Source.
+    extract: a function (config, tower, strategy, source, progress) -> table.
+    windows: of a clip, that the progress counts.
+    unit: what it counts.
+
+  Returns:
+    Features and labels of each split.
+  """
+  everything, rows = linear_probe.union(splits)
+  with tqdm(total=len(everything.index) * windows, unit=unit, leave=False,
+            desc=splits[0].split.rstrip("0123456789")) as progress:
+    table = extract(config, tower, strategy, everything, progress.update)
+  return [linear_probe.labelled(table, mine, f"{s.name} split '{s.split}'")
+          for mine, s in zip(rows, splits)]
+
+
+def run_probe(config, name, train, test):
+  """(name, value)s of one probe on one split."""
+  options = config[name].to_dict()
+  if name != "lrc":
+    return list(PROBES[name](**options).run(*train, *test))
+  with tqdm(total=options["steps"], unit="step", leave=False,
+            desc=name) as progress:
+    probe = linear_probe.LRC(
+        **options, seed=config.seed, progress=progress.update)
+    return list(probe.run(*train, *test))
+
+
+def main(argv):
+  """Extracts, trains and reports."""
+  if len(argv) > 1:
+    raise errors.UserError(f"unexpected argument {argv[1]!r}, expected flags")
+  for name, flag in (("config", CONFIG), ("workdir", WORKDIR)):
+    if flag.value is None:
+      raise errors.UserError(f"--{name} is missing")
+  config, workdir = CONFIG.value, os.path.expanduser(WORKDIR.value)
+  options = config.probe
+  for name in options.probes:
+    if name not in PROBES:
+      raise errors.UserError(f"probe.probes has {name!r}, expected some of "
+                             f"{', '.join(PROBES)}")
+  for name in ("train_windows", "test_windows"):
+    if options[name] < 1:
+      raise errors.UserError(
+          f"probe.{name} is {options[name]}, expected at least 1")
+  strategy = distribute.make_strategy(config.strategy)
+  model_config, tower, step = linear_probe.load_tower(
+      workdir, options.modality, strategy)
+  linear_probe.settle(model_config, options, config.data.data_dir)
+  train, test = open_splits(options, model_config.data.data_dir)
+
+  def augmented(*args):
+    return linear_probe.window_features(
+        *args[:-1], options.train_windows, config.seed, args[-1])
+
+  train = make_features(model_config, tower, strategy, train, augmented,
+                        options.train_windows, "window")
+  test = make_features(model_config, tower, strategy, test,
+                       linear_probe.mean_features, 1, "clip")
+
+  by_name, results = {}, []
+  for split, *data in zip(options.splits, train, test):
+    for name in options.probes:
+      for measure, value in run_probe(config, name, *data):
+        measure = measure.replace("/", " ")
+        results.append((f"split {split}".strip() + f"/{measure}", value))
+        by_name.setdefault(measure, []).append(value)
+  if len(options.splits) > 1:
+    results += [(f"mean/{measure}", float(np.mean(values)))
+                for measure, values in by_name.items()]
+  title = (f"{workdir}: step {step}, {options.modality} of {options.dataset}, "
+           f"{train[0][0].shape[-1]} features, {len(train[0][0])} clips to "
+           f"train, {len(test[0][0])} to test")
+  lines = [title, *report.format_table(results)]
+  print("\n".join(lines))
+  if distribute.is_chief(strategy):
+    folder = os.path.join(workdir, "report")
+    path = os.path.join(folder, "linear_probe_" + re.sub(
+        r"[^\w+=.-]+", "_", f"{options.dataset}_{options.modality}"))
+    tf.io.gfile.makedirs(folder)
+    files.write_whole(path + ".txt", "\n".join(lines) + "\n")
+    files.write_whole(path + ".json", json.dumps(dict(
+        title=title, step=step, results=results,
+        config=json.loads(config.to_json_best_effort())), indent=1))
+    print(f"{path}.txt\n{path}.json")
+
+
+if __name__ == "__main__":
+  errors.run(main)

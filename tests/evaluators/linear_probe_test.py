@@ -1,0 +1,335 @@
+"""Probes against hand-worked values, scikit-learn and closed forms; features
+against those of the model, window by window."""
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from ml_collections import ConfigDict
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+
+from configs import common
+from vatt import checkpoints, finetune, pretrain, seeds
+from vatt.data import input_pipeline, record_index
+from vatt.errors import UserError
+from vatt.evaluators import linear_probe
+from vatt.evaluators.linear_probe import KNN, LRC, SVM
+from vatt.models.heads import LowRankClassifier
+
+TINY = dict(depth=1, width=16, mlp_dim=32, num_heads=2)
+
+
+@pytest.fixture(autouse=True)
+def float32_afterwards():
+  yield
+  tf.keras.mixed_precision.set_global_policy("float32")
+
+
+def clusters(rng, classes=3, clips=60, windows=2, width=8, noise=0.3):
+  """Clips around a centre each class, and test clips."""
+  centres = rng.normal(size=(classes, width))
+
+  def draw(*shape):
+    labels = np.arange(shape[0]) % classes
+    own = centres[labels].reshape(
+        len(labels), *[1] * (len(shape) - 1), width)
+    x = own + noise * rng.normal(size=(*shape, width))
+    return x.astype(np.float32), labels
+
+  return *draw(clips, windows), *draw(30)
+
+
+# -----------------------------------------------------------------------------
+# The low-rank classifier.
+# -----------------------------------------------------------------------------
+def test_low_rank_classifier_by_hand():
+  """In training 13 components times 128 / 13, others for other seeds; all of
+  them in the test; in the mean of many seeds the two are the same."""
+  model = LowRankClassifier(5, dtype="float64")
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(4, 7))
+  model(x)
+  u, v = rng.normal(size=(7, 128)), rng.normal(size=(128, 5))
+  model.u.assign(u)
+  model.v.assign(v)
+  np.testing.assert_allclose(model(x), x @ u @ v, rtol=1e-10)
+
+  @tf.function
+  def both(i):
+    seed = seeds.fold(seeds.root(0), i)
+    with tf.GradientTape() as tape:
+      logits = model(tf.constant(x), training=True, seed=seed)
+      # Its gradient in V is not 0 in the rows of kept components alone.
+      loss = tf.reduce_sum(logits)
+    return logits, tape.gradient(loss, model.v)
+
+  total, used = np.zeros([4, 5]), np.zeros(128)
+  number = 2000
+  for i in range(number):
+    logits, gradient = both(tf.constant(i))
+    kept = np.flatnonzero(np.abs(gradient).sum(1))
+    used[kept] += 1
+    assert len(kept) == 13
+    if i < 20:
+      np.testing.assert_allclose(
+          logits, x @ u[:, kept] @ v[kept] * (128 / 13), rtol=1e-9)
+    total += logits
+  parts = (x @ u)[..., None] * v  # [4, 128, 5]
+  share = 13 / 128
+  deviation = np.sqrt((parts ** 2).sum(1) * (1 - share) / share / number)
+  assert (np.abs(total / number - x @ u @ v) < 4.5 * deviation).all()
+  expected = number * share
+  assert (np.abs(used - expected) < 6 * np.sqrt(expected)).all()
+
+
+def test_lrc_finds_the_planes_of_separable_classes():
+  """Classes on orthogonal axes: the right one has the largest coordinate."""
+  rng = np.random.default_rng(0)
+  train = rng.uniform(0, 0.5, (90, 2, 6)).astype(np.float32)
+  labels = np.arange(90) % 6
+  train[np.arange(90), :, labels] += 2
+  test = rng.uniform(0, 0.5, (60, 6)).astype(np.float32)
+  test[np.arange(60), np.arange(60) % 6] += 1
+  probe = LRC(lr=5e-3, steps=600)
+  weight = probe.fit(train, labels)(np.eye(6, dtype=np.float32)).numpy()
+  assert (weight.argmax(1) == np.arange(6)).all()
+  assert dict(probe.run(train, labels, test, np.arange(60) % 6)) == {
+      "lrc/top-1": 1.0, "lrc/top-5": 1.0}
+
+
+def test_lrc_is_a_function_of_its_seed():
+  train, labels, test, _ = clusters(np.random.default_rng(0))
+  done = []
+  first, again, other = (
+      LRC(steps=30, seed=seed, progress=done.append).scores(
+          train, labels, test) for seed in (1, 1, 2))
+  np.testing.assert_array_equal(first, again)
+  assert np.abs(first - other).max() > 1e-3
+  assert done == [30] * 3
+  with pytest.raises(UserError, match="lrc.kept is 129, expected 1 to"):
+    LRC(kept=129)
+
+
+# -----------------------------------------------------------------------------
+# k-NN and SVM, as scikit-learn has them.
+# -----------------------------------------------------------------------------
+@pytest.mark.parametrize("temperature", [0.07, np.inf])
+def test_knn_is_scikit_learns(temperature):
+  rng = np.random.default_rng(0)
+  for case in range(50):
+    classes, k = rng.integers(2, 8), int(rng.integers(1, 25))
+    train, labels, test, _ = clusters(
+        rng, classes, int(rng.integers(25, 60)), noise=2.0)
+    model = KNeighborsClassifier(
+        k, metric="cosine", algorithm="brute",
+        weights=lambda distance: np.exp((1 - distance) / temperature))
+    model.fit(train.mean(1), labels)
+    votes = KNN(k, temperature).scores(train, labels, test)
+    np.testing.assert_allclose(
+        votes / votes.sum(1, keepdims=True), model.predict_proba(test),
+        atol=1e-5, err_msg=str(case))
+
+
+def test_knn_ties_by_hand():
+  """Three clips as near, two places: the first two of them vote. Of classes
+  with equal votes none is the one answer."""
+  train = np.array([[0, 1], [1, 0], [2, 0], [3, 0]], np.float32)[:, None]
+  labels = np.array([0, 1, 2, 2])
+  test = np.array([[1, 0]], np.float32)
+  near = np.exp(1 / 0.5)
+  np.testing.assert_allclose(
+      KNN(2, 0.5).scores(train, labels, test), [[0, near, near]])
+  np.testing.assert_allclose(
+      KNN(20, 0.5).scores(train, labels, test), [[1, near, 2 * near]])
+  assert dict(KNN(2).run(train, labels, test, np.array([1]))) == {
+      "knn/top-1": 0.0}
+  assert dict(KNN(3).run(train, labels, test, np.array([2]))) == {
+      "knn/top-1": 1.0}
+  with pytest.raises(UserError, match="knn: k is 0"):
+    KNN(0)
+
+
+@pytest.mark.parametrize("classes", [2, 7])
+def test_svm_is_scikit_learns(classes):
+  train, labels, test, test_labels = clusters(
+      np.random.default_rng(0), classes, noise=1.5)
+  flat, repeated = train.reshape(-1, 8), np.repeat(labels, 2)
+  scaler = StandardScaler().fit(flat)
+  model = LinearSVC(C=0.01, dual=False).fit(scaler.transform(flat), repeated)
+  found = dict(SVM([0.01]).run(train, labels, test, test_labels))
+  assert found["svm/top-1"] == pytest.approx(
+      model.score(scaler.transform(test), test_labels))
+  assert 0.3 < found["svm/top-1"] < 1
+  assert ("svm/top-5" in found) == (classes > 5)
+
+
+def test_svm_chooses_c_on_held_out_training_clips():
+  """Every fifth of each class, by the mean of its windows; trained on the first
+  windows of the others, at twice the C as a clip has two."""
+  chosen = set()
+  for case in range(4):
+    train, labels, test, _ = clusters(
+        np.random.default_rng(case), 5, 150, noise=1.5)
+    rest = np.arange(150) // 5 % 5 > 0  # 30 clips a class, in turns
+    scaler = StandardScaler().fit(train[rest, 0])
+    right = []
+    for c in (1e-4, 1e-2, 1.0):
+      model = LinearSVC(C=2 * c, dual=False).fit(
+          scaler.transform(train[rest, 0]), labels[rest])
+      right.append(model.score(
+          scaler.transform(train[~rest].mean(1)), labels[~rest]))
+    best = (1e-4, 1e-2, 1.0)[np.argmax(right)]
+    chosen.add(best)
+    np.testing.assert_array_equal(
+        SVM([1.0, 1e-4, 1e-2]).scores(train, labels, test),
+        SVM([best]).scores(train, labels, test))
+  assert len(chosen) > 1
+  with pytest.raises(UserError, match="svm.cs is empty"):
+    SVM([])
+
+
+def test_classes_that_do_not_fit():
+  train, labels, test, test_labels = clusters(np.random.default_rng(0))
+  with pytest.raises(UserError, match=r"test clips have classes \[9\], expec"):
+    list(KNN().run(train, labels, test, np.where(
+        test_labels == 1, 9, test_labels)))
+  with pytest.raises(UserError, match="have 1 class, expected at least two"):
+    list(KNN().run(train, labels * 0, test, test_labels * 0))
+  # Numbers of classes may have gaps.
+  spread = np.array([2, 40, 7])
+  assert dict(KNN().run(train, spread[labels], test, spread[test_labels])) == (
+      dict(KNN().run(train, labels, test, test_labels)))
+
+
+# -----------------------------------------------------------------------------
+# Features.
+# -----------------------------------------------------------------------------
+def make_workdir(folder, digits_dir, task):
+  """A workdir of random weights, without words; its config and model."""
+  config = (common.finetuning("video", "base") if task == "finetune"
+            else common.pretraining("mbs"))
+  config.data.update(dict(
+      data_dir=digits_dir, datasets=("spoken_digits/official",), frames=4,
+      fps=10.0, size=32, audio_samples=3200, audio_rate=8000, classes=10))
+  for part in config.model.encoders.values():
+    part.update(TINY)
+  config.model.vocab_size = 50
+  module = finetune if task == "finetune" else pretrain
+  model = module.build_model(config, [])
+  rng = np.random.default_rng(0)
+  for variable in model.variables:
+    variable.assign(rng.normal(size=variable.shape))
+  checkpoints.Checkpoints(str(folder / "checkpoints"), model=model).save(7)
+  (folder / "config.json").write_text(
+      json.dumps(json.loads(config.to_json_best_effort())))
+  return config, model
+
+
+def prepare(folder, modality, **options):
+  strategy = tf.distribute.get_strategy()
+  config, tower, step = linear_probe.load_tower(
+      str(folder), modality, strategy)
+  assert step == 7
+  linear_probe.settle(config, ConfigDict(dict(dict(
+      dataset="spoken_digits/official", modality=modality, test_windows=2,
+      test_crops=1, batch_size=16), **options)), "")
+  train, test = (pretrain.open_sources(config, split)[0]
+                 for split in ("train", "test"))
+  return config, tower, strategy, train, test
+
+
+@pytest.mark.parametrize("task, modality", [
+    ("pretrain", "video"), ("pretrain", "audio"), ("finetune", "video")])
+def test_features_of_test_clips(tmp_path, digits_dir, task, modality):
+  """The AGG token's output, in the mean of both windows; no words needed."""
+  _, model = make_workdir(tmp_path, digits_dir, task)
+  config, tower, strategy, _, test = prepare(tmp_path, modality)
+  table = linear_probe.mean_features(config, tower, strategy, test)
+  assert table["there"].all()
+  for i, batch in enumerate(input_pipeline.eval_dataset(
+      config.data, test, 2, 2)):  # both windows of a clip
+    signal = pretrain.model_inputs({modality: batch[modality]}, config)
+    if task == "finetune":
+      _, out = model(signal[modality])
+    else:
+      out = model(signal)[1][modality]
+    np.testing.assert_allclose(
+        table["features"][i], out["pooled"].numpy().mean(0), atol=2e-5)
+    assert table["label"][i] == batch["label"][0]
+  assert i + 1 == len(test.index)
+
+
+def test_training_windows_are_those_of_the_first_epochs(tmp_path, digits_dir):
+  """Every clip once in each of them, augmented: against the training batches
+  themselves, and the places of records that the log would name."""
+  make_workdir(tmp_path, digits_dir, "pretrain")
+  config, tower, strategy, source, _ = prepare(tmp_path, "video")
+  done = []
+  table = linear_probe.window_features(
+      config, tower, strategy, source, 2, 5, done.append)
+  count = len(source.index)
+  assert sum(done) == 2 * count
+  assert table["there"].all() and table["features"].shape == (count, 2, 16)
+  run = tf.function(lambda video, step: tower(pretrain.model_inputs(
+      {"video": video}, config, training=True,
+      seed=seeds.fold(seeds.root(5), step))["video"])[0])
+  features, labels = [], []
+  dataset = input_pipeline.train_dataset(config.data, [source], 16, 5, 0)
+  for step, batch in enumerate(dataset.take(-(-2 * count // 16))):
+    features.extend(run(batch["video"], tf.constant(step, tf.int64)).numpy())
+    labels.extend(batch["label"].numpy())
+  by_place = {source.index.place(i): i for i in range(count)}
+  for position in range(0, 2 * count, 19):
+    record = by_place[input_pipeline.record_at(
+        config.data, [source], 16, 5, position)]
+    at = record, position // count
+    np.testing.assert_allclose(
+        table["features"][at], features[position], atol=2e-5)
+    assert table["label"][at] == labels[position]
+  for epoch in range(2):  # all of them, whatever their order
+    ours, theirs = (np.array(x)[np.lexsort(np.round(x, 3).T)] for x in (
+        table["features"][:, epoch],
+        features[epoch * count:(epoch + 1) * count]))
+    np.testing.assert_allclose(ours[:, -1], theirs[:, -1], atol=2e-3)
+  # The windows of a clip differ.
+  assert np.ptp(table["features"], axis=1).max(axis=1).min() > 1e-5
+
+
+def test_union_of_splits(tmp_path, digits_dir):
+  """Records that several sources share are there once."""
+  make_workdir(tmp_path, digits_dir, "pretrain")
+  *_, train, test = prepare(tmp_path, "video")
+
+  def part(source, numbers):
+    index = source.index
+    return type(source)(**dict(vars(source), index=record_index.RecordIndex(
+        index.files, index.file_ids[numbers], index.offsets[numbers])))
+
+  splits = [part(train, [5, 2, 9]), part(test, [3, 0]), part(train, [2, 7])]
+  everything, rows = linear_probe.union(splits)
+  assert len(everything.index) == 6
+  for split, mine in zip(splits, rows):
+    assert [everything.index.place(i) for i in mine] == [
+        split.index.place(i) for i in range(len(split.index))]
+  assert rows[0][1] == rows[2][0]
+
+
+def test_clips_without_label_or_signal_are_left_out():
+  table = dict(features=np.arange(8.0).reshape(4, 2, 1),
+               label=np.array([[3, 3], [-1, -1], [4, 4], [5, 5]], np.int32),
+               there=np.array([[1, 1], [1, 1], [1, 0], [1, 1]], bool))
+  features, label = linear_probe.labelled(table, np.array([3, 2, 1, 0]), "a")
+  assert label.tolist() == [5, 3]
+  assert features[:, :, 0].tolist() == [[6, 7], [0, 1]]
+  with pytest.raises(UserError, match="a: none of the 2 clips has a label"):
+    linear_probe.labelled(table, np.array([1, 2]), "a")
+
+
+def test_a_modality_that_is_not_there(tmp_path, digits_dir):
+  make_workdir(tmp_path, digits_dir, "finetune")
+  with pytest.raises(UserError, match="probe.modality is 'audio', expected "
+                     "video, which"):
+    linear_probe.load_tower(
+        str(tmp_path), "audio", tf.distribute.get_strategy())
