@@ -57,10 +57,7 @@ def test_table_and_files(workdir, python_env):
 
 @pytest.mark.parametrize("flags, expected", [
     (["--config.probe.probes=('lda',)"], "probe.probes has 'lda', expected"),
-    (["--config.probe.modality=text"], "probe.modality is 'text', expected"),
     (["--config.probe.splits=('9',)"], "no split 'train9'"),
-    (["--config.probe.train_windows=0"], "probe.train_windows is 0"),
-    (["--config.data.data_dir=/nowhere"], "no finished data set in /nowhere"),
     (["--config.lrc.stpes=3"], "stpes"),
     (["--workdir=/nowhere"], "/nowhere/config.json: not found"),
 ])
