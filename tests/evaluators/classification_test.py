@@ -1,7 +1,10 @@
-"""Zero-shot classification, worked out by hand."""
+"""Classification: measures by hand and as scikit-learn has them."""
 import numpy as np
 import pytest
+import scipy.stats
+from sklearn import metrics
 
+from vatt.errors import UserError
 from vatt.evaluators import classification
 from vatt.evaluators.classification import ZeroShot
 
@@ -49,5 +52,98 @@ def test_multi_label_by_hand():
       "mAP": pytest.approx((5 / 6 + 1) / 2),
       "AUC": pytest.approx((1 / 2 + 1) / 2),
       "d-prime": pytest.approx((0 + np.sqrt(2) * quartile) / 2)}
-  assert dict(classification.multi_label(scores, labels & False)) == {
-      "classes left out": 3}
+
+
+@pytest.mark.parametrize("case", range(60))
+def test_top_k_as_sklearn(case):
+  """Without ties, for scikit-learn orders equal scores by their class; and with
+  many of them, by sorting each row with its own class last."""
+  rng = np.random.default_rng(case)
+  rows, classes = rng.integers(1, 40), rng.integers(3, 12)
+  labels = rng.integers(0, classes, rows)
+  ks = (1, 2, classes - 1, classes)
+  scores = rng.permuted(
+      np.tile(np.arange(classes, dtype=np.float32), (rows, 1)), axis=1)
+  found = dict(classification.top_k(scores, labels, ks))
+  for k in ks[:-1]:
+    assert found[f"top-{k}"] == pytest.approx(metrics.top_k_accuracy_score(
+        labels, scores, k=k, labels=np.arange(classes)))
+  assert found[f"top-{classes}"] == 1
+  tied = rng.integers(0, 3, (rows, classes)).astype(np.float32)
+  found = dict(classification.top_k(tied, labels, ks))
+  for k in ks:
+    hits = 0
+    for row, label in zip(tied, labels):
+      order = sorted(range(classes), key=lambda c: (-row[c], c == label))
+      hits += label in order[:k]
+    assert found[f"top-{k}"] == pytest.approx(hits / rows)
+
+
+def average_precision(scores, positive):
+  """Σ over the scores that occur, from high to low, of the precision of all
+  rows with at least that one times the share of the positives that have it."""
+  return sum(
+      positive[scores >= s].mean() * (positive & (scores == s)).sum()
+      for s in set(scores)) / positive.sum()
+
+
+@pytest.mark.parametrize("case", range(60))
+def test_multi_label_as_sklearn_and_by_counting(case):
+  """Half of the cases have ties, most have classes to leave out."""
+  rng = np.random.default_rng(case)
+  rows, classes = rng.integers(5, 60), rng.integers(2, 9)
+  scores = rng.normal(size=(rows, classes)).astype(np.float32)
+  if case % 2:
+    scores = np.round(scores)
+  labels = rng.random((rows, classes)) < rng.random(classes) ** 3
+  labels[:, 0] = rng.permutation(rows) < 2  # one class at least
+  labels[:, -1] &= case % 3 > 0  # none
+  found = dict(classification.multi_label(scores, labels))
+  good = [c for c in range(classes) if 0 < labels[:, c].sum() < rows]
+  assert found["classes left out"] == classes - len(good)
+  own = metrics.average_precision_score(
+      labels[:, good], scores[:, good], average=None)
+  assert found["mAP"] == pytest.approx(np.mean(own), abs=1e-12)
+  assert found["mAP"] == pytest.approx(np.mean(
+      [average_precision(scores[:, c], labels[:, c]) for c in good]))
+  auc, primes = [], []
+  for c in good:
+    high = scores[labels[:, c], c][:, None]
+    low = scores[~labels[:, c], c]
+    pairs = high.size * low.size
+    auc.append(((high > low).sum() + (high == low).sum() / 2) / pairs)
+    primes.append(np.sqrt(2) * scipy.stats.norm.ppf(
+        min(max(auc[-1], 0.5 / pairs), 1 - 0.5 / pairs)))
+  assert found["AUC"] == pytest.approx(np.mean(auc))
+  assert found["AUC"] == pytest.approx(metrics.roc_auc_score(
+      labels[:, good], scores[:, good], average="macro"))
+  assert found["d-prime"] == pytest.approx(np.mean(primes))
+
+
+def test_d_prime_is_finite_where_all_pairs_are_right_or_wrong():
+  """Six pairs: as of an AUC of 11/12, or of 1/12."""
+  labels = np.array([[True], [True], [False], [False], [False]])
+  scores = np.array([[5.0], [4], [3], [2], [1]])
+  expected = np.sqrt(2) * 1.3829941271006392  # Φ⁻¹(11/12)
+  for sign in (1, -1):
+    found = dict(classification.multi_label(sign * scores, labels))
+    assert found["AUC"] == (sign + 1) / 2
+    assert found["d-prime"] == pytest.approx(sign * expected)
+
+
+def test_nothing_to_measure_is_refused():
+  scores, none = np.zeros([4, 3]), np.zeros([4, 3], bool)
+  for labels in (none, ~none, none[:0]):
+    with pytest.raises(UserError, match=f"of 3 classes and {len(labels)} clips,"
+                       " no class has clips with it and clips without"):
+      dict(classification.multi_label(scores[:len(labels)], labels))
+  with pytest.raises(UserError, match="no clip with a label, expected some"):
+    dict(classification.top_k(scores[:0], np.zeros([0], int)))
+
+
+def test_a_label_without_a_sentence_is_refused():
+  clips = {"label": np.array([0, 2]), "has_video": np.ones(2, bool),
+           "has_audio": np.ones(2, bool), "video_vt": np.ones([2, 2]),
+           "audio_vt": np.ones([2, 2])}
+  with pytest.raises(UserError, match="has label 2, expected 0 to 1"):
+    dict(ZeroShot(np.ones([2, 1, 2])).run(clips))

@@ -1,6 +1,7 @@
 """Classification: measures, and zero-shot by the nearest class's sentences."""
 import numpy as np
 
+from vatt.errors import UserError
 from vatt.evaluators.retrieval import normalize
 
 
@@ -13,7 +14,12 @@ def top_k(scores, labels, ks=(1, 5)):
     scores: [N, C].
     labels: int [N].
     ks: the Ks.
+
+  Raises:
+    UserError: there are no rows.
   """
+  if not len(scores):
+    raise UserError("no clip with a label, expected some")
   own = np.take_along_axis(scores, labels[:, None], axis=1)
   rank = (~(scores < own)).sum(axis=1)  # from 1; last for NaN
   for k in ks:
@@ -23,6 +29,8 @@ def top_k(scores, labels, ks=(1, 5)):
 def multi_label(scores, labels):
   """Yields (name, value) of mAP, AUC and d-prime, means over the classes.
 
+  Equal scores: rows of one score enter the precision together, as one step;
+  of a positive and a negative that tie, half a pair is right for the AUC.
   d-prime is √2·Φ⁻¹(AUC) of each class. An AUC of 1 or 0 would make it infinite:
   it is taken as if half of one of its pairs was the other way round. Classes
   without a positive, or with nothing else, are left out, and counted in
@@ -31,6 +39,9 @@ def multi_label(scores, labels):
   Args:
     scores: [N, C].
     labels: bool [N, C].
+
+  Raises:
+    UserError: all classes would be left out.
   """
   # Imported where they are used: they are slow to load.
   import scipy.stats
@@ -38,9 +49,11 @@ def multi_label(scores, labels):
 
   positives = labels.sum(axis=0)
   there = (positives > 0) & (positives < len(labels))
-  yield "classes left out", int((~there).sum())
   if not there.any():
-    return
+    raise UserError(
+        f"of {labels.shape[1]} classes and {len(labels)} clips, no class has "
+        "clips with it and clips without, expected one at least")
+  yield "classes left out", int((~there).sum())
   pairs = (positives * (len(labels) - positives))[there]
   precision = [metrics.average_precision_score(labels[:, c], scores[:, c])
                for c in np.flatnonzero(there)]
@@ -71,7 +84,14 @@ class ZeroShot:
     Args:
       clips: arrays of `pretrain.embed_split`; those without a label are left
         out.
+
+    Raises:
+      UserError: a label is no class.
     """
+    highest = clips["label"].max(initial=-1)
+    if highest >= len(self.classes):
+      raise UserError(f"a clip has label {highest}, expected 0 to "
+                      f"{len(self.classes) - 1}, the classes that have names")
     for modality in ("video", "audio"):
       there = clips[f"has_{modality}"] & (clips["label"] >= 0)
       if not there.any():
