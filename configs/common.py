@@ -139,7 +139,9 @@ def pretraining(variant, flavour="paper"):
       momentum=0.9, beta_1=0.9, beta_2=0.999,
       epsilon=1e-7, weight_decay=0.0, clip_norm=0.0))
   config.eval = ConfigDict(dict(
-      batch_size=64, windows=4,
+      batch_size=64,
+      windows=4,  # of a clip, spread evenly over it; results are averaged
+      crops=1,  # of each window: squares along the frame's longer side
       average="embedding",  # or similarity: the mean of all pairs of views
       match="pair",  # or label: any clip of the query's class is right
       captions=1,  # of a clip, that are sentences to search with

@@ -72,6 +72,7 @@ def get_config(arg=None):
   # 32 frames with a stride of 2 at 25 frames a second.
   config.data.update(dict(
       datasets=(f"clips/{dataset}+fps=12.5+size=320",), fps=12.5, size=320))
+  config.eval.update(dict(windows=4, crops=3))
   config.optimizer.update(dict(lr=0.005, warmup_steps=2_500))
   if released:
     config.model.classifier_dropout = 0.5

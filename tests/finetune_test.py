@@ -7,6 +7,7 @@ import tensorflow as tf
 from sklearn import metrics
 
 from configs import common
+from tests.data import conftest as records
 from vatt import checkpoints, finetune, pretrain, seeds
 from vatt.data import input_pipeline
 from vatt.errors import UserError
@@ -158,6 +159,34 @@ def test_evaluation_averages_logits_of_windows(digits_dir, multi_label):
       "top-1": pytest.approx(right.mean(), abs=0.01),
       "top-5": pytest.approx((best_five == labels[:, None]).any(1).mean(),
                              abs=0.01)}
+
+
+def test_what_cannot_be_evaluated_is_told(tmp_path):
+  clips = [records.clip(i) for i in range(3)]
+  records.write_built(tmp_path, "clips", {
+      split: [records.serialize(clip | changes) for clip in clips]
+      for split, changes in (
+          ("train", {}), ("none", {"label": []}), ("same", {"label": [3]}))})
+  config = small(common.finetuning("video", "base"), str(tmp_path), frames=4)
+  config.data.datasets = ("clips",)
+  model = classifier(config)
+  for split, multi_label, message in (
+      ("none", False, "no clip with a label, expected some"),
+      ("none", True, "of 10 classes and 3 clips, no class has clips with it "),
+      ("same", True, "of 10 classes and 3 clips, no class has clips with it ")):
+    config.finetune.multi_label = multi_label
+    source, = finetune.open_sources(config, split)
+    with pytest.raises(UserError, match=(
+        f"/clips/1.0.0: split '{split}', video: {message}")):
+      finetune.evaluate(
+          config, model, tf.distribute.get_strategy(), source, [])
+  config.eval.crops = 3
+  config.data.frames = 0
+  with pytest.raises(UserError, match="eval.crops is 3 and data.frames 0, "):
+    finetune.resolve(config, [source])
+  config.eval.windows = 0
+  with pytest.raises(UserError, match="eval.windows is 0, expected 1 or more"):
+    finetune.resolve(config, [source])
 
 
 def test_loss_of_a_step_by_hand(digits_dir):

@@ -6,8 +6,11 @@ import pytest
 import tensorflow as tf
 from ml_collections import ConfigDict
 
+from configs import common
 from tests import tiny
-from vatt import losses, seeds
+from tests.data import conftest as records
+from vatt import finetune, losses, seeds
+from vatt.data import input_pipeline
 from vatt.train import make_step
 
 ROWS = 16
@@ -180,3 +183,149 @@ def test_every_form_of_the_loss():
       assert many[0].sum() == pytest.approx(one[0][0], rel=1e-12)
       for a, b in zip(one[1:], many[1:]):
         np.testing.assert_allclose(b, a, rtol=1e-12, atol=1e-13)
+
+
+# -----------------------------------------------------------------------------
+# Fine-tuning.
+# -----------------------------------------------------------------------------
+def finetuning(modality, **data):
+  """A config at tiny size."""
+  config = common.finetuning(modality, "base")
+  config.batch_size = ROWS
+  config.data.update(dict(dict(
+      classes=5, frames=4, fps=8.0, size=16, audio_samples=4000,
+      audio_rate=8000), **data))
+  config.model.update(dict(video_patch=(2, 8, 8), dropout=0.0, drop_rate=0.5))
+  config.model.encoders[modality].update(
+      dict(depth=1, width=16, mlp_dim=32, num_heads=2))
+  config.augment.noise = 0.0
+  return config
+
+
+def gather(strategy, rows):
+  return np.concatenate(strategy.experimental_local_results(rows))
+
+
+def test_mixup_pairs_the_rows_of_the_global_batch():
+  """To the last bit."""
+  rng = np.random.default_rng(0)
+  batch = {"inputs": tf.constant(rng.normal(size=(ROWS, 3, 2))),
+           "labels": tf.constant(rng.normal(size=(ROWS, 5))),
+           "mask": tf.constant(rng.random(ROWS) < 0.5)}
+
+  @tf.autograph.experimental.do_not_convert
+  def replica(batch):
+    return (*finetune.mixup(batch["inputs"], batch["labels"], 5, seeds.root(1)),
+            finetune.next_rows(batch["mask"]))
+
+  def run(replicas):
+    strategy = strategy_of(replicas)
+    parts = tf.function(lambda batch: strategy.run(replica, args=(batch,)))(
+        spread(strategy, batch))
+    return [gather(strategy, part) for part in parts]
+
+  alone = run(1)
+  np.testing.assert_array_equal(alone[2], np.roll(batch["mask"], -1))
+  for replicas in (2, 4):
+    for one, many in zip(alone, run(replicas)):
+      np.testing.assert_array_equal(many, one)
+
+
+@pytest.mark.parametrize("modality, counts", [
+    ("video", (4,)), ("audio", (2, 4))])
+def test_steps_of_fine_tuning(modality, counts):
+  """Video with one label, smoothed; audio with several, mixed and balanced. Of
+  4 replicas one has no label, and another no signal."""
+  config = finetuning(modality)
+  rng = np.random.default_rng(0)
+  several = modality == "audio"
+  labels = (rng.random((ROWS, 5)) < 0.3 if several
+            else np.eye(5, dtype=bool)[rng.integers(0, 5, ROWS)])
+  labels[3:8] = False
+  config.finetune.update(dict(multi_label=several, mixup=5 * several))
+  there = np.ones(ROWS, bool)
+  there[8:13] = False
+  batch = {
+      "video": rng.integers(0, 256, (ROWS, 4, 16, 16, 3)).astype(np.uint8),
+      "audio": rng.integers(-2**15, 2**15, (ROWS, 4000, 1)).astype(np.int16),
+      "video_mask": there, "audio_mask": there, "labels": labels,
+      "index": np.arange(ROWS), "corrupt": ~there}
+  batch = {name: tf.constant(value) for name, value in batch.items()
+           if name not in {"video", "audio"} - {modality}}
+  first = finetune.build_model(config, []).get_weights()
+
+  def train(replicas):
+    strategy = strategy_of(replicas)
+    with strategy.scope():
+      model = finetune.build_model(config, [])
+      model.set_weights(first)
+      optimizer = tf.keras.optimizers.legacy.SGD(0.2, momentum=0.9)
+      optimizer.iterations  # noqa: B018  creates the step counter
+      optimizer._create_all_weights(model.trainable_variables)
+    gradients, apply = make_step(finetune, model, optimizer, config, strategy)
+    own = spread(strategy, batch)
+
+    @tf.function
+    def step():
+      grads, metrics, facts = gradients(own)
+      apply(grads, metrics["grad_norm"])
+      return metrics["loss"], facts["finite"]
+    found = [step() for _ in range(4)]
+    assert all(finite for _, finite in found)
+    return [float(loss) for loss, _ in found], model.get_weights()
+
+  alone, weights = train(1)
+  assert alone[-1] < alone[0] - 0.01
+  assert np.abs(np.diff(alone)).min() > 1e-4
+  for replicas in counts:
+    losses_, others = train(replicas)
+    np.testing.assert_allclose(losses_, alone, rtol=2e-6)
+    for one, many in zip(weights, others):
+      np.testing.assert_allclose(many, one, atol=2e-6)
+
+
+def test_predictions_of_every_clip_once(tmp_path):
+  """Seven clips of 2 windows × 3 crops in batches of 8: a clip's views are in
+  two batches, in two replicas, and the last batch has two of them. Against the
+  views in one batch."""
+  raw = [records.serialize(records.clip(i, width=50)) for i in range(7)]
+  records.write_built(tmp_path, "clips", {"test": raw})
+  config = finetuning("video", data_dir=str(tmp_path), datasets=("clips",),
+                      classes=10)
+  config.eval.update(dict(windows=2, crops=3, batch_size=8))
+  source, = finetune.open_sources(config, "test")
+  model = finetune.build_model(config, [])
+  first = [3 * w for w in model.get_weights()]
+  model.set_weights(first)
+  batch, = input_pipeline.eval_dataset(config.data, source, 42, 2, 3)
+  views = batch["video"].numpy()
+  assert len({view.tobytes() for view in views}) == 42
+  logits, _ = model(views / np.float32(127.5) - 1)
+  expected = logits.numpy().reshape(7, 6, 10).mean(axis=1)
+  largest = np.abs(expected).max()
+  assert expected.std(0).min() > 0.01 * largest  # clips differ
+
+  found, measures, counted = [], [], []
+  for replicas in (1, 2, 4):
+    strategy = strategy_of(replicas)
+    with strategy.scope():
+      model = finetune.build_model(config, [])
+    model.set_weights(first)
+    done = []
+    measures.append(finetune.evaluate(
+        config, model, strategy, source, source.label_names, done.append,
+        str(tmp_path)))
+    counted.append(sum(done))
+    with np.load(tmp_path / "predictions.npz") as arrays:
+      found.append(dict(arrays))
+  assert counted == [7] * 3 and measures[0] == measures[1] == measures[2]
+  for arrays in found:
+    assert arrays["id"].tolist() == [f"clip{i}" for i in range(7)]
+    assert arrays["classes"].tolist() == list("abcdefghij")
+    assert arrays["has_video"].all()
+    np.testing.assert_array_equal(arrays["labels"], np.eye(10)[:7] > 0)
+    # But for rounding: a matrix of fewer rows is multiplied in another order.
+    np.testing.assert_allclose(
+        arrays["logits"], expected, atol=5e-6 * largest)
+    np.testing.assert_allclose(
+        arrays["logits"], found[0]["logits"], atol=1e-6 * largest)

@@ -1,8 +1,11 @@
 """The fine-tuning task: classes of videos, sounds or images (section 4.2)."""
+import io
+import os
+
 import numpy as np
 import tensorflow as tf
 
-from vatt import inference, losses, pretrain, seeds
+from vatt import distribute, files, inference, losses, pretrain, seeds
 from vatt.data import clips, input_pipeline
 from vatt.errors import UserError
 from vatt.evaluators import classification
@@ -36,6 +39,7 @@ def resolve(config, data_sources, workdir=None):
     raise UserError(f"finetune: label_smoothing is {options.label_smoothing}, "
                     f"mixup {options.mixup}; expected 0 to 1, and 0 or more")
   clips.check_windows(config.data)
+  clips.check_views(config)
   input_pipeline.mixture(config.data, config.batch_size)
   names = list(data_sources[0].label_names)
   for source in data_sources:
@@ -134,16 +138,14 @@ def loss_and_metrics(model, batch, config, seed):
   if options.mixup:
     inputs, labels = mixup(
         inputs, labels, options.mixup, seeds.fold(seed, "mixup"))
-    there &= tf.roll(there, -1, axis=0)
+    there &= next_rows(there)
   logits, _ = model(inputs, training=True, seed=seeds.fold(seed, "model"))
   if options.multi_label:
     loss = losses.balanced_sigmoid_cross_entropy(logits, labels, there)
   else:
-    smoothing = options.label_smoothing
-    carried = tf.reduce_sum(labels, axis=1)
-    target = tf.math.divide_no_nan(labels, carried[:, None])
-    target = (1 - smoothing) * target + smoothing / config.data.classes
-    loss = losses.cross_entropy(logits, target, there & (carried > 0))
+    carries = tf.reduce_sum(labels, axis=1) > 0
+    loss = losses.cross_entropy(
+        logits, smooth(labels, options.label_smoothing), there & carries)
   best = tf.one_hot(tf.argmax(logits, axis=1), config.data.classes)
   right = tf.reduce_sum(best * tf.cast(batch["labels"], tf.float32), axis=1)
   return loss, {"accuracy": tf.reduce_sum(right) / config.batch_size}
@@ -154,7 +156,7 @@ def mixup(inputs, labels, a, seed):
 
   x = αx₁ + (1 − α)x₂ and y alike, with α of Beta(a, a) for each pair (appendix
   A.2.3): the distribution of the middle one of 2a − 1 uniform numbers. Pairs
-  are made among the rows of a replica, which are in random order.
+  are made in the global batch, whose rows are in random order.
 
   Args:
     inputs: [b, …].
@@ -170,17 +172,61 @@ def mixup(inputs, labels, a, seed):
     # [b] -> [b, 1, …]
     share = tf.cast(tf.reshape(alpha, [rows] + [1] * (len(x.shape) - 1)),
                     x.dtype)
-    return share * x + (1 - share) * tf.roll(x, -1, axis=0)
+    return share * x + (1 - share) * next_rows(x)
 
   return mix(inputs), mix(labels)
 
 
-def evaluate(config, model, strategy, source, _classes, progress=None):
-  """Measures of a split, logits averaged over windows (section 4.2).
+def next_rows(x):
+  """The row after each one in the global batch; the first follows the last.
+
+  Args:
+    x: [b, …], rows of this replica. Of the others, only first rows are sent.
+  """
+  context = tf.distribute.get_replica_context()
+  replicas = context.num_replicas_in_sync
+  if replicas == 1:
+    return tf.roll(x, -1, axis=0)
+  if x.dtype == tf.bool:  # collectives know numbers only
+    return next_rows(tf.cast(x, tf.int32)) > 0
+  firsts = context.all_gather(x[:1], axis=0)
+  after = (context.replica_id_in_sync_group + 1) % replicas
+  return tf.concat([x[1:], firsts[after][None]], axis=0)
+
+
+def smooth(labels, smoothing):
+  """Distributions of classes: a share `smoothing` goes to all of them alike.
+
+  Args:
+    labels: [b, C], not negative; those of a row share the rest.
+    smoothing: in 0 … 1.
+  """
+  labels = tf.math.divide_no_nan(
+      labels, tf.reduce_sum(labels, axis=1, keepdims=True))
+  return (1 - smoothing) * labels + smoothing / labels.shape[1]
+
+
+def evaluate(config, model, strategy, source, classes, progress=None,
+             workdir=None):
+  """Measures of a split, logits averaged over views (section 4.2).
+
+  Args:
+    config, model, strategy: of the run.
+    source: of `open_sources`.
+    classes: their names.
+    progress: called with the number of clips done.
+    workdir: where `predictions.npz` is written, None for nowhere: arrays in the
+      order of the records, `id`, `logits` [N, C], `labels` bool [N, C] and
+      `has_video` or `has_audio`, false for what could not be read; and the
+      names, `classes` [C].
 
   Returns:
     A list of (name, value): top-1 and top-5 of the clips with a label or, of a
     multi-label task, mAP, AUC and d-prime.
+
+  Raises:
+    UserError: no clip has a label, no class has clips with and without it, or a
+      label is no class.
   """
   modality = config.finetune.modality
 
@@ -191,14 +237,21 @@ def evaluate(config, model, strategy, source, _classes, progress=None):
                 there=batch[f"{modality}_mask"])
 
   table = pretrain.run_split(config, run, strategy, source, progress)
-  there = table["there"] & table["labels"].any(axis=1)
-  if config.finetune.multi_label:
-    there = table["there"]
-  if not there.any():
-    raise UserError(f"{source.directory}: split '{source.split}' has no "
-                    f"labelled {modality}, expected some")
-  logits = table["logits"][there] / np.float32(config.eval.windows)
-  if config.finetune.multi_label:
-    return list(classification.multi_label(logits, table["labels"][there]))
-  return list(classification.top_k(
-      logits, table["label"][there].astype(np.int64)))
+  there, labels = table["there"], table["labels"]
+  logits = table["logits"] / np.float32(
+      config.eval.windows * config.eval.crops)
+  if workdir and distribute.is_chief(strategy):
+    content = io.BytesIO()  # a GFile cannot seek
+    np.savez(content, id=input_pipeline.record_ids(source), logits=logits,
+             labels=labels, classes=classes, **{f"has_{modality}": there})
+    files.write_whole(
+        os.path.join(workdir, "predictions.npz"), content.getvalue())
+  try:
+    if config.finetune.multi_label:
+      return list(classification.multi_label(logits[there], labels[there]))
+    there = there & labels.any(axis=1)
+    return list(classification.top_k(
+        logits[there], table["label"][there].astype(np.int64)))
+  except UserError as error:
+    raise UserError(f"{source.directory}: split '{source.split}', {modality}: "
+                    f"{error}") from None

@@ -103,7 +103,8 @@ def main(argv):
   words = task.resolve(config, data_sources, workdir)
   evaluate = None
   if MODE.value != "train":
-    evaluate = make_evaluate(config, strategy, task, words)
+    evaluate = make_evaluate(config, strategy, task, words,
+                             workdir if MODE.value == "eval" else None)
   with strategy.scope():
     model = task.build_model(config, words)
   if MODE.value == "eval":
@@ -125,16 +126,17 @@ def main(argv):
         evaluate)
 
 
-def make_evaluate(config, strategy, task, words):
+def make_evaluate(config, strategy, task, words, workdir):
   """A function model -> [(name, value)] on the eval split of the first
-  dataset; shows progress and prints the results."""
+  dataset; shows progress and prints the results, and keeps in a workdir what
+  they are of."""
   source, *_ = task.open_sources(config, config.data.eval_split)
 
   def evaluate(model):
     with tqdm(total=len(source.index), unit="clip", desc="eval",
               leave=False) as progress:
       results = task.evaluate(
-          config, model, strategy, source, words, progress.update)
+          config, model, strategy, source, words, progress.update, workdir)
     tqdm.write("  ".join(f"{name} {value:.4g}" for name, value in results))
     return results
 

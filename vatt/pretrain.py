@@ -33,6 +33,7 @@ def resolve(config, data_sources, workdir=None):
       fit each other.
   """
   clips.check_windows(config.data)
+  clips.check_views(config)
   losses.check_form(config.loss.form)
   retrieval.Retrieval(config.eval)
   if data_sources:
@@ -213,7 +214,7 @@ def embed_split(config, model, strategy, source, progress=None):
 
 
 def run_split(config, run, strategy, source, progress=None):
-  """Runs a function on every window of a split; sums what it gives of a clip.
+  """Runs a function on every view of a split; sums what it gives of a clip.
 
   Args:
     config: of the run.
@@ -223,42 +224,55 @@ def run_split(config, run, strategy, source, progress=None):
     progress: called with the number of clips done.
 
   Returns:
-    Arrays [N, …] in the order of the records: sums over the windows of numbers,
-    one window's of integers and bools.
+    Arrays [N, …] in the order of the records: sums over the views (windows, and
+    crops of each) of numbers, one view's of integers and bools.
+
+  Raises:
+    UserError: a label is no class.
   """
-  windows, count = config.eval.windows, len(source.index)
+  options, count = config.eval, len(source.index)
+  views = options.windows * options.crops
 
   @tf.function
   def run_batch(batch):
     return strategy.run(lambda batch: dict(
-        run(batch), index=batch["index"], valid=batch["valid"]), args=(batch,))
+        run(batch), index=batch["index"], valid=batch["valid"],
+        corrupt=batch["corrupt"]), args=(batch,))
 
   def make(input_id, num_inputs, rows_per_batch):
     return input_pipeline.eval_dataset(
-        config.data, source, config.eval.batch_size, windows, input_id,
-        num_inputs, rows_per_batch)
+        config.data, source, options.batch_size, options.windows,
+        options.crops, input_id, num_inputs, rows_per_batch)
 
-  table, seen = {}, np.zeros([count], np.int64)
-  dataset = distribute.distribute_dataset(
-      strategy, config.eval.batch_size, make)
-  for batch in dataset:
-    rows = {name: distribute.gather(strategy, value)
-            for name, value in run_batch(batch).items()}
-    valid = rows.pop("valid")
-    index = rows.pop("index")[valid]
-    np.add.at(seen, index, 1)
-    for name, value in rows.items():
-      if name not in table:
-        table[name] = np.zeros([count, *value.shape[1:]], value.dtype)
-      if value.dtype.kind == "f":
-        np.add.at(table[name], index, value[valid])
-      else:
-        table[name][index] = value[valid]
-    if progress:
-      progress(int(valid.sum()) // windows)
-  if not (seen == windows).all():
+  table, seen, done = {}, np.zeros([count], np.int64), 0
+  dataset = distribute.distribute_dataset(strategy, options.batch_size, make)
+  with input_pipeline.tell_in_a_line():
+    for batch in dataset:
+      rows = {name: distribute.gather(strategy, value)
+              for name, value in run_batch(batch).items()}
+      valid = rows.pop("valid")
+      index = rows.pop("index")[valid]
+      np.add.at(seen, index, 1)
+      for name, value in rows.items():
+        if name not in table:
+          table[name] = np.zeros([count, *value.shape[1:]], value.dtype)
+        if value.dtype.kind == "f":
+          np.add.at(table[name], index, value[valid])
+        else:
+          table[name][index] = value[valid]
+      if progress:
+        whole = int(seen.sum()) // views
+        progress(whole - done)
+        done = whole
+  if not (seen == views).all():
     raise RuntimeError(f"clips were seen {np.unique(seen)} times, "
-                       f"expected {windows}")
+                       f"expected {views}")
+  unread = np.flatnonzero(table.pop("corrupt"))
+  if len(unread):
+    logging.warning(
+        "%d of %d clips of split '%s' cannot be read, left out; the first: %s "
+        "at byte %d", len(unread), count, source.split,
+        *source.index.place(unread[0]))
   return table
 
 
@@ -286,8 +300,11 @@ def embed_sentences(config, model, strategy, words, sentences):
   return embed(ids, mask).numpy()
 
 
-def evaluate(config, model, strategy, source, words, progress=None):
+def evaluate(config, model, strategy, source, words, progress=None,
+             workdir=None):
   """Zero-shot retrieval and classification on a split.
+
+  Nothing is kept in a workdir.
 
   Returns:
     A list of (name, value).

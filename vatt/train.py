@@ -178,7 +178,8 @@ def train(config, workdir, strategy, task, model, optimizer, data_sources,
   step = start
   try:
     while step < config.total_steps and not stop:
-      metrics, finite, corrupt, new_corrupt = loop(iterator)
+      with input_pipeline.tell_in_a_line():
+        metrics, finite, corrupt, new_corrupt = loop(iterator)
       if not finite:
         raise NonFinite(dump_non_finite(
             config, workdir, strategy, task, data_sources, gradients,

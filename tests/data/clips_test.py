@@ -118,16 +118,42 @@ def test_windows_are_spread_evenly_and_frames_cropped_in_the_middle(
           np.frombuffer(clip["audio"], "<i2")[1000 * start:][:8000])
 
 
-@pytest.mark.parametrize("split", ["linspace_n4_frames8_stride2",
-                                   "middle_8_stride2"])
-def test_frames_are_those_of_the_release(read, records, golden_dir, split):
-  expected = np.load(golden_dir / "data.npz")[split]
-  windows = 4 if split.startswith("linspace") else 1
-  frames = len(expected) // windows
-  stride = expected[1] - expected[0]
-  clip = records.clip(0)
-  clip["frames"] = [tf.io.encode_png(np.full([2, 2, 3], t, np.uint8)).numpy()
-                    for t in range(100)]
-  rows = read([records.serialize(clip | {"fps": 25.0})], windows,
-              frames=frames, fps=25.0 / stride, size=2, audio_samples=0)
-  np.testing.assert_array_equal(rows["video"][..., 0, 0, 0].ravel(), expected)
+@pytest.fixture
+def taken(read, records, golden_dir):
+  """A function (name of the release's frames of 100) -> those, and ours."""
+
+  def taken(name):
+    expected = np.load(golden_dir / "data.npz")[name]
+    windows = 4 if "n4" in name else 1
+    frames = len(expected) // windows
+    stride = expected[1] - expected[0]
+    clip = records.clip(0)
+    clip["frames"] = [tf.io.encode_png(np.full([2, 2, 3], t, np.uint8)).numpy()
+                      for t in range(100)]
+    rows = read([records.serialize(clip | {"fps": 25.0})], windows,
+                frames=frames, fps=25.0 / stride, size=2, audio_samples=0)
+    return expected.reshape(windows, frames), rows["video"][..., 0, 0, 0]
+
+  return taken
+
+
+@pytest.mark.parametrize("name", [
+    "linspace_n4_frames8_stride2", "linspace_n4_frames16_stride1",
+    "middle_8_stride2"])
+def test_frames_are_those_of_the_release(taken, name):
+  expected, found = taken(name)
+  np.testing.assert_array_equal(found, expected)
+
+
+def test_a_single_window_is_in_the_middle(taken):
+  """A single window is the first there, and in the middle here."""
+  expected, found = taken("linspace_n1_frames8_stride2")
+  np.testing.assert_array_equal(found, expected + 42)
+
+
+def test_a_clip_that_is_too_short_stands_still_at_its_end(taken):
+  """In the release it starts over."""
+  expected, found = taken("linspace_n4_frames32_stride4")
+  np.testing.assert_array_equal(expected[:, 25:], [np.arange(0, 28, 4)] * 4)
+  np.testing.assert_array_equal(found[:, :25], expected[:, :25])
+  assert (found[:, 25:] == 99).all()

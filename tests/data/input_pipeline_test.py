@@ -303,6 +303,101 @@ def test_every_window_of_every_record_once(clips_dir, records, num_windows,
       1).reshape(whole[k].shape) for k in whole})
 
 
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory, records):
+  """Five clips that are wider than high, the fourth without frames."""
+  data_dir = tmp_path_factory.mktemp("wide")
+  clips = [records.clip(i, width=50) for i in range(5)]
+  clips[3] |= {"frames": [], "fps": 0.0}
+  records.write_built(
+      data_dir, "clips", {"test": [records.serialize(c) for c in clips]}, 2)
+  config = records.config(data_dir, datasets=("clips",))
+  return config, sources.open_source("clips", str(data_dir), "test")
+
+
+@pytest.mark.parametrize("num_windows,num_crops,batch_size,num_inputs,rows", [
+    (2, 3, 4, 1, 4), (2, 3, 4, 2, 1), (1, 3, 2, 2, 1), (1, 5, 6, 3, 2)])
+def test_every_crop_of_every_window_once(
+    wide, records, num_windows, num_crops, batch_size, num_inputs, rows):
+  """Views of a window come next to each other, though batches and hosts cut
+  between them; of a crop each has its own part, of the rest the same."""
+  config, source = wide
+  views = num_windows * num_crops
+  hosts = []
+  for h in range(num_inputs):
+    dataset = input_pipeline.eval_dataset(
+        config, source, batch_size, num_windows, num_crops, input_id=h,
+        num_inputs=num_inputs, rows_per_batch=rows)
+    hosts.append(batches(dataset, 99))
+    assert dataset.cardinality() == len(hosts[-1]) == (
+        -(-5 * views // batch_size) * batch_size // num_inputs // rows)
+    hosts[-1] = joined(hosts[-1])
+  each = batch_size // num_inputs
+  found = {k: np.concatenate([
+      host[k].reshape(-1, each, *host[k].shape[1:]) for host in hosts],
+      1).reshape(-1, *hosts[0][k].shape[1:]) for k in hosts[0]}
+  real = found["valid"]
+  assert real.tolist() == [r < 5 * views for r in range(len(real))]
+  assert found["index"][real].tolist() == np.repeat(range(5), views).tolist()
+  whole = joined(batches(input_pipeline.eval_dataset(
+      config, source, 1, num_windows), 99))
+  for key, value in whole.items():
+    if key != "video":
+      np.testing.assert_array_equal(
+          found[key][real], np.repeat(value, num_crops, 0), key)
+  videos = found["video"][real].reshape(5, num_windows, num_crops, 4, 16, 16, 3)
+  assert not videos[3].any()
+  np.testing.assert_allclose(  # JPEG: where a crop is decoded alone
+      videos[:, :, num_crops // 2].reshape(whole["video"].shape).astype(int),
+      whole["video"], atol=1)
+  for clip, crop in (0, 0), (4, num_crops - 1):
+    left = 18 * crop // (num_crops - 1)
+    t = 4 if num_windows > 1 else 2
+    expected = tf.image.resize(records.picture(clip, t, 32, 50)[
+        :, left:left + 32], [16, 16], antialias=True)
+    np.testing.assert_allclose(  # JPEG
+        videos[clip, -1, crop, 0], expected, atol=12)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_label_that_is_no_class(tmp_path, records, training):
+  """Also in a record that has others; -1 is no label, as in tfds."""
+  labels = [[3], [-1], [0, 4], [2, 9, 1], [7]]
+  raw = [records.serialize(records.clip(i, label=label))
+         for i, label in enumerate(labels)]
+  records.write_built(tmp_path, "clips", {"test": raw}, 1)
+  source = sources.open_source("clips", str(tmp_path), "test")
+  def read(classes, cache=False):
+    config = records.config(
+        tmp_path, datasets=("clips",), classes=classes, cache=cache)
+    dataset = (input_pipeline.train_dataset(config, [source], 5, 0, 0).take(1)
+               if training else input_pipeline.eval_dataset(config, source, 5))
+    with input_pipeline.tell_in_a_line():
+      return joined(batches(dataset, 1))
+  rows = read(10)
+  order = np.argsort(clip_numbers(rows))
+  assert [np.flatnonzero(row).tolist() for row in rows["labels"][order]] == [
+      [3], [], [0, 4], [1, 2, 9], [7]]
+  assert rows["label"][order].tolist() == [3, -1, 0, 2, 7]
+  offset = source.index.offsets[3]
+  for cache in (False, True):
+    with pytest.raises(UserError, match=(
+        rf"^/.*-00000-of-00001: the record at byte {offset} has label 9, "
+        "expected 0 to 8$")):
+      read(9, cache)
+
+
+def test_record_ids(damaged, clips_dir):
+  source = sources.open_source("clips/official", str(clips_dir), "test")
+  assert input_pipeline.record_ids(source) == [f"clip{i}" for i in
+                                               range(100, 107)]
+  config, path, offsets, _ = damaged
+  source, = open_all(config)
+  unread = {i: f"{path}@{offsets[i]}" for i in (1, 4, 6, 7)}
+  assert input_pipeline.record_ids(source) == [
+      unread.get(i, f"clip{i}") for i in range(8)]
+
+
 # -----------------------------------------------------------------------------
 # Under a strategy, and with bad input.
 # -----------------------------------------------------------------------------

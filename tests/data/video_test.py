@@ -57,6 +57,53 @@ def test_centre_crop_box():
   assert box(1, 7) == [0, 3, 1, 1]
 
 
+@pytest.mark.parametrize("height,width,crops,places", [
+    (20, 26, 3, [(0, 0), (0, 3), (0, 6)]),
+    (27, 20, 3, [(0, 0), (3, 0), (7, 0)]),
+    (20, 27, 1, [(0, 3)]),
+    (10, 31, 4, [(0, 0), (0, 7), (0, 14), (0, 21)]),
+    (9, 9, 2, [(0, 0), (0, 0)])])
+def test_square_boxes(height, width, crops, places):
+  found = video.square_boxes(tf.constant(height), tf.constant(width), crops)
+  side = min(height, width)
+  assert found.numpy().tolist() == [[*place, side, side] for place in places]
+
+
+def test_one_square_box_is_the_centre_crop():
+  for height in range(1, 12):
+    for width in range(1, 12):
+      args = tf.constant(height), tf.constant(width)
+      np.testing.assert_array_equal(
+          video.square_boxes(*args, 1)[0],
+          video.crop_box(*args, (1.0, 1.0), (1.0, 1.0)))
+
+
+@pytest.mark.parametrize("encode", [tf.io.encode_jpeg, tf.io.encode_png])
+def test_decode_crops_is_decode_then_crop_then_resize(records, encode):
+  frames = [encode(records.picture(2, t, 40, 61)).numpy() for t in range(3)]
+  frames = tf.constant(frames + frames[2:])  # The last one twice.
+  expected = []
+  for left in (0, 10, 21):
+    for frame in frames:
+      whole = tf.io.decode_image(frame, 3).numpy()
+      if encode is tf.io.encode_jpeg:
+        whole = tf.io.decode_jpeg(frame, 3, dct_method="INTEGER_ACCURATE")
+      resized = tf.image.resize(
+          whole[:, left:left + 40], [12, 12], antialias=True)
+      expected.append(np.floor(resized.numpy() + 0.5))
+  expected = np.reshape(expected, [3, 4, 12, 12, 3])
+  def decode(frames):
+    return video.decode_crops(tf.ensure_shape(frames, [4]), 12, 3)
+  for got in decode(frames), records.in_dataset(decode, frames):
+    assert got.dtype == tf.uint8
+    np.testing.assert_array_equal(got, expected)
+  # Of a single one no more than that is decoded. Around its edges colours may
+  # then differ by 1: JPEG has a quarter of them.
+  single = video.decode_crops(frames, 12, 1)
+  np.testing.assert_array_equal(single[0], video.decode_frames(frames, 12))
+  np.testing.assert_allclose(single[0], expected[1], atol=1)
+
+
 def boxes(height, width, area, aspect, n=4000):
   """Crops of n seeds, drawn within tf.data: int [n, 4]."""
   seed = seeds.root(5)

@@ -30,7 +30,25 @@ def check_windows(data):
         f"{data.audio_rate} Hz are {audio_s:.3f} s; expected the same span")
 
 
-def read_window(data, source, raw, choose, crop=None):
+def check_views(config):
+  """Checks how many windows, and crops of each, evaluation takes of a clip.
+
+  Args:
+    config: of the run.
+
+  Raises:
+    UserError: they are none, or crops of sound alone.
+  """
+  for field in ("windows", "crops"):
+    if config.eval[field] < 1:
+      raise UserError(
+          f"eval.{field} is {config.eval[field]}, expected 1 or more")
+  if config.eval.crops > 1 and not config.data.frames:
+    raise UserError(f"eval.crops is {config.eval.crops} and data.frames 0, "
+                    "expected 1 crop: sound has nothing to crop")
+
+
+def read_window(data, source, raw, choose, crop=None, num_crops=1):
   """Parses a record and decodes the frames of a window.
 
   All that can fail in a record fails here.
@@ -41,10 +59,11 @@ def read_window(data, source, raw, choose, crop=None):
     raw: string [], the record.
     choose: float64 [] S -> float64 [], a whole number in 0 … S: the window can
       start at the stored frames (of a clip without: at the samples) 0 … S.
-    crop: None for the centre, or the random numbers for `video.crop_box`.
+    crop: the random numbers for `video.crop_box`; None for evaluation's crops.
+    num_crops: M, of `video.square_boxes`; 1 with random numbers.
 
   Returns:
-    dict: video uint8 [T, H, W, 3], has_video bool [], start float64 [] in
+    dict: video uint8 [M, T, H, W, 3], has_video bool [], start float64 [] in
     seconds, corrupt bool [], and of the whole clip audio int16 [S], audio_rate,
     label, captions/text, captions/start and captions/end.
   """
@@ -62,21 +81,22 @@ def read_window(data, source, raw, choose, crop=None):
     taken = tf.gather(stored, video_lib.sample_indices(
         tf.size(stored), fps, start, data.frames, data.fps))
     if crop is None:
-      return video_lib.decode_frames(taken, data.size)
+      return video_lib.decode_crops(taken, data.size, num_crops)
     return video_lib.decode_frames(
-        taken, data.size, data.crop_area, data.crop_aspect, crop)
+        taken, data.size, data.crop_area, data.crop_aspect, crop)[None]
 
-  nothing = empty_window(data, corrupt=False)
+  nothing = empty_window(data, corrupt=False, num_crops=num_crops)
   if data.frames:
     nothing["video"] = tf.cond(has_video, frames, lambda: nothing["video"])
   return nothing | {"has_video": has_video, "start": start, "audio": sound} | {
       key: example[key] for key in ("audio_rate", "label", *CAPTIONS)}
 
 
-def empty_window(data, corrupt):
+def empty_window(data, corrupt, num_crops=1):
   """What `read_window` makes of a record with nothing in it."""
   return {
-      "video": tf.zeros([data.frames, data.size, data.size, 3], tf.uint8),
+      "video": tf.zeros(
+          [num_crops, data.frames, data.size, data.size, 3], tf.uint8),
       "has_video": tf.constant(False),
       "start": tf.constant(0.0, tf.float64),
       "corrupt": tf.constant(corrupt),
@@ -101,7 +121,8 @@ def make_row(data, table, window, nearest=False):
       the record's first, which are the same in each of its windows.
 
   Returns:
-    dict: the batch dict of `input_pipeline.train_dataset`, without index.
+    dict: the batch dict of `input_pipeline.train_dataset`, without index; the
+    video is the first crop.
   """
   if data.captions:
     captions = (nearest_captions(data, window) if nearest
@@ -120,7 +141,7 @@ def make_row(data, table, window, nearest=False):
     labels["labels"] = tf.reduce_any(tf.equal(  # [N, 1] and [C] -> [C]
         window["label"][:, None], tf.range(data.classes, dtype=tf.int64)), 0)
   return labels | {
-      "video": window["video"],
+      "video": window["video"][0],
       "audio": audio,
       "text": text_ids,
       "word_mask": word_mask,

@@ -6,7 +6,9 @@ those of its data set d gives the position in that one's own stream of epochs,
 p_d = step·B_d + rank. So a batch is a function of (seed, step) alone, wherever
 a run starts and however many hosts share the batch.
 """
+import contextlib
 import os
+import re
 
 import numpy as np
 import tensorflow as tf
@@ -61,18 +63,21 @@ def train_dataset(data, sources, batch_size, seed, start_step, input_id=0,
   return _batches(dataset, len(rows), rows_per_batch)
 
 
-def eval_dataset(data, source, batch_size, num_windows=1, input_id=0,
-                 num_inputs=1, rows_per_batch=None):
-  """Makes the dataset of evaluation batches: every record, every window, once.
+def eval_dataset(data, source, batch_size, num_windows=1, num_crops=1,
+                 input_id=0, num_inputs=1, rows_per_batch=None):
+  """Makes the dataset of evaluation batches: every record, every view, once.
 
-  The windows of a record are next to each other, evenly spread over the clip (a
-  single one is in the middle); frames are centre crops.
+  The windows of a record are evenly spread over the clip (a single one is in
+  the middle); the crops of a window, which is decoded once, are those of
+  `video.square_boxes`. The views of a record are next to each other, all crops
+  of a window before the next window.
 
   Args:
     data: config.data.
     source: Source.
     batch_size: B, of the global batch.
     num_windows: windows of a record.
+    num_crops: crops of a window.
     input_id, num_inputs, rows_per_batch: as in `train_dataset`.
 
   Returns:
@@ -83,28 +88,41 @@ def eval_dataset(data, source, batch_size, num_windows=1, input_id=0,
   clips.check_windows(data)
   rows = _host_rows(batch_size, input_id, num_inputs)
   table = _table(data, [source])
-  total = len(source.index) * num_windows
+  total = len(source.index) * num_windows * num_crops
   steps = -(-total // batch_size)
   read = _reader(data, source)
 
-  def load(row):
-    record, window = row // num_windows, row % num_windows
+  def load(number, mine):
+    record, window = number // num_windows, number % num_windows
     share = (tf.cast(window, tf.float64) / (num_windows - 1)
              if num_windows > 1 else 0.5)
 
     window = read(
         record, lambda raw: clips.read_window(
-            data, source, raw, lambda steps: tf.floor(steps * share + 1e-6)),
-        clips.empty_window(data, corrupt=True))
-    return clips.make_row(data, table, window) | {
+            data, source, raw, lambda steps: tf.floor(steps * share + 1e-6),
+            num_crops=num_crops),
+        clips.empty_window(data, True, num_crops))
+    row = clips.make_row(data, table, window) | {
         "index": record, "valid": tf.constant(True)}
+    # All but the video is the same in all crops: [...] -> [n, ...]
+    count = tf.math.count_nonzero(mine, dtype=tf.int32)
+    return {key: tf.repeat(value[None], count, 0)
+            for key, value in row.items()} | {
+                "video": tf.boolean_mask(window["video"], mine)}
 
   padding = clips.make_row(data, table, clips.empty_window(data, False)) | {
       "index": tf.constant(-1, tf.int64), "valid": tf.constant(False)}
   numbers = (np.arange(steps)[:, None] * batch_size + rows).reshape(-1)
   numbers = numbers[numbers < total]  # The host's last rows are the padding.
-  dataset = tf.data.Dataset.from_tensor_slices(numbers).map(
+  # The windows that they are crops of, and which of its crops are this host's.
+  windows = np.unique(numbers // num_crops)
+  mine = np.isin(
+      windows[:, None] * num_crops + np.arange(num_crops), numbers)
+  dataset = tf.data.Dataset.from_tensor_slices((windows, mine)).map(
       load, num_parallel_calls=num_cores(), deterministic=True)
+  # `unbatch` would crash where a value is empty, such as text without captions.
+  dataset = dataset.flat_map(tf.data.Dataset.from_tensor_slices).apply(
+      tf.data.experimental.assert_cardinality(len(numbers)))
   padding = tf.data.Dataset.from_tensors(padding).repeat(
       steps * len(rows) - len(numbers))
   return _batches(dataset.concatenate(padding), len(rows), rows_per_batch)
@@ -126,9 +144,7 @@ def record_at(data, sources, batch_size, seed, position):
   source = sources[d]
   place = step * int(np.sum(dataset_of_row == d)) + int(rank_of_row[row])
   epoch, within = divmod(place, len(source.index))
-  i = int(epoch_records(seed, source, epoch)[within])
-  return (source.index.files[source.index.file_ids[i]],
-          int(source.index.offsets[i]))
+  return source.index.place(int(epoch_records(seed, source, epoch)[within]))
 
 
 def epoch_records(seed, source, epoch):
@@ -285,19 +301,69 @@ def _reader(data, source):
   the raw record, the sentinel if that fails."""
   tensors = record_index.file_tensors(source.index)
 
+  def check(i, example):
+    """Ends the run if a label is no class; -1 is none, as in tfds."""
+    if not data.classes or "label" not in example:
+      return example
+    files, _, file_ids, offsets = tensors
+    label = example["label"]
+    wrong = tf.boolean_mask(label, (label < -1) | (label >= data.classes))
+    fits = tf.debugging.Assert(tf.equal(tf.size(wrong), 0), [tf.strings.join([
+        tf.gather(files, tf.gather(file_ids, i)), ": the record at byte ",
+        tf.as_string(tf.gather(offsets, i)), " has label ",
+        tf.strings.reduce_join(tf.as_string(wrong[:1])),
+        f", expected 0 to {data.classes - 1}"])])
+    with tf.control_dependencies([fits]):
+      return example | {"label": tf.identity(label)}
+
   def read(i, process, sentinel):
-    return record_index.read_record(tensors, i, process, sentinel)
+    return check(i, record_index.read_record(tensors, i, process, sentinel))
 
   if not data.cache:
     return read
   records = tf.data.Dataset.range(len(source.index)).map(
-      lambda i: read(i, lambda raw: (raw, tf.constant(1, tf.int64)),
-                     (tf.constant(""), tf.constant(0, tf.int64))),
+      lambda i: record_index.read_record(
+          tensors, i, lambda raw: (raw, tf.constant(1, tf.int64)),
+          (tf.constant(""), tf.constant(0, tf.int64))),
       num_parallel_calls=num_cores(), deterministic=True)
   raw, readable = (tf.concat(parts, 0) for parts in zip(*records.batch(1024)))
 
   def read_cached(i, process, sentinel):
     record = tf.data.Dataset.from_tensors(raw[i]).take(readable[i])
-    return record_index.guarded(record, process, sentinel)
+    return check(i, record_index.guarded(record, process, sentinel))
 
   return read_cached
+
+
+@contextlib.contextmanager
+def tell_in_a_line():
+  """Tells what a dataset found wrong with its files: a UserError.
+
+  That is a label which is no class, or a file that is gone. Put it around what
+  takes batches.
+  """
+  try:
+    yield
+  except tf.errors.InvalidArgumentError as error:
+    found = re.search(r"assertion failed: \[(.+)\]", error.message)
+    if not found:
+      raise
+    raise UserError(found[1]) from None
+
+
+def record_ids(source):
+  """Names every record: its id or, of one without, its file and the byte there.
+
+  Args:
+    source: Source; all of it is read.
+
+  Returns:
+    list of strings, in the order of the records.
+  """
+  tensors = record_index.file_tensors(source.index)
+  ids = tf.data.Dataset.range(len(source.index)).map(
+      lambda i: record_index.read_record(
+          tensors, i, lambda raw: source.parse(raw)["id"], tf.constant("")),
+      num_parallel_calls=num_cores(), deterministic=True)
+  return [id_.decode() or "{}@{}".format(*source.index.place(i))
+          for i, id_ in enumerate(ids.as_numpy_iterator())]

@@ -35,6 +35,10 @@ class RecordIndex:
   def __len__(self):
     return len(self.offsets)
 
+  def place(self, i):
+    """The file of record i, and the byte in it."""
+    return self.files[self.file_ids[i]], int(self.offsets[i])
+
 
 def load(files):
   """Loads or makes the index of a list of TFRecord files.

@@ -64,6 +64,24 @@ def crop_box(height, width, area, aspect, draw=None):
   return tf.cast(tf.where(fits[first], box, centred), tf.int32)
 
 
+def square_boxes(height, width, crops):
+  """The largest squares in a frame, spread evenly along its longer side.
+
+  Args:
+    height, width: int32 [], pixels of the frame.
+    crops: M, an int: 1 is the centre; 3 are left, middle and right, or top,
+      middle and bottom.
+
+  Returns:
+    int32 [M, 4]: top, left, height, width of each.
+  """
+  size = tf.stack([height, width])
+  side = tf.minimum(height, width)
+  first, parts = (0, crops - 1) if crops > 1 else (1, 2)
+  place = (size - side) * tf.range(first, first + crops)[:, None] // parts
+  return tf.concat([place, tf.fill([crops, 2], side)], 1)
+
+
 def decode_frames(encoded, size, area=(1.0, 1.0), aspect=(1.0, 1.0), draw=None):
   """Decodes frames, crops all of them alike and resizes the crop.
 
@@ -79,12 +97,40 @@ def decode_frames(encoded, size, area=(1.0, 1.0), aspect=(1.0, 1.0), draw=None):
   Raises:
     tf.errors.InvalidArgumentError: a frame cannot be decoded.
   """
+  return _decode(encoded, size, lambda height, width: crop_box(
+      height, width, area, aspect, draw)[None])[0]
+
+
+def decode_crops(encoded, size, crops):
+  """Decodes frames once and takes several crops of them, for evaluation.
+
+  Args:
+    encoded, size: as of `decode_frames`.
+    crops: M, an int, see `square_boxes`.
+
+  Returns:
+    uint8 [M, T, size, size, 3].
+
+  Raises:
+    tf.errors.InvalidArgumentError: a frame cannot be decoded.
+  """
+  return _decode(encoded, size, lambda height, width: square_boxes(
+      height, width, crops))
+
+
+def _decode(encoded, size, choose):
+  """Decodes string [T] -> uint8 [M, T, size, size, 3], the crops of the int32
+  [M, 4] that `choose` makes of height and width."""
   num_frames = encoded.shape[0]
   encoded, position = tf.unique(encoded)
   is_jpeg = tf.io.is_jpeg(encoded[0])
   shape = tf.cond(is_jpeg, lambda: tf.io.extract_jpeg_shape(encoded[0]),
                   lambda: tf.shape(_decode_image(encoded[0])))
-  box = crop_box(shape[0], shape[1], area, aspect, draw)
+  boxes = choose(shape[0], shape[1])
+  # What is decoded is the smallest box around all of them.
+  first = tf.reduce_min(boxes[:, :2], 0)
+  box = tf.concat(
+      [first, tf.reduce_max(boxes[:, :2] + boxes[:, 2:], 0) - first], 0)
 
   def decode_and_crop(frame):
     return tf.cond(
@@ -97,8 +143,14 @@ def decode_frames(encoded, size, area=(1.0, 1.0), aspect=(1.0, 1.0), draw=None):
   frames = tf.map_fn(
       decode_and_crop, encoded,
       fn_output_signature=tf.TensorSpec([None, None, 3], tf.uint8))
-  return tf.ensure_shape(tf.gather(_resize(frames, size), position),
-                         [num_frames, size, size, 3])
+
+  def crop(box):
+    top, left = tf.unstack(box[:2] - first)
+    part = frames[:, top:top + box[2], left:left + box[3]]
+    return tf.ensure_shape(tf.gather(_resize(part, size), position),
+                           [num_frames, size, size, 3])
+
+  return tf.stack([crop(box) for box in tf.unstack(boxes)])
 
 
 def _decode_image(encoded):
