@@ -25,6 +25,10 @@ def finetuning(modality, size, flavour="paper"):
       multi_label=False,
       label_smoothing=0.1,  # of a single label
       mixup=0,  # a of Beta(a, a)
+      labels_per_class=0,  # of the training clips; 0: all that there are
+      # Part that stays as it is: tokenizer, blocks_N (and the tokenizer), tower
+      freeze="",
+      rare_classes=False,  # whether biases start at a chance of 1 / classes
       # How positions are resized: bicubic, or spline.
       positions="spline" if flavour == "released" else "bicubic",
   ))
@@ -132,12 +136,17 @@ def pretraining(variant, flavour="paper"):
       word_vectors="",  # word2vec text file or .npy to start from
   ))
   config.loss = ConfigDict(dict(form=flavour, temperature=0.07, weight=1.0))
+  released = flavour == "released"
   config.optimizer = ConfigDict(dict(
-      name="adam", lr=1e-4, end_lr=5e-5, warmup_steps=10_000,
-      schedule="quarter_cosine",  # or half_cosine, constant, levels
+      name="adam", lr=1e-4, end_lr=5e-5,
+      warmup_steps=5_000 if released else 10_000,
+      # quarter_cosine, half_cosine, constant or levels
+      schedule="half_cosine" if released else "quarter_cosine",
       levels=(),  # (step, rate)s of the schedule of that name
       momentum=0.9, beta_1=0.9, beta_2=0.999,
-      epsilon=1e-7, weight_decay=0.0, clip_norm=0.0))
+      epsilon=1e-7, weight_decay=0.0,
+      clip_norm=0.0,  # of the gradients; 0: they are as they are
+      clip_part=""))  # of the model that it is for, such as tower; all of it
   config.eval = ConfigDict(dict(
       batch_size=64,
       windows=4,  # of a clip, spread evenly over it; results are averaged

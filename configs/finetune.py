@@ -23,12 +23,16 @@ all. The paper's top-1 / top-5, of four windows and three crops a clip:
   imagenet     78.7/93.9                                       64.7/83.9
 
 and mAP / AUC / d-prime of audioset: base 39.4 / 97.1 / 2.895, ma 39.3 / 97.0 /
-2.884. kinetics700 is of the released checkpoint. With DropToken in fine-tuning
-(--config.model.drop_rate), kinetics400 medium: 79.3, 80.2, 80.7 and 81.1 at 75,
-50, 25 and 0 % (table 14), 79.9 with --config.data.size=224, and 80.8 with that
-and --config.data.frames=64.
+2.884. kinetics700 is of the released checkpoint. With DropToken and at other
+resolutions: configs/ablations.py.
 
-A clip of medium takes 1,490 GFLOPs forward (scripts/paper_tables.py).
+Cost, GFLOPs forward of a clip (three times that in training) and FLOPs of the
+whole training, without evaluation:
+
+               base            medium, ma        large
+  videos       937; 1.8e19     1,490; 2.9e19     2,961; 5.7e19
+  audioset     257; 4.0e19     434; 6.7e19
+  imagenet     113; 2.2e19
 """
 from configs import common
 
@@ -54,6 +58,7 @@ def get_config(arg=None):
         datasets=("clips/audioset",), frames=0, audio_rate=24_000))
     config.augment.noise = 0.0
     config.optimizer.update(dict(lr=0.2, warmup_steps=5_000))
+    config.finetune.rare_classes = released
     return config
   config.data.audio_samples = 0
   if dataset == "imagenet":
@@ -71,10 +76,11 @@ def get_config(arg=None):
   config.eval_every = 25_000
   # 32 frames with a stride of 2 at 25 frames a second.
   config.data.update(dict(
-      datasets=(f"clips/{dataset}+fps=12.5+size=320",), fps=12.5, size=320))
+      datasets=(f"clips/{dataset}+fps=12.5+size=320",),
+      eval_split="validation", fps=12.5, size=320))
   config.eval.update(dict(windows=4, crops=3))
   config.optimizer.update(dict(lr=0.005, warmup_steps=2_500))
   if released:
     config.model.classifier_dropout = 0.5
-    config.optimizer.clip_norm = 0.75
+    config.optimizer.update(dict(clip_norm=0.75, clip_part="tower"))
   return config

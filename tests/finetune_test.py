@@ -8,7 +8,7 @@ from sklearn import metrics
 
 from configs import common
 from tests.data import conftest as records
-from vatt import checkpoints, finetune, pretrain, seeds
+from vatt import checkpoints, finetune, optimizers, pretrain, seeds, train
 from vatt.data import input_pipeline
 from vatt.errors import UserError
 from vatt.models.tokenizers import resize_positions
@@ -216,3 +216,89 @@ def test_loss_of_a_step_by_hand(digits_dir):
   loss, _ = finetune.loss_and_metrics(model, batch, config, seeds.root(0))
   expected = -(target * np.log(chance)).sum(1)[0] / 3
   assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("what, names", [
+    ("tokenizer", ["tokenizer"]),
+    ("blocks_1", ["tokenizer", "block_0"]),
+    ("tower", ["tokenizer", "block_0", "block_1", "encoder/norm"])])
+def test_what_is_frozen_stays(tmp_path, digits_dir, what, names):
+  """Also where training starts from another model, and begins in its weights
+  in the same order."""
+  config = small(common.finetuning("video", "medium"), digits_dir)
+  config.model.encoders.video.depth = 2
+  config.batch_size = 2
+  config.optimizer.update(dict(schedule="constant", warmup_steps=0))
+  donor = classifier(config)
+  rng = np.random.default_rng(0)
+  for variable in donor.variables:
+    variable.assign(rng.normal(size=variable.shape))
+  save_workdir(tmp_path, config, donor)
+
+  config.finetune.freeze = what
+  model = classifier(config)
+  finetune.start_from(str(tmp_path), config, model)
+
+  def parts_of(model):
+    encoder = model.tower.encoder
+    return {"tokenizer": model.tower.tokenizer, "block_0": encoder.blocks[0],
+            "block_1": encoder.blocks[1], "encoder/norm": encoder.norm,
+            "classifier": model.classifier}
+
+  parts, theirs = parts_of(model), parts_of(donor)
+  for name in set(parts) - {"classifier"}:
+    for a, b in zip(parts[name].variables, theirs[name].variables, strict=True):
+      np.testing.assert_array_equal(a, b)
+  before = {name: [v.numpy() for v in part.variables]
+            for name, part in parts.items()}
+  sources = finetune.open_sources(config, "train")
+  batch = next(iter(finetune.train_dataset(config, sources, 0)(0, 1, 2)))
+  optimizer = optimizers.make_optimizer(config.optimizer, config.total_steps)
+  gradients, apply = train.make_step(
+      finetune, model, optimizer, config, tf.distribute.get_strategy())
+  grads, metrics, _ = gradients(batch)
+  apply(grads, metrics["grad_norm"])
+  moved = {name for name, part in parts.items()
+           if any(np.any(v != old) for v, old in zip(
+               part.variables, before[name]))}
+  assert moved == set(parts) - set(names)
+  config.finetune.freeze = "blocks_3"
+  with pytest.raises(UserError, match="freeze is 'blocks_3', expected one of "
+                     "'', tokenizer, tower, blocks_1 to blocks_2"):
+    classifier(config)
+
+
+def test_rare_classes_start_rare(digits_dir):
+  config = small(common.finetuning("audio", "base"), digits_dir)
+  config.finetune.rare_classes = True
+  bias = classifier(config).classifier.bias
+  chance = 1 / (1 + np.exp(-bias.numpy().astype(float)))
+  np.testing.assert_allclose(chance, 1 / config.data.classes, rtol=1e-6)
+
+
+def test_few_labels_are_of_training_alone(digits_dir):
+  config = small(common.finetuning("video", "base"), digits_dir)
+  everything = {split: len(finetune.open_sources(config, split)[0].index)
+                for split in ("train", "test")}
+  config.finetune.labels_per_class = 2
+  few = {split: finetune.open_sources(config, split)[0]
+         for split in ("train", "test")}
+  assert len(few["train"].index) == 2 * len(few["train"].label_names)
+  assert len(few["train"].index) < everything["train"]
+  assert len(few["test"].index) == everything["test"]
+
+
+def test_other_classes_than_those_trained_are_refused(tmp_path, digits_dir):
+  config = small(common.finetuning("video", "base"), digits_dir)
+  sources = finetune.open_sources(config, "train")
+  names = finetune.resolve(config, sources)
+  (tmp_path / "labels.txt").write_text("".join(n + "\n" for n in names))
+  assert finetune.resolve(config, sources, str(tmp_path)) == names
+  (tmp_path / "labels.txt").write_text("".join(
+      n + "\n" for n in [*names[:-1], "other"]))
+  with pytest.raises(UserError, match=f"class {len(names) - 1} is "
+                     f"'{names[-1]}', expected 'other' as in "):
+    finetune.resolve(config, sources, str(tmp_path))
+  (tmp_path / "labels.txt").write_text("one\n")
+  with pytest.raises(UserError, match=f"{len(names)} classes, expected the 1"):
+    finetune.resolve(config, sources, str(tmp_path))

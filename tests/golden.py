@@ -1,5 +1,7 @@
 """The values that the published release computes, and models to compare."""
 import json
+import os
+import pathlib
 
 import numpy as np
 import tensorflow as tf
@@ -8,7 +10,20 @@ from ml_collections import ConfigDict
 from vatt.models import released
 from vatt.models.vatt import VATT, Classifier
 
+FOLDER = pathlib.Path(os.environ.get("VATT_GOLDEN_DIR", "missing"))
 NO_DROPOUT = dict(drop_rate=0.0, dropout=0.0, classifier_dropout=0.0)
+
+
+def fine_tuned():
+  """Names of the fixtures of fine-tuned models, as the folder has them."""
+  return sorted(path.stem.removeprefix("ft_")
+                for path in FOLDER.glob("ft_*.npz"))
+
+
+def layouts():
+  """Names of the released layouts, as the folder has them."""
+  return sorted(path.stem.removeprefix("variables_")
+                for path in FOLDER.glob("released/variables_*"))
 
 
 class Golden:

@@ -1,7 +1,5 @@
 """Costs against every figure that was counted on the release's own models."""
 import math
-import os
-import pathlib
 import re
 
 import pytest
@@ -9,10 +7,10 @@ from ml_collections import ConfigDict
 
 from configs import common
 from scripts import paper_tables
+from tests.golden import layouts
 from vatt.models import cost, released
 from vatt.models.vatt import SIZES, VARIANTS
 
-FOLDER = pathlib.Path(os.environ.get("VATT_GOLDEN_DIR", "missing"))
 SHAPES = dict(video=(32, 224, 224, 3), audio=(153_600, 1), text=(16,))
 
 
@@ -139,11 +137,6 @@ def test_parameters_of_the_papers_table(params):
     of = by_words[key]
     assert figure == (video_parameters("small", of) if isinstance(of, int) else
                       of["text tokenizer"] + of["text encoder"]), what
-
-
-def layouts():
-  return sorted(path.stem.removeprefix("variables_")
-                for path in FOLDER.glob("released/variables_*"))
 
 
 @pytest.mark.parametrize("name", layouts())

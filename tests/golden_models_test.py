@@ -1,8 +1,6 @@
 """Our models against the release's, stage by stage, with the same weights."""
 import json
 import math
-import os
-import pathlib
 import re
 
 import numpy as np
@@ -10,13 +8,11 @@ import pytest
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from tests.golden import NO_DROPOUT
-from vatt import seeds
+from tests.golden import FOLDER, NO_DROPOUT, fine_tuned, layouts
+from vatt import finetune, seeds
 from vatt.models import released, tokenizers
 from vatt.models.encoder import relative_buckets
 from vatt.models.vatt import VATT, Classifier
-
-FOLDER = pathlib.Path(os.environ.get("VATT_GOLDEN_DIR", "missing"))
 
 CLOSE = 1e-5
 # The release expands tables of positions in float32 by another formula.
@@ -173,11 +169,6 @@ def test_drop_token(golden, monkeypatch):
           key for key in expected.files if key.startswith("perm_"))}
 
 
-def fine_tuned():
-  """Names of the fixtures of fine-tuned models, as the folder has them."""
-  return sorted(path.stem.removeprefix("ft_") for path in FOLDER.glob("ft_*"))
-
-
 @pytest.mark.parametrize("name", fine_tuned())
 def test_fine_tuned_models(golden, name):
   expected = golden.npz(f"ft_{name}")
@@ -206,6 +197,34 @@ def test_fine_tuned_models(golden, name):
       "input", "labels", "info_json"}
 
 
+def info_of(name):
+  with np.load(FOLDER / f"ft_{name}.npz") as arrays:
+    return json.loads(bytes(arrays["info_json"]))
+
+
+@pytest.mark.parametrize("name", [
+    name for name in fine_tuned() if info_of(name)["restore_from"]])
+def test_fine_tuning_starts_from_pretrained_weights(golden, name):
+  """The tower from the pre-trained checkpoint, as the release restored it; also
+  with positions of another resolution. Its classifier is none of that."""
+  expected = golden.npz(f"ft_{name}")
+  donor_name = info_of(name)["restore_from"].removeprefix("ckpt_")
+
+  def run(policy):
+    model = golden.classifier(name, expected["input"].shape[1:], policy)
+    for variable in model.tower.variables:
+      variable.assign(tf.zeros_like(variable))
+    donor = golden.vatt(donor_name, policy).towers[model.tower.modality]
+    finetune.copy_tower(donor, model.tower, "spline", donor_name)
+    logits, out = model(tf.cast(expected["input"], policy))
+    return {"logits": logits, "features_pooled": out["pooled"],
+            "tx_outputs": out["outputs"], "tx_inputs": out["tokens"]}
+
+  compared = compare(
+      expected, run, CLOSE_RESIZED if "wat_interp_" in name else CLOSE)
+  assert len(compared) == 4
+
+
 def test_resized_positions(golden):
   expected = golden.npz("pos_interp")
   pairs = [key.removeprefix("src_") for key in expected.files
@@ -217,12 +236,6 @@ def test_resized_positions(golden):
     np.testing.assert_allclose(
         tokenizers.resize_positions(source, len(exact), "spline"), exact,
         rtol=0, atol=CLOSE, err_msg=pair)
-
-
-def layouts():
-  """Names of the released layouts, as the folder has them."""
-  return sorted(path.stem.removeprefix("variables_")
-                for path in FOLDER.glob("released/variables_*"))
 
 
 @pytest.mark.parametrize("name", layouts())

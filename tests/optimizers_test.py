@@ -201,3 +201,19 @@ assert "tensorflow_addons" in sys.modules
                         capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
   assert "Warning" not in done.stderr and "addons" not in done.stderr.lower()
+
+
+def test_clip():
+  """All gradients, or those of a part alone, to its own norm."""
+  variables = [tf.Variable([0.0, 0.0]), tf.Variable(0.0), tf.Variable(0.0)]
+  gradients = [tf.constant([3.0, 4.0]), tf.constant(12.0), tf.constant(84.0)]
+  norm = tf.linalg.global_norm(gradients)
+  assert float(norm) == 85.0
+  for clip_norm, of, wanted in (
+      (8.5, variables, [[0.3, 0.4], 1.2, 8.4]),
+      (100.0, variables, [[3.0, 4.0], 12.0, 84.0]),
+      (6.5, variables[:2], [[1.5, 2.0], 6.0, 84.0]),
+      (13.0, variables[:2], [[3.0, 4.0], 12.0, 84.0])):
+    found = optimizers.clip(gradients, variables, clip_norm, of, norm)
+    for a, b in zip(found, wanted, strict=True):
+      np.testing.assert_allclose(a, b, rtol=1e-6)

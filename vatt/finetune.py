@@ -1,12 +1,13 @@
 """The fine-tuning task: classes of videos, sounds or images (section 4.2)."""
 import io
+import math
 import os
 
 import numpy as np
 import tensorflow as tf
 
 from vatt import distribute, files, inference, losses, pretrain, seeds
-from vatt.data import clips, input_pipeline
+from vatt.data import clips, input_pipeline, sources
 from vatt.errors import UserError
 from vatt.evaluators import classification
 from vatt.models.tokenizers import resize_positions
@@ -16,8 +17,18 @@ METRICS = ("accuracy",)  # of `loss_and_metrics`
 WORDS = "labels.txt"  # in a workdir, what `resolve` returns
 MODALITIES = ("video", "audio")  # an image is a video that stands still
 
-open_sources = pretrain.open_sources
 train_dataset = pretrain.train_dataset
+
+
+def open_sources(config, split):
+  """Opens the datasets of a config: a list of Source; to train, with as many
+  clips as `finetune.labels_per_class` says."""
+  found = pretrain.open_sources(config, split)
+  count = config.finetune.labels_per_class
+  if not count or split != config.data.train_split:
+    return found
+  seed = seeds.fold(seeds.root(config.seed), "labels")
+  return [sources.few_labels(source, count, seed) for source in found]
 
 
 def resolve(config, data_sources, workdir=None):
@@ -49,6 +60,17 @@ def resolve(config, data_sources, workdir=None):
   if not names:
     raise UserError(f"{data_sources[0].directory}: has no classes, expected "
                     "labelled clips")
+  path = os.path.join(workdir or "", WORDS)
+  if workdir and tf.io.gfile.exists(path):  # as the model was trained
+    with tf.io.gfile.GFile(path) as file:
+      trained = file.read().splitlines()
+    if len(trained) != len(names):
+      raise UserError(f"{data_sources[0].directory}: {len(names)} classes, "
+                      f"expected the {len(trained)} of {path}")
+    for i, (name, other) in enumerate(zip(names, trained)):
+      if name != other:
+        raise UserError(f"{data_sources[0].directory}: class {i} is {name!r}, "
+                        f"expected {other!r} as in {path}")
   if config.data.classes not in (0, len(names)):
     raise UserError(f"{data_sources[0].directory}: {len(names)} classes, "
                     f"expected data.classes ({config.data.classes})")
@@ -56,19 +78,52 @@ def resolve(config, data_sources, workdir=None):
   return names
 
 
-def input_shape(config):
-  """Shape of what the tokenizer sees: of `Classifier`."""
-  if config.finetune.modality == "audio":
-    return pretrain.audio_shape(config)
-  return (config.data.frames, config.data.size, config.data.size, 3)
+def input_shapes(config):
+  """The shape of what the tokenizer sees, by the modality."""
+  modality = config.finetune.modality
+  if modality == "audio":
+    return {modality: pretrain.audio_shape(config)}
+  data = config.data
+  return {modality: (data.frames, data.size, data.size, 3)}
 
 
 def build_model(config, _classes):
   """The Classifier of a resolved config, its variables initialized."""
   tf.keras.mixed_precision.set_global_policy(config.dtype)
   tf.keras.utils.set_random_seed(config.seed)
-  return Classifier(config.model, config.finetune.modality,
-                    input_shape(config), config.data.classes)
+  (modality, shape), = input_shapes(config).items()
+  model = Classifier(config.model, modality, shape, config.data.classes)
+  if config.finetune.rare_classes:
+    # Every class starts at a chance of 1 / C, as few of them are there.
+    bias = model.classifier.bias
+    bias.assign(tf.fill(bias.shape, -math.log(max(config.data.classes - 1, 1))))
+  freeze(model, config.finetune.freeze)
+  return model
+
+
+def freeze(model, what):
+  """Keeps a part of a Classifier as it is.
+
+  Args:
+    model: Classifier.
+    what: nothing (""), its "tokenizer", that and the first N blocks of the
+      encoder ("blocks_N"), or all but the last layer ("tower").
+
+  Raises:
+    UserError: another word, or more blocks than there are.
+  """
+  blocks = model.tower.encoder.blocks
+  names = ["", "tokenizer", "tower",
+           *(f"blocks_{i + 1}" for i in range(len(blocks)))]
+  if what not in names:
+    raise UserError(f"finetune.freeze is {what!r}, expected one of "
+                    f"'', tokenizer, tower, blocks_1 to {names[-1]}")
+  if what == "tower":
+    model.tower.trainable = False
+  elif what:
+    frozen = int(what.partition("_")[2] or 0)
+    for layer in (model.tower.tokenizer, *blocks[:frozen]):
+      layer.trainable = False
 
 
 def start_from(workdir, config, model):
@@ -99,23 +154,38 @@ def start_from(workdir, config, model):
     tower = donor.towers[modality]
   tf.keras.mixed_precision.set_global_policy(config.dtype)
   step = pretrain.start_from(workdir, donor_config, donor)
-  tables = {table.ref() for table in model.tower.tokenizer.position.tables
-            .values()}
-  ours, theirs = model.tower.variables, tower.variables
-  if tower.modality != modality or len(ours) != len(theirs):
+  donor.trainable = model.trainable = True  # Keras lists what is frozen last
+  copy_tower(tower, model.tower, config.finetune.positions, workdir)
+  freeze(model, config.finetune.freeze)
+  return step
+
+
+def copy_tower(source, target, positions, name):
+  """Fills a tower with another's weights, tables of positions resized.
+
+  Args:
+    source, target: Tower.
+    positions: how to resize, as of `resize_positions`.
+    name: of the source, for errors.
+
+  Raises:
+    UserError: they are of another modality or other sizes.
+  """
+  tables = {
+      table.ref() for table in target.tokenizer.position.tables.values()}
+  ours, theirs = target.variables, source.variables
+  if source.modality != target.modality or len(ours) != len(theirs):
     raise UserError(
-        f"{workdir}: its {tower.modality} tower has {len(theirs)} variables, "
-        f"expected the {len(ours)} of model.encoders for {modality}")
+        f"{name}: its {source.modality} tower has {len(theirs)} variables, "
+        f"expected the {len(ours)} of model.encoders for {target.modality}")
   for variable, value in zip(ours, theirs):
     value = value.numpy()
     if variable.ref() in tables:
-      value = resize_positions(
-          value, variable.shape[0], config.finetune.positions)
+      value = resize_positions(value, variable.shape[0], positions)
     if variable.shape != value.shape:
-      raise UserError(f"{workdir}: {variable.name} is {value.shape}, expected "
+      raise UserError(f"{name}: {variable.name} is {value.shape}, expected "
                       f"{tuple(variable.shape)} by this config")
     variable.assign(value)
-  return step
 
 
 def loss_and_metrics(model, batch, config, seed):

@@ -11,6 +11,13 @@ from vatt import checkpoints, pretrain
 from vatt.data import text
 from vatt.errors import UserError
 
+# Fields that workdirs of older code lack, as their runs were.
+ADDED = {
+    "eval": dict(crops=1, average="embedding", captions=1),
+    "finetune": dict(freeze="", labels_per_class=0, rare_classes=False),
+    "optimizer": dict(clip_part=""),
+}
+
 
 def read_json(path):
   """The content of a JSON file.
@@ -35,9 +42,9 @@ def read_config(workdir):
     return tuple(map(tuples, value)) if isinstance(value, list) else value
 
   config = tuples(read_json(os.path.join(workdir, "config.json")))
-  # Of a run from before there were such fields.
-  config["eval"] = dict(
-      crops=1, average="embedding", captions=1) | config["eval"]
+  for part, fields in ADDED.items():
+    if part in config:
+      config[part] = fields | config[part]
   return ConfigDict(config).lock()
 
 

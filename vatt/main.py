@@ -67,7 +67,8 @@ def claim_workdir(config, task, words, workdir):
   text = json.dumps(
       json.loads(config.to_json_best_effort()), indent=2, sort_keys=True)
   if tf.io.gfile.exists(path):
-    ours, theirs = flat(json.loads(text)), flat(inference.read_json(path))
+    there = inference.read_config(workdir).to_json_best_effort()
+    ours, theirs = flat(json.loads(text)), flat(json.loads(there))
     for field in sorted(set(ours) | set(theirs)):
       free = any(field == f or field.startswith(f + ".") for f in FREE_FIELDS)
       if not free and ours.get(field) != theirs.get(field):

@@ -147,6 +147,31 @@ def make_optimizer(config, total_steps):
       momentum=config.momentum, exclude_from_weight_decay=NOT_DECAYED)
 
 
+def clip(gradients, variables, clip_norm, of, norm):
+  """Scales gradients down to a global norm.
+
+  Args:
+    gradients: list of tensors.
+    variables: those that they are of.
+    clip_norm: the largest norm.
+    of: those variables whose gradients alone count and are scaled, such as
+      the backbone's; the same list as `variables` for all.
+    norm: of all gradients.
+
+  Returns:
+    The list.
+  """
+  if of is variables:
+    return tf.clip_by_global_norm(gradients, clip_norm, norm)[0]
+  chosen = {v.ref() for v in of}
+  where = [i for i, v in enumerate(variables) if v.ref() in chosen]
+  clipped, _ = tf.clip_by_global_norm([gradients[i] for i in where], clip_norm)
+  gradients = list(gradients)
+  for i, gradient in zip(where, clipped):
+    gradients[i] = gradient
+  return gradients
+
+
 def _import_addons():
   """tensorflow_addons.optimizers, without the news of its end of life."""
   with warnings.catch_warnings():

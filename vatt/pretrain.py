@@ -76,14 +76,20 @@ def audio_shape(config):
   return (frames, data.spectrogram.bins, 1)
 
 
+def input_shapes(config):
+  """Shapes of what the tokenizers see, by modality: of `make_towers`."""
+  data = config.data
+  return dict(video=(data.frames, data.size, data.size, 3),
+              audio=audio_shape(config), text=(data.words,))
+
+
 def build_model(config, words):
   """The model of a resolved config, its variables initialized."""
   tf.keras.mixed_precision.set_global_policy(config.dtype)
   tf.keras.utils.set_random_seed(config.seed)
-  data = config.data
+  shapes = input_shapes(config)
   model = VATT(
-      config.model, (data.frames, data.size, data.size, 3),
-      audio_shape(config), data.words)
+      config.model, shapes["video"], shapes["audio"], config.data.words)
   if config.model.word_vectors:
     table = model.towers["text"].tokenizer.embedding
     table.assign(text.load_word_vectors(

@@ -71,8 +71,10 @@ def make_step(task, model, optimizer, config, strategy):
 
   def replica_apply(gradients, norm):
     if config.optimizer.clip_norm:
-      gradients, _ = tf.clip_by_global_norm(
-          gradients, config.optimizer.clip_norm, norm)
+      part = config.optimizer.clip_part
+      gradients = optimizers.clip(
+          gradients, variables, config.optimizer.clip_norm,
+          getattr(model, part).variables if part else variables, norm)
     optimizer.apply_gradients(
         zip(gradients, variables), experimental_aggregate_gradients=False)
 

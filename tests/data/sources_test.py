@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from vatt import seeds
 from vatt.data import audio, record_index, sources
 from vatt.errors import UserError
 
@@ -278,3 +279,41 @@ def test_opening_a_dataset_does_not_load_tensorflow_datasets(
       "assert 'tensorflow_datasets' not in sys.modules\n"
       "assert 'tensorflow_io' not in sys.modules\n")],
       env=python_env, check=True)
+
+
+def test_few_labels(clips_dir):
+  """Of 23 clips, class c has those numbered c, c + 10 and c + 20."""
+  source = sources.open_source("clips/official", str(clips_dir), "train")
+  labels = [int(read(source, i)["label"][0]) for i in range(len(source.index))]
+  assert sorted(labels) == sorted(i % 10 for i in range(23))
+  chosen = set()
+  for seed in range(4):
+    few = sources.few_labels(source, 2, seeds.root(seed))
+    ids = [read(few, i)["id"].numpy() for i in range(len(few.index))]
+    assert len(set(ids)) == len(ids) == 20
+    found = [int(read(few, i)["label"][0]) for i in range(20)]
+    assert sorted(found) == sorted(2 * list(range(10)))
+    chosen.add(tuple(ids))
+  assert len(chosen) > 1
+  again = sources.few_labels(source, 2, seeds.root(3))
+  np.testing.assert_array_equal(again.index.offsets, few.index.offsets)
+
+
+def test_few_labels_of_clips_with_several(records, tmp_path):
+  """A clip counts for each of its labels, and is taken for any that lacks
+  clips; one without a label is none."""
+  clips = [records.clip(i, label=label) for i, label in enumerate(
+      [[0, 1], [1, 2], [2], [1]])]
+  unlabelled = dict(records.clip(9), label=[])
+  records.write_built(tmp_path, "clips/several", {
+      "train": [records.serialize(clip) for clip in [*clips, unlabelled]],
+      "test": [records.serialize(unlabelled)]}, num_shards=1)
+  source = sources.open_source("clips/several", str(tmp_path), "train")
+  for seed in range(6):
+    few = sources.few_labels(source, 1, seeds.root(seed))
+    labels = [set(read(few, i)["label"].numpy()) for i in range(len(few.index))]
+    assert set.union(*labels) == {0, 1, 2} and all(labels)
+    assert len(few.index) < 4
+  test = sources.open_source("clips/several", str(tmp_path), "test")
+  with pytest.raises(UserError, match="split 'test' has no labels"):
+    sources.few_labels(test, 1, seeds.root(0))

@@ -1,4 +1,5 @@
 """Opens a data set, of whatever kind, as numbered records of one form."""
+import collections
 import dataclasses
 import json
 import os
@@ -9,6 +10,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from vatt.data import record_index
+from vatt.distribute import num_cores
 from vatt.errors import UserError
 
 
@@ -96,6 +98,42 @@ def _with_first_record(source):
   flac = (example["audio"].dtype == tf.string
           and example["audio"].numpy()[:4] == b"fLaC")
   return dataclasses.replace(source, flac=flac)
+
+
+def few_labels(source, count, seed):
+  """A split with few labels: as many clips of each class as `count` says.
+
+  Args:
+    source: Source.
+    count: clips of a class. One with several labels is taken for any of them
+      that still lacks clips.
+    seed: int32 [2]; another one chooses other clips.
+
+  Returns:
+    Source of the chosen records, in their order.
+
+  Raises:
+    UserError: there is no label.
+  """
+  tensors = record_index.file_tensors(source.index)
+  nothing = tf.zeros([0], tf.int64)
+  labels = tf.data.Dataset.range(len(source.index)).map(
+      lambda i: record_index.read_record(
+          tensors, i, lambda raw: source.parse(raw)["label"], nothing),
+      num_parallel_calls=num_cores(), deterministic=True)
+  labels = list(labels.as_numpy_iterator())
+  taken, chosen = collections.Counter(), []
+  for i in record_index.epoch_order(len(labels), seed, 0).numpy():
+    if any(taken[label] < count for label in labels[i].tolist()):
+      taken.update(labels[i].tolist())
+      chosen.append(i)
+  if not chosen:
+    raise UserError(f"{source.directory}: split '{source.split}' has no "
+                    "labels, expected labelled clips")
+  index = source.index
+  return dataclasses.replace(source, index=record_index.RecordIndex(
+      index.files, index.file_ids[sorted(chosen)],
+      index.offsets[sorted(chosen)]))
 
 
 # -----------------------------------------------------------------------------
