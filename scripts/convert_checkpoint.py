@@ -80,6 +80,11 @@ def convert(path, workdir, vocabulary, size, head_dim):
     config.finetune.multi_label = facts["modality"] == "audio"
     if facts["modality"] == "audio":
       config.data.update(dict(frames=0, audio_rate=24_000))
+      if "spectrogram" in facts:
+        frames, config.data.spectrogram.bins = facts["spectrogram"]
+        config.data.audio_samples = frames * round(
+            config.data.audio_rate * config.data.spectrogram.step_s)
+        config.model.audio_input = "spectrogram"
     else:
       config.data.update(dict(audio_samples=0, fps=12.5))
       config.data.size = size or config.data.size

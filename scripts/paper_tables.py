@@ -19,7 +19,7 @@ from ml_collections import config_flags
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from configs import common
-from vatt import errors, finetune, pretrain
+from vatt import errors, finetune
 from vatt.data import text
 from vatt.models import cost
 from vatt.models.vatt import SIZES, VARIANTS, make_towers
@@ -181,13 +181,8 @@ def cost_of_config(config):
   """
   task = task_of(config)
   data, model = config.data, config.model
-  if task is finetune:
-    shapes = {config.finetune.modality: finetune.input_shape(config)}
-    classes = dict(num_classes=data.classes or 1)
-  else:
-    shapes = dict(video=(data.frames, data.size, data.size, 3),
-                  audio=pretrain.audio_shape(config), text=(data.words,))
-    classes = {}
+  shapes = task.input_shapes(config)
+  classes = dict(num_classes=data.classes or 1) if task is finetune else {}
   with tf.Graph().as_default():
     make_towers(model, shapes)  # says what does not fit, and makes no value
   no_words = "text" in shapes and not model.vocab_size

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from configs import common
 from vatt import checkpoints, finetune, inference
 from vatt.errors import UserError
 from vatt.models import released
@@ -46,6 +47,16 @@ def test_golden_there_and_back(golden, tmp_path, convert):
   np.testing.assert_allclose(
       embedder.embed_text(sentences), expected["head_text_tovid"], atol=1e-5)
 
+  # Fine-tuning starts from it.
+  tuned = golden.npz("ft_vit_from_ma")
+  model = golden.classifier("vit_from_ma", tuned["input"].shape[1:])
+  for variable in model.tower.variables:
+    variable.assign(tf.zeros_like(variable))
+  config = common.finetuning("video", "ma", "released")
+  finetune.start_from(f"{tmp_path}/ma", config, model)
+  np.testing.assert_allclose(
+      model(tuned["input"])[0], tuned["logits"], atol=1e-5)
+
   done = convert(f"--workdir={tmp_path}/ma", f"--export={tmp_path}/back/ckpt")
   assert done.returncode == 0, done.stderr
   theirs = tf.train.load_checkpoint(path)
@@ -80,16 +91,19 @@ def test_golden_fine_tuned_there_and_back(golden, tmp_path, convert):
   vertical = model.tower.tokenizer.position.tables["vertical"]
   assert vertical.shape[0] == size // golden.sizes["video_patch"][1]
 
-  path = golden.checkpoint("wat")
-  done = convert(f"--checkpoint={path}", f"--workdir={tmp_path}/wat",
-                 f"--head_dim={golden.sizes['head_width']}")
-  assert done.returncode == 0, done.stderr
-  config = inference.read_config(f"{tmp_path}/wat")
-  model = finetune.build_model(config, [])
-  checkpoints.restore_model(f"{tmp_path}/wat/checkpoints", model)
-  expected = golden.npz("ft_wat")
-  np.testing.assert_allclose(
-      model(expected["input"])[0], expected["logits"], atol=1e-5)
+  for name in ("wat", "spt"):  # of waveforms, of spectrograms
+    path = golden.checkpoint(name)
+    done = convert(f"--checkpoint={path}", f"--workdir={tmp_path}/{name}",
+                   f"--head_dim={golden.sizes['head_width']}")
+    assert done.returncode == 0, done.stderr
+    config = inference.read_config(f"{tmp_path}/{name}")
+    expected = golden.npz(f"ft_{name}")
+    assert list(finetune.input_shapes(config).values()) == [
+        expected["input"].shape[1:]]
+    model = finetune.build_model(config, [])
+    checkpoints.restore_model(f"{tmp_path}/{name}/checkpoints", model)
+    np.testing.assert_allclose(
+        model(expected["input"])[0], expected["logits"], atol=1e-5)
   done = convert(f"--checkpoint={path}", f"--workdir={tmp_path}/other",
                  f"--head_dim={golden.sizes['head_width']}", "--size=320")
   assert done.returncode == 1 and "this is neither" in done.stderr

@@ -302,7 +302,8 @@ def describe(shapes, path, head_dim=64):
   Returns:
     A dict of `model`, fields of a config's `model`, and `data`, of its `data`:
     all sizes that the variables tell. Of a fine-tuned one also `modality` and
-    `num_classes`.
+    `num_classes`, and, of one that hears spectrograms, `spectrogram`: their
+    frames and bins.
 
   Raises:
     UserError: it has no released form.
@@ -337,6 +338,8 @@ def describe(shapes, path, head_dim=64):
       data.update(frames=grid[0], size=grid[1])
     elif len(grid) == 1:
       data.update(audio_samples=grid[0])
+    else:
+      facts["spectrogram"] = tuple(grid)
 
   model, data = dict(FLAVOURS["released"]), {}
   facts = dict(model=model, data=data)
