@@ -9,8 +9,16 @@ v3 cores. With released after a comma, model and loss are those of the weights
 that the paper's authors released, where these differ; with t5, the text encoder
 is like T5's, whose weights it can start from (scripts/convert_standard.py).
 
-Scores: zero-shot retrieval, R@10 / median rank: YouCook2 45.5 / 13 and MSR-VTT
-29.7 / 49 (mbs), 40.6 / 17 and 23.6 / 67 (ma).
+Cost: millions of parameters, GFLOPs forward of a clip in training, FLOPs of the
+whole training. The paper's scores: R@10 / median rank of zero-shot retrieval on
+YouCook2 and MSR-VTT (configs/retrieval.py), top-1 of linear probes on UCF101,
+HMDB51, ESC-50 (configs/linear_probe.py, the better of LRC and SVM).
+
+         params   GFLOPs   FLOPs     YouCook2    MSR-VTT     UCF / HMDB / ESC
+  bbs    227.3    278      8.6e20
+  mbs    294.3    391      1.2e21    45.5 / 13   29.7 / 49   89.6 / 65.2 / 84.7
+  lbs    445.5    658      2.0e21
+  ma     224.5    497      1.5e21    40.6 / 17   23.6 / 67   84.4 / 63.1 / 81.2
 
 Any built dataset will do, at the same shapes:
 

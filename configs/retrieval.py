@@ -9,9 +9,10 @@
 
 PRETRAINED is the workdir of a model that was pre-trained, or of a released one
 (scripts/convert_checkpoint.py). Arguments: msrvtt (the 1k split: 1,000 clips, a
-sentence each) or youcook2 (all segments of the test split that are there, 3.1k
-in the paper, a sentence each). Only the fields below replace the model's own:
-frames and their size stay as it was trained, 32 of 224 x 224 for the paper's.
+sentence each) or youcook2 (all segments of its validation split that are there,
+3.1k in the paper, a sentence each). Only the fields below replace the model's
+own: frames and their size stay as it was trained, 32 of 224 x 224 for the
+paper's.
 
 The paper's R@10 / median rank, text to video:
 
@@ -35,7 +36,9 @@ def get_config(arg=None):
   config = ConfigDict()
   # Frames have a stride of 2 at 25 a second, from the centre; no sound is read.
   config.data = ConfigDict(dict(
-      datasets=(f"clips/{dataset}+fps=12.5+size=224",), eval_split="test",
+      datasets=(f"clips/{dataset}+fps=12.5+size=224",),
+      # YouCook2's test set is published without sentences.
+      eval_split="validation" if dataset == "youcook2" else "test",
       fps=12.5, audio_samples=0, captions=1))
   config.eval = ConfigDict(dict(
       windows=4, crops=1, average="embedding", match="pair", captions=1,
