@@ -16,6 +16,7 @@ from vatt.errors import UserError
 from vatt.models.vatt import SIZES, VARIANTS, VATT, Classifier
 from vatt.tasks import task_of
 
+TOWERS = ("base", "medium", "large", "ma")
 ARGUMENTS = {
     "spoken_digits": [",".join(words) for words in itertools.product(
         ("specific", "agnostic"), ("spectrogram", "waveform"),
@@ -23,19 +24,25 @@ ARGUMENTS = {
     "demo": ["specific", "agnostic"],
     "my_videos": [",".join(words) for words in itertools.product(
         ("cpu", "gpu"), ("specific", "agnostic"))],
-    "pretrain": ["bbs", "mbs", "lbs", "ma", "mbs,released", "ma,released",
-                 "mbs,t5"],
-    "ablations": list(ablations.CHANGES),
-    "finetune": [*(",".join(words) for words in itertools.product(
-        finetune.VIDEOS, ("base", "medium", "large", "ma"))),
-                 "imagenet,base", "audioset,base", "audioset,ma",
-                 "kinetics400,medium,released", "kinetics400,ma,released",
-                 "audioset,base,released", "audioset,ma,released"],
+    "pretrain": [*VARIANTS, *(f"{variant},released" for variant in VARIANTS),
+                 "bbs,t5", "mbs,t5", "lbs,t5"],
+    "ablations": [*ablations.CHANGES, *ablations.TUNING],
+    "finetune": [
+        *(",".join(words) for words in itertools.product(
+            finetune.VIDEOS, TOWERS)),
+        "imagenet,base", "audioset,base", "audioset,medium", "audioset,ma",
+        *(f"kinetics400,{tower},released" for tower in TOWERS),
+        "audioset,base,released", "audioset,medium,released",
+        "audioset,ma,released"],
+    "finetune_digits": [",".join(words) for words in itertools.product(
+        ("video", "audio"), ("specific", "agnostic"))],
     "linear_probe": [],  # no trainings; tests/scripts/linear_probe_test.py
-    "retrieval": [],  # no training; tests/scripts/zero_shot_retrieval_test.py
+    "retrieval": [],  # nor this; tests/scripts/zero_shot_retrieval_test.py
 }
 # At tiny size these are the graphs of others.
-SAME_GRAPH = [("pretrain", "mbs"), ("pretrain", "lbs"),
+SAME_GRAPH = [*(("pretrain", arg) for arg in (
+                  "mbs", "lbs", "bbs,released", "lbs,released", "bbs,t5",
+                  "lbs,t5")),
               ("my_videos", "cpu,agnostic"), ("my_videos", "gpu,agnostic"),
               ("spoken_digits", "specific,waveform,unseen"),
               ("spoken_digits", "agnostic,spectrogram,unseen"),
@@ -43,13 +50,19 @@ SAME_GRAPH = [("pretrain", "mbs"), ("pretrain", "lbs"),
               # What they change is not left at tiny size, or changes nothing.
               *(("ablations", arg) for arg in (
                   "size_32x200", "size_32x224", "size_64x224", "patch_4x16x16",
-                  "audio_128", "drop_50", "batch_8192")),
+                  "audio_128", "drop_50", "batch_8192", "tune_drop_50",
+                  "tune_drop_25", "tune_drop_0", "tune_224", "tune_64x224")),
               *(("finetune", ",".join(words)) for words in itertools.product(
-                  finetune.VIDEOS, ("base", "medium", "large", "ma"))
+                  finetune.VIDEOS, TOWERS)
                 if words != ("kinetics400", "medium")),
-              ("finetune", "audioset,ma")]
+              *(("finetune", arg) for arg in (
+                  "audioset,medium", "audioset,ma", "audioset,medium,released",
+                  "kinetics400,base,released", "kinetics400,large,released")),
+              ("finetune_digits", "video,agnostic"),
+              ("finetune_digits", "audio,agnostic")]
 # The others are of one kind.
-SLOW = [*(("ablations", arg) for arg in ablations.CHANGES
+SLOW = [*(("ablations", arg) for arg in (
+            *ablations.CHANGES, *ablations.TUNING)
           if arg != "audio_spectrogram"),
         ("finetune", "kinetics400,medium,released"),
         ("finetune", "audioset,base,released"),
@@ -103,8 +116,8 @@ def test_builds_at_full_size(name, arg):
     tf.keras.mixed_precision.set_global_policy(config.dtype)
     with tf.Graph().as_default():
       if config.task == "finetune":
-        model = Classifier(config.model, config.finetune.modality,
-                           finetuning.input_shape(config), 600)
+        (modality, shape), = finetuning.input_shapes(config).items()
+        model = Classifier(config.model, modality, shape, 600)
       else:
         model = VATT(config.model, (data.frames, data.size, data.size, 3),
                      pretrain.audio_shape(config), data.words)

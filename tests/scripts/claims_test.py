@@ -1,0 +1,54 @@
+"""The script with the real program, on few clips."""
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def run(env, *command):
+  return subprocess.run([sys.executable, *command], env=env,
+                        capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_few_labels(digits_dir, tmp_path, python_env):
+  done = run(
+      python_env, "-m", "vatt.main", f"--workdir={tmp_path}/pretrained",
+      "--config=configs/spoken_digits.py:specific,spectrogram",
+      f"--config.data.data_dir={digits_dir}", "--config.total_steps=20",
+      "--config.batch_size=8", "--config.optimizer.warmup_steps=10",
+      *(f"--config.{field}=20" for field in (
+          "log_every", "checkpoint_every", "eval_every")))
+  assert done.returncode == 0, done.stderr
+  claim = ["scripts/claims.py", "--claim=few_labels", "--seeds=1",
+           f"--data_dir={digits_dir}", f"--folder={tmp_path}/claims"]
+  done = run(python_env, *claim, f"--pretrained={tmp_path}/pretrained")
+  assert done.returncode == 0, done.stderr
+  rows = json.loads((tmp_path / "claims/few_labels.json").read_text())["rows"]
+  assert [row["name"] for row in rows] == [
+      f"{modality}, {start}" for modality in ("video", "audio")
+      for start in ("pre-trained", "from scratch")]
+  for row in rows:
+    workdir = tmp_path / "claims/runs" / (
+        row["name"].replace(", ", "_").replace(" ", "_") + "_0")
+    last = [json.loads(line) for line in
+            (workdir / "metrics.jsonl").read_text().splitlines()][-1]
+    assert row["scores"]["top-1"] == [last["eval/top-1"]]
+    init = json.loads((workdir / "config.json").read_text())["init"]
+    assert init == (f"{tmp_path}/pretrained" if "pre-t" in row["name"] else "")
+  assert (tmp_path / "claims/few_labels.png").exists()
+  # The second time, all is trained.
+  stamp = (workdir / "metrics.jsonl").stat().st_mtime
+  done = run(python_env, *claim, f"--pretrained={tmp_path}/pretrained")
+  assert done.returncode == 0, done.stderr
+  assert (workdir / "metrics.jsonl").stat().st_mtime == stamp
+
+
+@pytest.mark.parametrize("flags, expected", [
+    (["--claim=few_labels", "--folder=/tmp/nowhere"], "--data_dir is missing"),
+    (["--claim=other"], "few_labels|droptoken|resolution|agnostic"),
+])
+def test_bad_input(python_env, flags, expected):
+  done = run(python_env, "scripts/claims.py", *flags)
+  assert done.returncode == 1 and expected in done.stderr.splitlines()[-1]
