@@ -131,6 +131,7 @@ def pretraining(variant, flavour="paper"):
       audio_patch=(128,),
       drop_rate=0.5,  # DropToken, of video and audio
       dropout=0.1,
+      remat=False,  # less memory for more time: see models/encoder.py
       dim_va=512, dim_vt=256,
       vocab_size=2 ** 16,  # rows, with padding and unknown; 0 = of the file
       word_vectors="",  # word2vec text file or .npy to start from

@@ -6,6 +6,8 @@ import subprocess
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Figures are compared with those of a CPU; a GPU rounds otherwise.
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+# As the package does, which comes after TensorFlow here.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import pytest
 import tensorflow as tf

@@ -11,7 +11,8 @@ from vatt.models import released
 from vatt.models.vatt import VATT, Classifier
 
 FOLDER = pathlib.Path(os.environ.get("VATT_GOLDEN_DIR", "missing"))
-NO_DROPOUT = dict(drop_rate=0.0, dropout=0.0, classifier_dropout=0.0)
+NO_DROPOUT = dict(drop_rate=0.0, dropout=0.0, classifier_dropout=0.0,
+                  remat=False)
 
 
 def fine_tuned():

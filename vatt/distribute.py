@@ -1,4 +1,5 @@
 """One device or many: strategies, their input, their output in order."""
+import ctypes
 import json
 import os
 
@@ -7,6 +8,8 @@ import tensorflow as tf
 
 from vatt.errors import UserError
 
+# Of <malloc.h>: pieces that are mapped apart, free bytes that are kept.
+M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
 STRATEGIES = ("one_device", "mirrored", "multi_worker", "tpu")
 # What the collectives of CPUs and GPUs can gather; others go as the wider one.
 GATHERED_AS = {tf.bool: tf.int32, tf.uint8: tf.int32, tf.int8: tf.int32,
@@ -18,6 +21,19 @@ def num_cores():
   if hasattr(os, "sched_getaffinity"):  # Linux alone has it
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1
+
+
+def hold_memory():
+  """Has the process keep the memory that it frees, and use it again.
+
+  The C library would give large pieces back to the system at once, and get
+  them back page by page: on processors that takes several times as long as the
+  arithmetic on them. Programs call this, not libraries; glibc alone has it.
+  """
+  options = getattr(ctypes.CDLL(None), "mallopt", None)
+  if options:
+    for name, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2 ** 31 - 1)):
+      options(name, value)
 
 
 def make_strategy(config):

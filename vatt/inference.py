@@ -15,6 +15,7 @@ from vatt.errors import UserError
 ADDED = {
     "eval": dict(crops=1, average="embedding", captions=1),
     "finetune": dict(freeze="", labels_per_class=0, rare_classes=False),
+    "model": dict(remat=False),
     "optimizer": dict(clip_part=""),
 }
 

@@ -35,9 +35,9 @@ TPU = flags.DEFINE_string(
 # Fields that may change between runs in one workdir: they do not change what
 # is learned.
 FREE_FIELDS = ("strategy", "log_every", "checkpoint_every", "eval_every",
-               "keep_checkpoints", "steps_per_loop", "eval", "data.data_dir",
-               "data.cache", "data.eval_split", "data.vocabulary",
-               "data.max_corrupt_share")
+               "keep_checkpoints", "steps_per_loop", "eval", "model.remat",
+               "data.data_dir", "data.cache", "data.eval_split",
+               "data.vocabulary", "data.max_corrupt_share")
 
 
 def flat(config, prefix=""):
@@ -95,6 +95,7 @@ def main(argv):
     config.strategy.update(name="tpu", tpu=TPU.value)
   if config.deterministic:
     tf.config.experimental.enable_op_determinism()
+  distribute.hold_memory()
   strategy = distribute.make_strategy(config.strategy)
 
   # All that can be wrong is looked at before the first file is written.

@@ -35,8 +35,8 @@ def tiny(variant="mbs", flavour="paper", audio="waveform", **fields):
     model["post_projection"] = 31
   return ConfigDict(dict(dict(
       model, video_patch=(2, 3, 4), audio_patch=PATCH[audio], drop_rate=0.4,
-      dropout=0.1, classifier_dropout=0.5, dim_va=10, dim_vt=9, vocab_size=13),
-      **fields))
+      dropout=0.1, remat=False, classifier_dropout=0.5, dim_va=10, dim_vt=9,
+      vocab_size=13), **fields))
 
 
 def build(model, shapes, num_classes=0):
@@ -218,7 +218,7 @@ def test_flops_worked_by_hand():
 
 
 # Another shape of the same bytes.
-VIEWS = {"Reshape", "Identity", "Squeeze", "ExpandDims"}
+VIEWS = {"IdentityN", "Reshape", "Identity", "Squeeze", "ExpandDims"}
 
 
 def walk(ops, following):
@@ -258,21 +258,25 @@ def kept_bytes(model, batch):
   for op in backward:
     for tensor in op.inputs:
       while tensor.op.type in VIEWS:
-        tensor = tensor.op.inputs[0]
+        # IdentityN has an input for each output, the others one that counts.
+        place = tensor.value_index if tensor.op.type == "IdentityN" else 0
+        tensor = tensor.op.inputs[place]
       if tensor.op in forward & own and tensor.op.type != "Placeholder":
         kept[tensor.ref()] = tensor.shape.num_elements() * tensor.dtype.size
   return sum(kept.values())
 
 
-@pytest.mark.parametrize("setting, flavour, dtype, dropout", [
-    ("mbs", "paper", "float32", 0.1), ("mbs", "released", "float64", 0.0),
-    ("ma", "released", "mixed_bfloat16", 0.1),
-    ("ma", "paper", "mixed_bfloat16", 0.0)])
+@pytest.mark.parametrize("setting, flavour, dtype, dropout, remat", [
+    ("mbs", "paper", "float32", 0.1, False),
+    ("mbs", "released", "float64", 0.0, False),
+    ("ma", "released", "mixed_bfloat16", 0.1, False),
+    ("ma", "paper", "mixed_bfloat16", 0.0, False),
+    ("mbs", "paper", "float32", 0.1, True)])
 def test_activations_are_what_the_gradients_read(
-    setting, flavour, dtype, dropout):
+    setting, flavour, dtype, dropout, remat):
   """But for what is small beside the tokens, such as a number a norm's row."""
   tf.keras.mixed_precision.set_global_policy(dtype)
-  config, rows = tiny(setting, flavour, dropout=dropout), 2
+  config, rows = tiny(setting, flavour, dropout=dropout, remat=remat), 2
   shapes = dict(video=(8, 12, 16, 3), audio=(202, 1), text=(12,))
   kept = kept_bytes(build(config, shapes), specs_of(shapes, rows))
   parts = cost.activation_bytes(config, shapes, CAPTIONS, dtype)
@@ -284,11 +288,10 @@ def test_activations_worked_by_hand():
   config = tiny()
   config.encoders = {"video": config.encoders.video}
   shapes = {"video": SHAPES["waveform"]["video"]}
-  # A block in float32, with dropout: 2 norms of 3 and their residual's mask;
-  # queries, keys, values, mixture; GELU's 3, product and mask; softmax, mask
-  # and what is left of it.
-  block = 6 * (8 * 24 + 4 * 24 + 5 * 52) + 3 * 3 * 6 * 6
-  # Masks of tokens and output, and the last norm's input and normal form.
+  # A token's numbers in a block: two norms' inputs; queries, keys, values and
+  # mixture; GELU's input. Words of three dropouts and of each head's.
+  block = 4 * (2 * 24 + 4 * 24 + 52) + 8 * (3 + 3)
+  # The last norm's input; words of the tokens' dropout and of the output's.
   assert cost.activation_bytes(config, shapes) == {
       "video tokenizer": 4 * 5 * 72,
-      "video encoder": 4 * (2 * block + 6 * 24 * 4)}
+      "video encoder": 6 * (2 * block + 4 * 24 + 2 * 8)}

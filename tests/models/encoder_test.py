@@ -88,9 +88,10 @@ def bucket_by_hand(relative, half=16, exact=8, max_distance=64):
   return bucket + min(half - 1, exact + int(steps * (half - exact)))
 
 
-def make_encoder(relative_bias="", dropout_rate=0.0, depth=3):
+def make_encoder(relative_bias="", dropout_rate=0.0, depth=3, remat=False):
   encoder = Encoder(depth=depth, width=8, mlp_dim=20, num_heads=2,
-                    dropout_rate=dropout_rate, relative_bias=relative_bias)
+                    dropout_rate=dropout_rate, relative_bias=relative_bias,
+                    remat=remat)
   encoder(tf.zeros([1, 2, 8]))
   rng = np.random.default_rng(0)
   for variable in encoder.variables:
@@ -194,9 +195,10 @@ def test_bias_is_added_in_the_first_block_only():
   for i in (1, 2):
     for out in (with_bias, without):
       block = encoder.blocks[i]
+      z = tf.reshape(out["blocks"][i - 1], [6, 8])
       _, maps = block.attention(
-          block.attention_norm(out["blocks"][i - 1]), None, None, False,
-          tf.zeros([2], tf.int32))
+          z, block.attention_norm.maker, (1, 6), None, None, False,
+          tf.zeros([2], tf.int32), return_attention=True)
       np.testing.assert_allclose(maps, out["attention"][i], atol=1e-6)
 
 
@@ -268,23 +270,50 @@ def test_encoder_dropout_in_training_only():
 def test_every_site_drops_by_its_own_seed(monkeypatch):
   calls = []
 
-  def record(x, rate, seed, site):
-    calls.append((rate, (*seed.numpy(), site), tuple(x.shape)))
-    return x
+  def record(shape, rate, seed, site):
+    calls.append((rate, (*seed.numpy(), site), tuple(shape)))
+    return words(shape, rate, seed, site)
 
   encoder = make_encoder(dropout_rate=0.3)
-  monkeypatch.setattr(encoder_lib, "dropout", record)
+  words = encoder_lib.dropout_words
+  monkeypatch.setattr(encoder_lib, "dropout_words", record)
   tokens = tf.zeros([2, 5, 8])
   encoder(tokens, training=True, seed=seeds.root(1))
   # Input and output; in a block attention, its output, MLP, its output.
   assert [shape for _, _, shape in calls] == [
-      (2, 5, 8), *[(2, 2, 5, 5), (2, 5, 8), (2, 5, 20), (2, 5, 8)] * 3,
-      (2, 5, 8)]
+      (10, 8), *[(2, 2, 5, 5), (10, 8), (10, 20), (10, 8)] * 3, (2, 5, 8)]
   assert {rate for rate, _, _ in calls} == {0.3}
   assert len({seed for _, seed, _ in calls}) == len(calls) == 14
   calls.clear()
   encoder(tokens, training=False, seed=seeds.root(1))
   assert {rate for rate, _, _ in calls} == {0.0}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_remat_changes_nothing(dtype):
+  tf.keras.mixed_precision.set_global_policy(dtype)
+  tokens = tf.random.stateless_normal([2, 5, 8], [0, 2])
+  mask = tf.constant([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]) > 0
+  results = []
+  for remat in (False, True):
+    encoder = make_encoder("first", 0.3, remat=remat)
+
+    @tf.function
+    def run(encoder=encoder):
+      with tf.GradientTape() as tape:
+        tape.watch(tokens)
+        x = tf.cast(tokens, encoder.compute_dtype)
+        output, _ = encoder(x, mask, training=True, seed=seeds.root(1))
+        loss = tf.reduce_sum(tf.cast(output, tf.float32) ** 3)
+      found = tape.gradient(loss, [tokens, *encoder.trainable_variables])
+      return [tf.convert_to_tensor(g) for g in found]
+
+    results.append(run())
+  assert len(results[0]) == 1 + 3 * 12 + 2 + 1  # the bias has its own, too
+  for plain, again in zip(*results):
+    assert np.abs(plain).max() > 0
+    np.testing.assert_allclose(
+        again, plain, rtol=1e-5, atol=1e-5 * np.abs(plain).max())
 
 
 # ---- Layers ----------------------------------------------------------------
@@ -315,8 +344,9 @@ def test_bfloat16_keeps_statistics_and_softmax_in_float32():
   # With all scores equal, each of 1500 keys weighs 1/1500, and the mean of the
   # values comes out; a softmax summed in bfloat16 would stop at 256.
   attention = encoder_lib.Attention(8, 2, 0.0)
-  tokens = tf.cast(tf.ones([1, 1500, 8]), tf.bfloat16)
-  _, maps = attention(tokens, None, None, False, tf.zeros([2], tf.int32))
+  tokens = tf.cast(tf.ones([1500, 8]), tf.bfloat16)
+  _, maps = attention(tokens, None, (1, 1500), None, None, False,
+                      tf.zeros([2], tf.int32), return_attention=True)
   np.testing.assert_allclose(
       tf.cast(maps, tf.float32), 1 / 1500, rtol=2 ** -8)
   assert all(v.dtype == tf.float32 for v in attention.variables)

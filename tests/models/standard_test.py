@@ -46,7 +46,8 @@ def make_towers(shapes, seed=0, **fields):
   """Towers with random weights, of `shapes`; `fields` of the model's config."""
   config = ConfigDict(dict({
       **FLAVOURS["paper"], "video_patch": PATCH, "audio_patch": (4,),
-      "drop_rate": 0.5, "dropout": 0.0, "vocab_size": VOCABULARY, **fields}))
+      "drop_rate": 0.5, "dropout": 0.0, "remat": False,
+      "vocab_size": VOCABULARY, **fields}))
   towers = vatt.make_towers(config, shapes)
   for modality, tower in towers.items():
     tower(tf.zeros([1, *shapes[modality]],

@@ -4,6 +4,7 @@ import math
 import tensorflow as tf
 
 from vatt import seeds
+from vatt.xla import compiled
 
 # Shape of the random numbers of a crop: a row for each attempt at one.
 CROP_DRAW = (10, 4)
@@ -121,13 +122,35 @@ def decode_crops(encoded, size, crops):
 def _decode(encoded, size, choose):
   """Decodes string [T] -> uint8 [M, T, size, size, 3], the crops of the int32
   [M, 4] that `choose` makes of height and width."""
-  num_frames = encoded.shape[0]
+  frames, boxes, position = decode_part(encoded, choose)
+
+  def crop(box):
+    top, left, height, width = tf.unstack(box)
+    part = frames[:, top:top + height, left:left + width]
+    return tf.ensure_shape(tf.gather(_resize(part, size), position),
+                           [encoded.shape[0], size, size, 3])
+
+  return tf.stack([crop(box) for box in tf.unstack(boxes)])
+
+
+def decode_part(encoded, choose):
+  """Decodes of frames what is needed for crops.
+
+  Args:
+    encoded: as of `decode_frames`.
+    choose: function of height and width, int32 [], that returns the crops:
+      int32 [M, 4]: top, left, height, width.
+
+  Returns:
+    uint8 [N, h, w, 3], the frames that differ, of each the smallest part with
+    all crops in it; int32 [M, 4], the crops within that; and int32 [T], which
+    of the N each frame is.
+  """
   encoded, position = tf.unique(encoded)
   is_jpeg = tf.io.is_jpeg(encoded[0])
   shape = tf.cond(is_jpeg, lambda: tf.io.extract_jpeg_shape(encoded[0]),
                   lambda: tf.shape(_decode_image(encoded[0])))
   boxes = choose(shape[0], shape[1])
-  # What is decoded is the smallest box around all of them.
   first = tf.reduce_min(boxes[:, :2], 0)
   box = tf.concat(
       [first, tf.reduce_max(boxes[:, :2] + boxes[:, 2:], 0) - first], 0)
@@ -143,14 +166,7 @@ def _decode(encoded, size, choose):
   frames = tf.map_fn(
       decode_and_crop, encoded,
       fn_output_signature=tf.TensorSpec([None, None, 3], tf.uint8))
-
-  def crop(box):
-    top, left = tf.unstack(box[:2] - first)
-    part = frames[:, top:top + box[2], left:left + box[3]]
-    return tf.ensure_shape(tf.gather(_resize(part, size), position),
-                           [num_frames, size, size, 3])
-
-  return tf.stack([crop(box) for box in tf.unstack(boxes)])
+  return frames, boxes - tf.concat([first, [0, 0]], 0), position
 
 
 def _decode_image(encoded):
@@ -203,21 +219,40 @@ def augment_video(video, seed, augment):
                                  seeds.fold(seed, site))
     return least + uniform * (most - least)
 
+  draws = {}  # None: as it is
   if augment.flip:
-    flipped = draw("flip", 0.0, 1.0) < 0.5
+    draws["flipped"] = draw("flip", 0.0, 1.0) < 0.5
+  if augment.brightness:
+    draws["brightness"] = draw(
+        "brightness", -augment.brightness, augment.brightness)
+  if augment.saturation:
+    draws["saturation"] = draw(
+        "saturation", 1 - augment.saturation, 1 + augment.saturation)
+  if augment.contrast:
+    draws["contrast"] = draw(
+        "contrast", 1 - augment.contrast, 1 + augment.contrast)
+  if augment.hue:
+    draws["hue"] = draw("hue", -augment.hue, augment.hue)
+  return _adjust(video, *(draws.get(name) for name in (
+      "flipped", "brightness", "saturation", "contrast", "hue")))
+
+
+@compiled
+def _adjust(video, flipped, brightness, saturation, contrast, hue):
+  """uint8 [B, T, H, W, 3] -> float32 in [-1, 1]; all others [B, 1, 1, 1, 1],
+  or None for what stays as it is."""
+  if flipped is not None:
     video = tf.where(flipped, tf.reverse(video, [3]), video)
   x = tf.cast(video, tf.float32) / 255.0
-  if augment.brightness:
-    x += draw("brightness", -augment.brightness, augment.brightness)
-  if augment.saturation:
-    x = adjust_saturation(
-        x, draw("saturation", 1 - augment.saturation, 1 + augment.saturation))
-  if augment.contrast:
+  if brightness is not None:
+    x += brightness
+  if saturation is not None:
+    x = adjust_saturation(x, saturation)
+  if contrast is not None:
     mean = tf.reduce_mean(x, [2, 3], keepdims=True)  # [B, T, 1, 1, 3]
-    factor = draw("contrast", 1 - augment.contrast, 1 + augment.contrast)
-    x = x * factor + mean * (1.0 - factor)
-  if augment.hue:
-    x = adjust_hue(x, draw("hue", -augment.hue, augment.hue))
+    x = x * contrast + mean * (1.0 - contrast)
+  if hue is not None:
+    x = adjust_hue(x, hue)
   return tf.clip_by_value(x, 0.0, 1.0) * 2.0 - 1.0
 
 

@@ -22,7 +22,7 @@ BATCH_NORM_VECTORS = 4  # scale, offset, moving mean and variance: two trained
 # Operations on each element of the scores in the paper's way of counting: five
 # for softmax, one each for scaling and mask.
 PAPER_SCORE_FLOPS = 7
-GELU_KEEPS = 3  # x / √2, 1 + erf(x / √2) and x / 2
+GELU_KEEPS = 3  # x / √2, 1 + erf(x / √2) and x / 2, by Keras' layers
 
 
 def total(parts):
@@ -127,18 +127,17 @@ def flops(model, shapes, captions=1, num_classes=0, training=False,
 def activation_bytes(model, shapes, captions=1, dtype="float32"):
   """Estimates what a clip's training step keeps for the way back, in bytes.
 
-  Assumed: TensorFlow runs the graph as it is written, without XLA and without
-  recomputation, so that every tensor that a gradient reads is kept and none
-  beside; MLPs have GELU. With e bytes a number, w of them in the variables'
-  precision, N tokens and AGG, a block keeps
+  Assumed: TensorFlow runs the graph as it is written, so that every tensor that
+  a gradient reads is kept and none beside, and MLPs have GELU. Nothing is kept
+  that `kernels` makes again. With e bytes a number, N tokens and AGG, a block
+  keeps
 
-  - of a norm its centred input (w), its normalized one and its output (e),
-    twice [N, D];
+  - the inputs of its norms, twice e [N, D];
   - queries, keys, values and their mixture, 4e [N, inner];
-  - the softmax (w) and, if it is another tensor, what multiplies the values
-    (e) [heads, N, N];
-  - of GELU 3e and its product e [N, mlp_dim];
-  - a mask (e) for each dropout.
+  - GELU's input, e [N, mlp_dim];
+  - 8 bytes for each row of a dropout: N thrice, and heads · N;
+
+  and with `model.remat` its input alone, e [N, D].
 
   Left out: what does not grow with the tokens (heads, losses), what lives for a
   moment (on the way back, gradients of a block), weights and the input itself.
@@ -150,8 +149,7 @@ def activation_bytes(model, shapes, captions=1, dtype="float32"):
   """
   policy = tf.keras.mixed_precision.Policy(dtype)
   e = tf.as_dtype(policy.compute_dtype).size
-  w = tf.as_dtype(policy.variable_dtype).size
-  mask = e if model.dropout else 0
+  words = 8 if model.dropout else 0  # of a row that is dropped from
   parts = {}
   for modality, shape in shapes.items():
     encoder = encoder_of(model, modality)
@@ -163,12 +161,10 @@ def activation_bytes(model, shapes, captions=1, dtype="float32"):
       row = patch_values(model, modality, shape)
       row += bool(model.pre_projection) * (1 + GELU_KEEPS) * d
     parts[f"{modality} tokenizer"] = clip * (n - 1) * row * e
-    block = n * (2 * d * (w + 2 * e + mask) + 4 * encoder.inner * e
-                 + encoder.mlp_dim * ((GELU_KEEPS + 1) * e + mask))
-    dropped = e if mask or e != w else 0  # another tensor than the softmax
-    block += encoder.num_heads * n * n * (w + dropped + mask)
-    parts[f"{modality} encoder"] = clip * (
-        encoder.depth * block + n * d * (w + e + 2 * mask))
+    block = (e * (2 * d + 4 * encoder.inner + encoder.mlp_dim)
+             + words * (3 + encoder.num_heads)) if not model.remat else e * d
+    parts[f"{modality} encoder"] = clip * n * (
+        encoder.depth * block + d * e + 2 * words)
     if model.post_projection:
       parts[f"{modality} post-projection"] = (
           clip * n * (d + GELU_KEEPS * model.post_projection) * e)

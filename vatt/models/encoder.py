@@ -4,9 +4,27 @@ import tensorflow as tf
 
 from vatt import seeds
 from vatt.errors import UserError
+from vatt.models import kernels
 
 LAYER_NORM_EPSILON = 1e-6
-MASKED_SCORE = -1e9  # finite, so that a fully masked row stays finite
+
+
+def dropout_words(shape, rate, seed, site):
+  """What the masks of a dropout are made of, see `kernels.draw_words`.
+
+  Args:
+    shape: of what is dropped from.
+    rate: fraction that is zeroed; nothing is drawn for 0.
+    seed: int32 [2]; replicas draw different masks from the same seed.
+    site: name of the draw among those of the seed.
+  """
+  if not rate:
+    return None
+  seed = seeds.fold(seed, site)
+  context = tf.distribute.get_replica_context()
+  if context and context.num_replicas_in_sync > 1:
+    seed = seeds.fold(seed, tf.cast(context.replica_id_in_sync_group, tf.int32))
+  return kernels.draw_words(shape, seed)
 
 
 def dropout(x, rate, seed, site):
@@ -14,21 +32,14 @@ def dropout(x, rate, seed, site):
 
   Args:
     x: any shape.
-    rate: fraction that is zeroed; 0 returns `x`.
-    seed: int32 [2]; replicas draw different masks from the same seed.
-    site: name of the draw among those of the seed.
+    rate, seed, site: as of `dropout_words`; rate 0 returns `x`.
 
   Returns:
     The same shape and dtype.
   """
   if not rate:
     return x
-  seed = seeds.fold(seed, site)
-  context = tf.distribute.get_replica_context()
-  if context and context.num_replicas_in_sync > 1:
-    seed = seeds.fold(seed, tf.cast(context.replica_id_in_sync_group, tf.int32))
-  keep = tf.random.stateless_uniform(tf.shape(x), seed) >= rate
-  return x * tf.cast(keep, x.dtype) * (1.0 / (1.0 - rate))
+  return kernels.dropout(x, dropout_words(x.shape, rate, seed, site), rate)
 
 
 class LayerNorm(tf.keras.layers.Layer):
@@ -38,29 +49,40 @@ class LayerNorm(tf.keras.layers.Layer):
     self.scale = self.add_weight("scale", [shape[-1]], initializer="ones")
     self.offset = self.add_weight("offset", [shape[-1]], initializer="zeros")
 
+  @property
+  def maker(self):
+    """What it does, for a Linear layer after it."""
+    return kernels.layer_norm(
+        tf.convert_to_tensor(self.scale), tf.convert_to_tensor(self.offset),
+        LAYER_NORM_EPSILON)
+
   def call(self, x):
-    wide = tf.cast(x, self.variable_dtype)
-    mean = tf.reduce_mean(wide, axis=-1, keepdims=True)
-    centred = wide - mean
-    variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
-    normal = centred * tf.math.rsqrt(variance + LAYER_NORM_EPSILON)
-    return tf.cast(normal, x.dtype) * self.scale + self.offset
+    rows = tf.reshape(x, [-1, x.shape[-1]])  # [..., D] -> [M, D]
+    return tf.reshape(kernels.apply(rows, self.maker), tf.shape(x))
 
 
-class RMSNorm(tf.keras.layers.Layer):
+class RMSNorm(LayerNorm):
   """T5's norm: over the root mean square of the last axis, in float32."""
 
   def build(self, shape):
     self.scale = self.add_weight("scale", [shape[-1]], initializer="ones")
 
-  def call(self, x):
-    wide = tf.cast(x, self.variable_dtype)
-    square = tf.reduce_mean(tf.square(wide), axis=-1, keepdims=True)
-    normal = wide * tf.math.rsqrt(square + LAYER_NORM_EPSILON)
-    return tf.cast(normal, x.dtype) * self.scale
+  @property
+  def maker(self):
+    return kernels.layer_norm(
+        tf.convert_to_tensor(self.scale), None, LAYER_NORM_EPSILON)
 
 
 NORMS = {"layer": LayerNorm, "rms": RMSNorm}
+
+
+class Linear(tf.keras.layers.Dense):
+  """A linear layer of [M, D] that can do what stands before it, too."""
+
+  def call(self, x, maker=None):
+    """[M, D] -> [M, E]; of what `maker` makes of x (`kernels.linear`)."""
+    bias = tf.convert_to_tensor(self.bias) if self.use_bias else None
+    return kernels.linear(x, tf.convert_to_tensor(self.kernel), bias, maker)
 
 
 def relative_buckets(length, num_buckets=32, max_distance=64):
@@ -112,32 +134,39 @@ class Attention(tf.keras.layers.Layer):
     self.head_dim = head_dim or width // num_heads
     self.scale = self.head_dim ** -0.5 if scaled else 1.0
     self.dropout_rate = dropout_rate
-    self.qkv = tf.keras.layers.Dense(
+    self.qkv = Linear(
         3 * num_heads * self.head_dim, use_bias=bias, name="qkv")
-    self.out = tf.keras.layers.Dense(width, use_bias=bias, name="out")
+    self.out = Linear(width, use_bias=bias, name="out")
 
-  def call(self, x, mask, bias, training, seed):
-    """[B, N, D] -> [B, N, D] and the attention maps [B, H, N, N]."""
-    batch, length = tf.shape(x)[0], x.shape[1]
-    heads, dim = self.num_heads, self.head_dim
-    # [B, N, 3·H·d] -> [B, N, 3, H, d] -> [3, B, H, N, d]
-    qkv = tf.reshape(self.qkv(x), [batch, length, 3, heads, dim])
-    query, key, value = tf.unstack(tf.transpose(qkv, [2, 0, 3, 1, 4]))
-    scores = tf.matmul(query * self.scale, key, transpose_b=True)
-    if bias is not None:
-      scores += bias
-    scores = tf.cast(scores, self.variable_dtype)
-    if mask is not None:
-      # [B, N] -> [B, 1, 1, N]: no query looks at a padded key
-      scores = tf.where(mask[:, None, None, :], scores,
-                        tf.constant(MASKED_SCORE, scores.dtype))
-    attention = tf.cast(tf.nn.softmax(scores), x.dtype)
+  def call(self, x, norm, shape, mask, bias, training, seed,
+           return_attention=False):
+    """Attends from and to what a norm makes of x.
+
+    Args:
+      x: [B·N, D].
+      norm: a Maker, or None.
+      shape: (B, N).
+      mask, bias: see `kernels.attention`.
+      training, seed: of dropout.
+      return_attention: whether to return the attention maps.
+
+    Returns:
+      [B·N, D], and [B, H, N, N] or None.
+    """
+    qkv = self.qkv(x, norm)
     rate = self.dropout_rate if training else 0.0
-    mixed = tf.matmul(dropout(attention, rate, seed, "attention"), value)
-    # [B, H, N, d] -> [B, N, H·d]
-    mixed = tf.reshape(
-        tf.transpose(mixed, [0, 2, 1, 3]), [batch, length, heads * dim])
-    return self.out(mixed), attention
+    batch, length = shape
+    heads = batch, length, self.num_heads
+    words = dropout_words(
+        [batch, self.num_heads, length, length], rate, seed, "attention")
+    mixed = kernels.attention(
+        qkv, heads, self.scale, bias, mask, words, rate, self.variable_dtype)
+    maps = None
+    if return_attention:
+      query, key, _ = kernels.split_heads(qkv, heads, 3)
+      maps = kernels.attention_weights(
+          query * self.scale, key, bias, mask, self.variable_dtype)
+    return self.out(mixed), maps
 
 
 class Block(tf.keras.layers.Layer):
@@ -148,22 +177,40 @@ class Block(tf.keras.layers.Layer):
                activation="gelu", **kwargs):
     super().__init__(**kwargs)
     self.dropout_rate = dropout_rate
+    self.activation = tf.keras.activations.get(activation)
     self.attention_norm = NORMS[norm](name="attention_norm")
     self.attention = Attention(width, num_heads, dropout_rate, head_dim, bias,
                                scaled, name="attention")
     self.mlp_norm = NORMS[mlp_norm](name="mlp_norm")
-    self.mlp_in = tf.keras.layers.Dense(
-        mlp_dim, activation, use_bias=bias, name="mlp_in")
-    self.mlp_out = tf.keras.layers.Dense(width, use_bias=bias, name="mlp_out")
+    self.mlp_in = Linear(mlp_dim, use_bias=bias, name="mlp_in")
+    self.mlp_out = Linear(width, use_bias=bias, name="mlp_out")
 
-  def call(self, z, mask, bias, training, seed):
+  def build(self, shape):
+    for norm in (self.attention_norm, self.mlp_norm):
+      with tf.name_scope(norm.name):  # of its variables, as when it is called
+        norm.build(shape)
+      norm.built = True
+
+  def call(self, z, shape, mask, bias, training, seed, return_attention=False):
     rate = self.dropout_rate if training else 0.0
+
+    def add(z, x, site):
+      if not rate:
+        return z + x
+      return kernels.add_dropped(
+          z, x, dropout_words(x.shape, rate, seed, site), rate)
+
     mixed, attention = self.attention(
-        self.attention_norm(z), mask, bias, training, seed)
-    z += dropout(mixed, rate, seed, "residual")
-    hidden = dropout(self.mlp_in(self.mlp_norm(z)), rate, seed, "mlp")
-    mlp = dropout(self.mlp_out(hidden), rate, seed, "mlp_residual")
-    return z + mlp, attention, mlp
+        z, self.attention_norm.maker, shape, mask, bias, training, seed,
+        return_attention)
+    z = add(z, mixed, "residual")
+    hidden = self.mlp_in(z, self.mlp_norm.maker)
+    if self.activation is tf.keras.activations.gelu:
+      mlp = self.mlp_out(hidden, kernels.gelu(
+          dropout_words(hidden.shape, rate, seed, "mlp"), rate))
+    else:
+      mlp = self.mlp_out(dropout(self.activation(hidden), rate, seed, "mlp"))
+    return add(z, mlp, "mlp_residual"), attention, mlp
 
 
 class Encoder(tf.keras.layers.Layer):
@@ -182,12 +229,14 @@ class Encoder(tf.keras.layers.Layer):
     scaled: whether scores are divided by the root of a head's width.
     activation: of the MLP, as Keras names it.
     dropout_rate: of attention weights, MLP, residuals, input and output.
+    remat: whether training keeps of each block its input alone, and makes the
+      rest again on the way back: less memory for a third more time.
   """
 
   def __init__(self, depth, width, mlp_dim, num_heads, head_dim=0,
                relative_bias="", num_buckets=32, max_distance=64, norm="layer",
                mlp_norm="layer", bias=True, scaled=True, activation="gelu",
-               dropout_rate=0.0, **kwargs):
+               dropout_rate=0.0, remat=False, **kwargs):
     super().__init__(**kwargs)
     for field, value, known in (
         ("relative_bias", relative_bias, ("", "first", "all")),
@@ -196,7 +245,7 @@ class Encoder(tf.keras.layers.Layer):
         raise UserError(f"model.encoders: {field} is {value!r}, expected one "
                         f"of {', '.join(map(repr, known))}")
     self.width = width
-    self.dropout_rate = dropout_rate
+    self.dropout_rate, self.remat = dropout_rate, remat
     self.biased_blocks = {"": 0, "first": 1, "all": depth}[relative_bias]
     if self.biased_blocks:
       self.relative_bias = RelativeBias(
@@ -225,18 +274,33 @@ class Encoder(tf.keras.layers.Layer):
     """
     seed = tf.zeros([2], tf.int32) if seed is None else seed
     rate = self.dropout_rate if training else 0.0
-    z = dropout(tokens, rate, seed, "tokens")
+    batch = tf.shape(tokens)[0] if tokens.shape[0] is None else tokens.shape[0]
+    shape = batch, tokens.shape[1]
+
+    def rows(x):  # [B, N, D] -> [B·N, D]
+      return tf.reshape(x, [-1, self.width])
+
+    def unrows(x):  # and back
+      return tf.reshape(x, [*shape, self.width])
+
+    z = dropout(rows(tokens), rate, seed, "tokens")
     out = {"blocks": [], "mlps": []}
     if return_attention:
       out["attention"] = []
     bias = self.relative_bias(tokens) if self.biased_blocks else None
     for i, block in enumerate(self.blocks):
-      z, attention, mlp = block(
-          z, mask, bias if i < self.biased_blocks else None, training,
-          seeds.fold(seed, f"block_{i}"))
-      out["blocks"].append(z)
-      out["mlps"].append(mlp)
+      def run(z, *biases, block=block, i=i):
+        return block(z, shape, mask, *(biases or [None]), training,
+                     seeds.fold(seed, f"block_{i}"), return_attention)
+
+      biases = [bias] if i < self.biased_blocks else []
+      if self.remat and training and not return_attention:
+        z, mlp = tf.recompute_grad(lambda *args, run=run: run(*args)[::2])(
+            z, *biases)
+      else:
+        z, attention, mlp = run(z, *biases)
+      out["blocks"].append(unrows(z))
+      out["mlps"].append(unrows(mlp))
       if return_attention:
         out["attention"].append(attention)
-    z = dropout(self.norm(z), rate, seed, "output")
-    return z, out
+    return dropout(unrows(self.norm(z)), rate, seed, "output"), out

@@ -295,7 +295,7 @@ def describe(tower):
   block, depth = encoder.blocks[0], len(encoder.blocks)
   width, mlp_dim = block.mlp_in.kernel.shape
   heads, head_dim = block.attention.num_heads, block.attention.head_dim
-  activation = tf.keras.activations.serialize(block.mlp_in.activation)
+  activation = tf.keras.activations.serialize(block.activation)
   if tower.modality == "text":
     bias = encoder.relative_bias
     return dict(
@@ -326,7 +326,7 @@ def _check(tower):
       relative_bias={0: "", depth: "all"}.get(encoder.biased_blocks, "first"),
       norm=norms[type(encoder.norm)], mlp_norm=norms[type(block.mlp_norm)],
       bias=block.mlp_in.use_bias, scaled=block.attention.scale != 1.0,
-      activation=tf.keras.activations.serialize(block.mlp_in.activation))
+      activation=tf.keras.activations.serialize(block.activation))
   if wanted is T5 and found["activation"] == "gelu":
     wanted = dict(T5, activation="gelu")  # there are both
   problems = [f"{name} is {value!r}, expected {wanted[name]!r}"

@@ -105,17 +105,9 @@ class Tower(tf.keras.layers.Layer):
         raise ValueError("training needs a seed, found None")
       seed = seeds.root(0)
     seed = seeds.fold(seed, self.modality)
-    if self.modality == "text":
-      tokens = self.tokenizer(inputs)
-      if mask is not None:  # AGG is always attended
-        mask = tf.pad(mask, [[0, 0], [1, 0]], constant_values=True)
-    else:
-      kept = None
-      if training and self.drop_rate:
-        kept = tokenizers.draw_kept_tokens(
-            inputs.shape[0], self.tokenizer.num_tokens, self.drop_rate,
-            seeds.fold(seed, "droptoken"))
-      tokens = self.tokenizer(inputs, kept)
+    tokens = self.tokenize(inputs, training, seed)
+    if mask is not None:  # AGG is always attended
+      mask = tf.pad(mask, [[0, 0], [1, 0]], constant_values=True)
     outputs, out = self.encoder(
         tokens, mask=mask, training=training, seed=seeds.fold(seed, "encoder"),
         return_attention=return_attention)
@@ -126,6 +118,17 @@ class Tower(tf.keras.layers.Layer):
     out.update(
         tokens=tokens, outputs=outputs, features=features, pooled=pooled)
     return pooled, out
+
+  def tokenize(self, inputs, training, seed):
+    """The encoder's input [B, 1 + N, D]; see `call`."""
+    if self.modality == "text":
+      return self.tokenizer(inputs)
+    kept = None
+    if training and self.drop_rate:
+      kept = tokenizers.draw_kept_tokens(
+          inputs.shape[0], self.tokenizer.num_tokens, self.drop_rate,
+          seeds.fold(seed, "droptoken"))
+    return self.tokenizer(inputs, kept)
 
 
 def make_towers(config, shapes):
@@ -157,7 +160,8 @@ def make_towers(config, shapes):
     part = "shared" if shared else modality
     if part not in encoders:
       encoders[part] = Encoder(
-          **sizes[part], dropout_rate=config.dropout, name=f"{part}_encoder")
+          **sizes[part], dropout_rate=config.dropout, remat=config.remat,
+          name=f"{part}_encoder")
     width = encoders[part].width
     if modality == "text":
       tokenizer = tokenizers.TextTokenizer(
@@ -237,40 +241,58 @@ class VATT(tf.keras.Model):
       outside of training, `audio_vt` [B, 256], audio carried from S_va into
       S_vt by the video's head. And a dict of intermediates by modality.
     """
-    embeddings, out = {}, {}
-
-    def mask_of(name, rows):
-      mask = batch.get(name)
-      return tf.ones([rows], tf.bool) if mask is None else mask
-
+    pooled, out = {}, {}
     for modality in ("video", "audio"):
-      if modality not in batch:
-        continue
-      pooled, out[modality] = self.towers[modality](
-          batch[modality], training=training, seed=seed,
-          return_attention=return_attention)
-      mask = mask_of(f"{modality}_mask", tf.shape(pooled)[0])
-      z_va = self.heads[f"{modality}_va"](pooled, mask, training)
-      embeddings[f"{modality}_va"] = z_va
-      if modality == "video" or not training:
-        embeddings[f"{modality}_vt"] = self.heads["video_vt"](
-            z_va, mask, training)
+      if modality in batch:
+        pooled[modality], out[modality] = self.towers[modality](
+            batch[modality], training=training, seed=seed,
+            return_attention=return_attention)
     if "text" in batch:
-      captions, words = batch["text"].shape[1:]
+      words = batch["text"].shape[-1]
       # [B, K, W] -> [B·K, W]: captions are encoded one by one
       ids = tf.reshape(batch["text"], [-1, words])
       word_mask = batch.get("word_mask")
       word_mask = ids > 0 if word_mask is None else tf.reshape(
           word_mask, [-1, words])
-      pooled, out["text"] = self.towers["text"](
+      pooled["text"], out["text"] = self.towers["text"](
           ids, word_mask, training, seed, return_attention)
-      mask = batch.get("caption_mask")
-      mask = (tf.ones([tf.shape(pooled)[0]], tf.bool) if mask is None
-              else tf.reshape(mask, [-1]))  # [B, K] -> [B·K]
-      z_vt = self.heads["text_vt"](pooled, mask, training)
+    return self.project(pooled, batch, training), out
+
+  def project(self, pooled, batch, training=False):
+    """Carries features of the modalities into the common spaces.
+
+    Args:
+      pooled: of the towers: `video`, `audio` [B, D], `text` [B·K, D].
+      batch, training: see `call`.
+
+    Returns:
+      The embeddings of `call`.
+    """
+    embeddings = {}
+
+    def mask_of(name, rows):
+      mask = batch.get(name)
+      if mask is None:
+        return tf.ones([rows], tf.bool)
+      return tf.reshape(mask, [-1])  # of captions: [B, K] -> [B·K]
+
+    for modality in ("video", "audio"):
+      if modality not in pooled:
+        continue
+      features = pooled[modality]
+      mask = mask_of(f"{modality}_mask", tf.shape(features)[0])
+      z_va = self.heads[f"{modality}_va"](features, mask, training)
+      embeddings[f"{modality}_va"] = z_va
+      if modality == "video" or not training:
+        embeddings[f"{modality}_vt"] = self.heads["video_vt"](
+            z_va, mask, training)
+    if "text" in pooled:
+      features, captions = pooled["text"], batch["text"].shape[1]
+      mask = mask_of("caption_mask", tf.shape(features)[0])
+      z_vt = self.heads["text_vt"](features, mask, training)
       # [B·K, E] -> [B, K, E]
       embeddings["text_vt"] = tf.reshape(z_vt, [-1, captions, z_vt.shape[-1]])
-    return embeddings, out
+    return embeddings
 
 
 class Classifier(tf.keras.Model):
