@@ -25,7 +25,6 @@ import os
 import pathlib
 import subprocess
 import sys
-import time
 
 import numpy as np
 import tensorflow as tf
@@ -35,7 +34,9 @@ from absl import flags
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from configs import finetune_digits, spoken_digits
-from vatt import errors, files, metric_writers, optimizers, train
+from vatt import errors, files, metric_writers
+from vatt.benchmarks import timing
+from vatt.benchmarks.step import Step
 from vatt.errors import UserError
 from vatt.models import cost
 from vatt.reports import claims as report
@@ -56,7 +57,7 @@ RATES = (0.0, 0.25, 0.5, 0.75)
 # Half of the config's in time, a quarter in frequency. With its own, few tokens
 # could stand for others, as most do at 224 x 224.
 SMALL_PATCHES = dict(video_patch=(2, 8, 8), audio_patch=(4, 16))
-TIMED = 5  # steps of each setting, after one to warm up
+TIMED = 5  # steps of each setting
 SPECTROGRAM = "specific,spectrogram"
 
 
@@ -131,33 +132,17 @@ def gflops(config):
 def time_steps(configs):
   """Seconds of a training step of each config on a real batch: medians, the
   configs taking turns."""
-  steps = []
-  for config in configs:
+  runs = {}
+  for i, config in enumerate(configs):
     config.data.data_dir = FLAGS.data_dir
     task = task_of(config)
     sources = task.open_sources(config, config.data.train_split)
-    model = task.build_model(config, task.resolve(config, sources))
-    optimizer = optimizers.make_optimizer(config.optimizer, config.total_steps)
+    task.resolve(config, sources)
     batch = next(iter(task.train_dataset(config, sources, 0)(
         0, 1, config.batch_size)))
-    gradients, apply = train.make_step(
-        task, model, optimizer, config, tf.distribute.get_strategy())
-
-    @tf.function
-    def step(gradients=gradients, apply=apply, batch=batch):
-      found, metrics, _ = gradients(batch)
-      apply(found, metrics["grad_norm"])
-      return metrics["loss"]
-
-    float(step())
-    steps.append(step)
-  seconds = np.zeros([TIMED, len(steps)])
-  for row in seconds:
-    for i, step in enumerate(steps):
-      start = time.perf_counter()
-      float(step())
-      row[i] = time.perf_counter() - start
-  return np.median(seconds, axis=0)
+    runs[i] = Step(config, batch).run()
+  seconds = timing.interleave(runs, TIMED, "steps")
+  return [np.median(seconds[i]) for i in runs]
 
 
 def costs(configs):

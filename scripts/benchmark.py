@@ -1,0 +1,246 @@
+"""Measures how fast it is here: steps, forward passes, input, ingest, search.
+
+  python scripts/benchmark.py --what=step --config=configs/pretrain.py:bbs
+      [--config.batch_size=2 --config.dtype=float32 ...] [--parts] [--vs=torch]
+      [--export=FOLDER]
+  python scripts/benchmark.py --what=forward --config=configs/finetune.py:ARG
+  python scripts/benchmark.py --what=input --folder=DIR [--config=...]
+  python scripts/benchmark.py --what=ingest --folder=DIR
+  python scripts/benchmark.py --what=retrieval --folder=DIR
+
+Everything takes turns in one process, as machines change their speed: a figure
+is the median of --repeats turns, a ratio the median of the turns' ratios. A
+table comes out and, with --json=FILE, all of it as JSON.
+
+  step       a training step of a config: clips/s, true GFLOP/s (3 x forward on
+             the tokens that are kept), as a share of the fastest of several
+             matrix products, and peak memory; with --parts, the time of
+             tokenizers, encoders, heads and loss, optimizer. --vs=torch has the
+             video encoder beside the same in PyTorch, if that is installed.
+             --export writes the step as HLO for another machine's XLA.
+  forward    the model as in evaluation, likewise.
+  input      clips/s of the input pipeline by its stages, on records that are
+             made of films in DIR, beside decoding whole frames.
+  ingest     from films to records.
+  retrieval  ranks in a pool of a million embeddings on disk, beside the bare
+             matrix product.
+"""
+import json
+import os
+import pathlib
+import sys
+
+# `configs` is not installed; it lies beside this folder. vatt comes before
+# TensorFlow, whose kernels it chooses.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+import vatt  # noqa: F401, I001
+
+import numpy as np
+import tensorflow as tf
+from absl import flags
+from ml_collections import config_flags
+
+from vatt import distribute, errors, files
+from vatt.benchmarks import timing
+from vatt.benchmarks.step import Step
+from vatt.errors import UserError
+from vatt.models import cost
+
+FLAGS = flags.FLAGS
+config_flags.DEFINE_config_file(
+    "config", "configs/pretrain.py:bbs", "Experiment.")
+flags.DEFINE_enum("what", None, [
+    "step", "forward", "input", "ingest", "retrieval"], "What to measure.")
+flags.DEFINE_string("folder", None, "For films, records and embeddings.")
+flags.DEFINE_string("json", None, "File for all figures.")
+flags.DEFINE_integer("repeats", 5, "Turns that count.", 1)
+flags.DEFINE_integer("threads", 0, "Of TensorFlow's kernels; 0: all cores.", 0)
+flags.DEFINE_bool("parts", False, "Whether to time the parts of a step.")
+flags.DEFINE_enum("vs", None, ["torch"], "What to compare the encoder with.")
+flags.DEFINE_string("export", None, "Folder for the step as HLO.")
+
+GIB = 2 ** 30
+CLASSES, VOCABULARY = 400, 2 ** 16
+POOL, POOL_WIDTH, QUERIES = 1_000_000, 256, 1_000
+
+
+def measure_model(training):
+  """A step or a forward pass beside matrix products: rows, details."""
+  config = FLAGS.config
+  # What else the data would tell.
+  config.data.classes = config.data.classes or CLASSES * (
+      config.task == "finetune")
+  config.model.vocab_size = config.model.vocab_size or VOCABULARY
+  step = Step(config, training=training)
+  run = step.run() if training else step.run_forward()
+  before = timing.resident_memory()
+  timing.forget_peak()
+  run(), run()
+  peak = timing.peak_memory()
+  products, flops = step.matmuls(training)
+  parts = step.parts() if training and FLAGS.parts else {}
+  seconds = timing.interleave({"model": run, **parts, **products},
+                              FLAGS.repeats, FLAGS.what)
+  best, rate = timing.best_rate(seconds, flops)
+  own = step.flops(training) / seconds["model"]
+  weights = sum(cost.parameters(
+      config.model, step.shapes,
+      config.data.classes if config.task == "finetune" else 0).values()) * 4
+  details = {
+      "seconds": timing.spread(seconds["model"]),
+      "clips/s": timing.spread(config.batch_size / seconds["model"]),
+      "GFLOP": step.flops(training) / 1e9,
+      "GFLOP/s": timing.spread(own / 1e9),
+      best + ", GFLOP/s": timing.spread(rate / 1e9),
+      "share of it": timing.spread(own / rate),
+  }
+  if peak:
+    details |= {"peak memory, GiB": peak / GIB,
+                "of that before it ran": before / GIB,
+                "weights, GiB": weights / GIB}
+  details |= {f"{name}, s": timing.spread(seconds[name]) for name in parts}
+  details |= {f"{name}, GFLOP/s": timing.spread(flops[name] / seconds[name]
+                                                / 1e9)
+              for name in products if name != best}
+  if FLAGS.export:
+    details |= step.export(FLAGS.export)
+  return details
+
+
+def measure_torch():
+  """The video encoder's step beside PyTorch's."""
+  try:
+    from vatt.benchmarks import torch_encoder
+  except ImportError:
+    raise UserError("--vs=torch: PyTorch is not installed here, expected "
+                    "`pip install torch`") from None
+  from vatt import seeds
+  from vatt.models.encoder import Encoder
+
+  config = FLAGS.config
+  tf.keras.mixed_precision.set_global_policy(config.dtype)
+  sizes = dict(config.model.encoders["video"])
+  length = cost.num_tokens(
+      config.model, "video", (config.data.frames, config.data.size,
+                              config.data.size, 3), training=True)
+  encoder = Encoder(**sizes, dropout_rate=config.model.dropout)
+  shape = [config.batch_size, length, encoder.width]
+  tokens = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+  inputs = tf.constant(tokens)
+  encoder(inputs)
+  theirs = torch_encoder.Encoder(**sizes, dropout=config.model.dropout)
+  torch_encoder.copy_weights(encoder, theirs)
+
+  @tf.function
+  def step(tokens):
+    with tf.GradientTape() as tape:
+      tape.watch(tokens)
+      outputs, _ = encoder(tf.cast(tokens, encoder.compute_dtype),
+                           training=True, seed=seeds.root(0))
+      loss = tf.reduce_sum(tf.cast(outputs[:, 0], tf.float32))
+    return tape.gradient(loss, [tokens, *encoder.trainable_variables])
+
+  runs = {"ours": lambda: timing.wait(step(inputs)[0])}
+  runs |= torch_encoder.runs(
+      theirs, tokens, config.dtype == "mixed_bfloat16",
+      FLAGS.threads or distribute.num_cores())
+  seconds = timing.interleave(runs, FLAGS.repeats, "encoder")
+  flops = 3.0 * config.batch_size * cost.encoder_flops(
+      cost.encoder_of(config.model, "video"), length, paper=False)
+  details = {"tokens": length, "GFLOP": flops / 1e9}
+  for name, values in seconds.items():
+    details[f"{name}, s"] = timing.spread(values)
+    details[f"{name}, GFLOP/s"] = timing.spread(flops / values / 1e9)
+    if name != "ours":
+      details[f"ours over {name}"] = timing.spread(values / seconds["ours"])
+  return details
+
+
+def measure_retrieval():
+  """Ranks in a pool on disk beside the bare product of the same blocks."""
+  from vatt.evaluators import retrieval
+
+  path = os.path.join(FLAGS.folder, "pool.npy")
+  rng = np.random.default_rng(0)
+  if not os.path.exists(path):
+    os.makedirs(FLAGS.folder, exist_ok=True)
+    pool = np.lib.format.open_memmap(
+        path + ".tmp", "w+", np.float32, (POOL, POOL_WIDTH))
+    for first in range(0, POOL, retrieval.BLOCK):
+      block = pool[first:first + retrieval.BLOCK]
+      block[:] = retrieval.normalize(
+          rng.standard_normal(block.shape, np.float32))
+    del pool
+    os.replace(path + ".tmp", path)
+  pool = np.load(path, mmap_mode="r")
+  chosen = rng.choice(POOL, QUERIES, replace=False)
+  queries = np.array(pool[np.sort(chosen)])
+  numbers = np.arange(POOL)
+
+  def product():
+    for _, block in retrieval.blocks(pool):
+      queries @ block.T
+
+  timing.forget_peak()
+  found = retrieval.ranks(queries, pool, np.sort(chosen), numbers)
+  if not (found == 1).all():
+    raise RuntimeError(f"ranks up to {found.max()}, expected 1: each query is "
+                       "an item of the pool")
+  peak = timing.peak_memory()
+  seconds = timing.interleave({
+      "ranks": lambda: retrieval.ranks(
+          queries, pool, np.sort(chosen), numbers),
+      "product": product}, FLAGS.repeats, "retrieval")
+  return {"pool": list(pool.shape), "queries": QUERIES,
+          "ranks, s": timing.spread(seconds["ranks"]),
+          "bare product, s": timing.spread(seconds["product"]),
+          "ranks over product": timing.spread(
+              seconds["ranks"] / seconds["product"]),
+          "peak memory, GiB": peak and peak / GIB}
+
+
+def table(details):
+  """Lines of text."""
+  lines = []
+  for name, value in details.items():
+    if isinstance(value, dict):
+      value = "{median:.4g}  ({least:.4g} to {most:.4g})".format(**value)
+    elif isinstance(value, float):
+      value = f"{value:.4g}"
+    lines.append(f"{name:40} {value}")
+  return "\n".join(lines)
+
+
+def main(argv):
+  """Measures; see the flags."""
+  if len(argv) > 1:
+    raise UserError(f"unexpected argument {argv[1]!r}, expected flags")
+  if not FLAGS.what:
+    raise UserError("--what is missing")
+  if FLAGS.what in ("input", "ingest", "retrieval"):
+    if not FLAGS.folder:
+      raise UserError("--folder is missing")
+    FLAGS.folder = os.path.abspath(os.path.expanduser(FLAGS.folder))
+  distribute.hold_memory()
+  threads = FLAGS.threads or distribute.num_cores()
+  tf.config.threading.set_intra_op_parallelism_threads(threads)
+  tf.config.threading.set_inter_op_parallelism_threads(threads)
+  if FLAGS.vs:
+    details = measure_torch()
+  elif FLAGS.what in ("step", "forward"):
+    details = measure_model(FLAGS.what == "step")
+  elif FLAGS.what == "retrieval":
+    details = measure_retrieval()
+  else:
+    from vatt.benchmarks import input as input_benchmark
+    details = getattr(input_benchmark, "measure_" + FLAGS.what)(
+        FLAGS.folder, FLAGS.config, FLAGS.repeats)
+  print(table(details))
+  if FLAGS.json:
+    files.write_whole(FLAGS.json, json.dumps(
+        dict(what=FLAGS.what, threads=threads, **details), indent=1))
+
+
+if __name__ == "__main__":
+  errors.run(main)

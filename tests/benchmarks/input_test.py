@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+
+from configs import common
+from vatt.benchmarks import input as input_benchmark
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+  return input_benchmark.make_records(
+      str(tmp_path_factory.mktemp("input")), count=2)
+
+
+@pytest.fixture
+def config():
+  config = common.pretraining("mbs")
+  config.data.update(dict(frames=3, size=160, audio_samples=14_400))
+  return config
+
+
+def test_stages_run(config, source):
+  stages = input_benchmark.input_stages(config, source, num_clips=2)
+  assert list(stages) == [
+      "read", "+ decode the crops", "+ resize", "+ audio and captions",
+      "pipeline", "naive pipeline"]
+  for run in stages.values():
+    run()
+
+
+def test_the_naive_way_makes_the_same_batch(config, source):
+  config.data.vocabulary = f"{source.directory}/vocabulary.txt"
+  config.data.datasets = (source.name,)
+  ours, naive = (
+      next(iter(input_benchmark.train_batch(config.data, source, 6, naive)))
+      for naive in (False, True))
+  difference = np.abs(np.int32(ours.pop("video")) - np.int32(
+      naive.pop("video")))
+  # But at the edges of a crop: JPEG has a quarter of the colours, and what lies
+  # beyond the edge is not decoded.
+  assert difference[:, :, 8:-8, 8:-8].max() <= 1
+  assert (difference > 1).mean() < 0.01
+  for key, value in naive.items():
+    np.testing.assert_array_equal(ours[key], value)

@@ -1,0 +1,245 @@
+"""The input on the host: clips a second by stage, beside the naive way, and of
+ingesting films."""
+import csv
+import os
+import tempfile
+from unittest import mock
+
+import numpy as np
+import tensorflow as tf
+
+from vatt import files, seeds
+from vatt.benchmarks import timing
+from vatt.data import (
+    clips,
+    input_pipeline,
+    record_index,
+    sources,
+    text,
+    video,
+)
+from vatt.data.datasets import (
+    demo_captions,
+    demo_media,
+    demo_scenes,
+    demo_sounds,
+)
+from vatt.data.datasets.clips import Clips
+from vatt.distribute import num_cores
+
+DATASET = "clips/benchmark"  # with the defaults of `clips`
+SECONDS = 10
+WALL = 3, 5  # scenes below and beside each other: 288 x 480 pixels
+
+
+# -----------------------------------------------------------------------------
+# The films.
+# -----------------------------------------------------------------------------
+def make_films(folder, count=12):
+  """Renders films of 10 seconds, each a wall of the demo's scenes with the
+  sound of one, and lists them with 5 captions each in `clips.csv`."""
+  if tf.io.gfile.exists(f"{folder}/clips.csv"):
+    return
+  tf.io.gfile.makedirs(folder)
+  down, beside = WALL
+  # Forth and back, until it is long enough.
+  order = np.arange(SECONDS * demo_scenes.FPS)
+  last = demo_scenes.FRAMES - 1
+  order = last - np.abs(last - order % (2 * last))
+  rows = []
+  for i in range(count):
+    first = i * down * beside
+    scenes = [demo_scenes.scene("train", first + j)
+              for j in range(down * beside)]
+    frames = np.stack([demo_scenes.draw_frames(scene)[order]
+                       for scene in scenes])
+    frames = frames.reshape(down, beside, *frames.shape[1:])
+    wall = frames.transpose(2, 0, 3, 1, 4, 5)  # [T, down, H, beside, W, 3]
+    wall = wall.reshape(len(order), down * demo_scenes.SIDE, -1, 3)
+    sound = np.resize(demo_sounds.synthesize(scenes[0]),
+                      SECONDS * demo_sounds.RATE)
+    files.write_whole(f"{folder}/{i:03d}.mp4", demo_media.encode(wall, sound))
+    rows += [(f"{i:03d}.mp4", 0, SECONDS, sentence, "train")
+             for sentence in demo_captions.narrate(scenes[0])]
+  with open(f"{folder}/clips.csv.tmp", "w", newline="") as file:
+    table = csv.writer(file)
+    table.writerow(("video_path", "start", "end", "caption", "split"))
+    table.writerows(rows)
+  os.rename(f"{folder}/clips.csv.tmp", f"{folder}/clips.csv")
+
+
+def make_records(folder, films=None, count=12):
+  """Builds a data set of films by the project's own path, unless it is there.
+
+  Args:
+    folder: where to; kept for the next time.
+    films: folder of other media, as of the `clips` data set; None renders some.
+    count: how many to render.
+
+  Returns:
+    Source.
+  """
+  if not films:
+    films = f"{folder}/films"
+    make_films(films, count)
+  builder = Clips(config=DATASET.partition("/")[2], data_dir=folder,
+                  manual_dir=films)
+  builder.download_and_prepare()
+  source = sources.open_source(DATASET, folder, "train")
+  vocabulary = f"{source.directory}/vocabulary.txt"
+  if not tf.io.gfile.exists(vocabulary):
+    tensors = record_index.file_tensors(source.index)
+    said = [sentence.decode() for i in range(len(source.index))
+            for sentence in record_index.read_record(
+                tensors, tf.constant(i, tf.int64),
+                lambda raw: source.parse(raw)["captions/text"],
+                tf.zeros([0], tf.string)).numpy()]
+    words = text.build_vocabulary(said, 2 ** 16) or ["nothing"]
+    files.write_whole(vocabulary, "".join(f"{word}\n" for word in words))
+  return source
+
+
+def measure_ingest(folder, _config, repeats):
+  """Times how films become records, on all cores that this process has.
+
+  Args:
+    folder: for the films.
+    repeats: turns.
+
+  Returns:
+    Figures by name: clips a second, and seconds of film a second; the start of
+    worker processes is in them.
+  """
+  films = f"{folder}/films"
+  make_films(films)
+
+  def run():
+    with tempfile.TemporaryDirectory() as records:
+      builder = Clips(config="ingest", data_dir=records, manual_dir=films)
+      builder.download_and_prepare()
+      counts.append(sum(
+          split.num_examples for split in builder.info.splits.values()))
+
+  counts = []
+  seconds = timing.interleave({"ingest": run}, repeats, "ingest")["ingest"]
+  return {"clips": counts[0],
+          "clips/s": timing.spread(counts[0] / seconds),
+          "seconds of film a second": timing.spread(
+              counts[0] * SECONDS / seconds)}
+
+
+# -----------------------------------------------------------------------------
+# The pipeline.
+# -----------------------------------------------------------------------------
+def naive_frames(encoded, size, area, aspect, draw):
+  """`video.decode_frames` as one would write it first: all of each frame is
+  decoded, then cropped, then resized by tf.image."""
+  frames = tf.map_fn(
+      lambda frame: tf.io.decode_jpeg(
+          frame, channels=3, dct_method="INTEGER_ACCURATE"), encoded,
+      fn_output_signature=tf.TensorSpec([None, None, 3], tf.uint8))
+  shape = tf.shape(frames)[1:3]
+  top, left, height, width = tf.unstack(
+      video.crop_box(shape[0], shape[1], area, aspect, draw))
+  frames = frames[:, top:top + height, left:left + width]
+  # Filtering changes nothing in enlarging, and takes twice as long.
+  resized = tf.cond(
+      (height > size) | (width > size),
+      lambda: tf.image.resize(frames, [size, size], antialias=True),
+      lambda: tf.image.resize(frames, [size, size]))
+  return tf.ensure_shape(tf.cast(resized + 0.5, tf.uint8),
+                         [encoded.shape[0], size, size, 3])
+
+
+def train_batch(data, source, num_clips, naive=False):
+  """The first batch of training, computed anew each time that it is taken."""
+  decode = naive_frames if naive else video.decode_frames
+  with mock.patch.object(video, "decode_frames", decode):
+    return input_pipeline.train_dataset(
+        data, [source], num_clips, seed=0, start_step=0).take(1)
+
+
+def input_stages(config, source, num_clips=24):
+  """What can be timed of the input.
+
+  Args:
+    config: of a run; of it `data`.
+    source: Source of records with frames.
+    num_clips: of a run of a stage.
+
+  Returns:
+    {name: function that runs it over num_clips clips}: each stage does what
+    those before it do, with the same records and crops; "pipeline" makes a
+    training batch, "naive pipeline" the same with `naive_frames`.
+  """
+  data = config.data.copy_and_resolve_references()
+  data.datasets, data.shares = (source.name,), ()
+  data.vocabulary = data.vocabulary or f"{source.directory}/vocabulary.txt"
+  table = text.make_table(text.load_vocabulary(data.vocabulary))
+  tensors = record_index.file_tensors(source.index)
+  stream = seeds.fold(seeds.root(0), source.name)
+  records = np.resize(
+      input_pipeline.epoch_records(0, source, 0), num_clips).astype(np.int64)
+  draws = tf.random.stateless_uniform(
+      [num_clips, *video.CROP_DRAW], seeds.fold(stream, "crop", 0))
+
+  def decode(raw, draw):
+    example = source.parse(raw)
+    stored, fps = example["frames"], example["fps"]
+    taken = tf.gather(stored, video.sample_indices(
+        tf.size(stored), fps, tf.constant(0.0, tf.float64), data.frames,
+        data.fps))
+    return video.decode_part(taken, lambda height, width: video.crop_box(
+        height, width, data.crop_area, data.crop_aspect, draw)[None])[0]
+
+  def window(raw, draw):
+    return clips.read_window(data, source, raw, lambda steps: steps * 0.0, draw)
+
+  stages = {
+      "read": lambda raw, draw: source.parse(raw),
+      "+ decode the crops": decode,
+      "+ resize": window,
+      "+ audio and captions": lambda raw, draw: clips.make_row(
+          data, table, window(raw, draw), nearest=True)}
+  options = tf.data.Options()
+  options.autotune.enabled = False
+
+  def dataset_of(stage):
+    def load(record, draw):
+      raw = record_index.read_record(
+          tensors, record, lambda raw: raw, tf.constant(""))
+      return stage(raw, draw)
+    return tf.data.Dataset.from_tensor_slices((records, draws)).map(
+        load, num_parallel_calls=num_cores()).with_options(options)
+
+  datasets = {name: dataset_of(stage) for name, stage in stages.items()} | {
+      "pipeline": train_batch(data, source, num_clips),
+      "naive pipeline": train_batch(data, source, num_clips, naive=True)}
+
+  def runner(dataset):
+    def run():
+      for _ in dataset:
+        pass
+    return run
+
+  return {name: runner(dataset) for name, dataset in datasets.items()}
+
+
+def measure_input(folder, config, repeats, num_clips=12):
+  """Times the stages of the input, and the naive pipeline.
+
+  Args:
+    folder: for films and records.
+    config: of a run; of it `data`.
+    repeats: turns.
+    num_clips: of a turn.
+
+  Returns:
+    Figures by name: clips a second of each stage, and the ratio.
+  """
+  runs = input_stages(config, make_records(folder), num_clips)
+  seconds = timing.interleave(runs, repeats, "input")
+  figures = {f"{name}, clips/s": timing.spread(num_clips / values)
+             for name, values in seconds.items()}
+  return figures | {"pipeline over the naive one": timing.spread(
+      seconds["naive pipeline"] / seconds["pipeline"])}

@@ -1,0 +1,205 @@
+"""A training step or a forward pass of any config: its speed beside matrix
+products, its memory, its parts, its program for other machines."""
+import math
+import os
+
+import tensorflow as tf
+
+from vatt import losses, optimizers, pretrain, seeds, train
+from vatt.benchmarks import timing
+from vatt.models import cost
+from vatt.tasks import task_of
+
+LARGE = (4096, 4096, 4096)
+
+
+def random_batch(config):
+  """A batch in the form of the input pipeline's, of noise: what a step costs
+  does not depend on what is seen."""
+  data, rows = config.data, config.batch_size
+
+  def draw(site, shape, least, most, dtype):
+    values = tf.random.stateless_uniform(
+        shape, seeds.fold(seeds.root(0), site), least, most, tf.int32)
+    return tf.cast(values, dtype)
+
+  there = tf.ones([rows], tf.bool)
+  batch = dict(
+      video=draw("video", [rows, data.frames, data.size, data.size, 3], 0, 256,
+                 tf.uint8),
+      audio=draw("audio", [rows, data.audio_samples, 1], -20_000, 20_000,
+                 tf.int16),
+      text=draw("text", [rows, data.captions, data.words], 2,
+                max(3, config.model.vocab_size), tf.int32),
+      video_mask=there, audio_mask=there,
+      word_mask=tf.ones([rows, data.captions, data.words], tf.bool),
+      caption_mask=tf.ones([rows, data.captions], tf.bool),
+      corrupt=~there, index=tf.range(rows, dtype=tf.int64),
+      label=draw("label", [rows], 0, max(1, data.classes), tf.int32))
+  if data.classes:
+    batch["labels"] = tf.one_hot(batch["label"], data.classes) > 0
+  return batch
+
+
+class Step:
+  """A training step of a config, and its forward pass, on one batch.
+
+  Args:
+    config: of pre-training or fine-tuning, with `model.vocab_size` or
+      `data.classes`.
+    batch: of the input pipeline; noise if None.
+    training: whether an optimizer is made.
+  """
+
+  def __init__(self, config, batch=None, training=True):
+    self.config, self.task = config, task_of(config)
+    self.batch = batch or random_batch(config)
+    self.model = self.task.build_model(
+        config, [str(i) for i in range(config.data.classes)])
+    self.shapes = self.task.input_shapes(config)
+    if training:
+      self.optimizer = optimizers.make_optimizer(
+          config.optimizer, config.total_steps)
+      self.optimizer._create_all_weights(self.model.trainable_variables)
+      self.gradients, self.apply = train.make_step(
+          self.task, self.model, self.optimizer, config,
+          tf.distribute.get_strategy())
+
+  def function(self, **options):
+    """A training step as a tf.function of the batch; returns the loss."""
+    @tf.function(**options)
+    def step(batch):
+      gradients, metrics, _ = self.gradients(batch)
+      self.apply(gradients, metrics["grad_norm"])
+      return metrics["loss"]
+    return step
+
+  def run(self):
+    """A function that makes a step and returns the loss."""
+    step = self.function()
+    return lambda: float(step(self.batch))
+
+  def run_forward(self):
+    """A function that runs the model as in evaluation."""
+    @tf.function
+    def forward(batch):
+      inputs = pretrain.model_inputs(
+          {name: batch[name] for name in self.shapes}, self.config)
+      if self.config.task == "finetune":
+        inputs, = inputs.values()
+      return self.model(inputs)[0]
+    return lambda: timing.wait(forward(self.batch))
+
+  def flops(self, training=True):
+    """Operations of a step on the tokens that are kept, three times the way
+    forward; or of a pass in evaluation."""
+    config = self.config
+    classes = (dict(num_classes=config.data.classes)
+               if config.task == "finetune" else {})
+    passes = 3.0 if training else 1.0
+    return passes * config.batch_size * cost.total(cost.flops(
+        config.model, self.shapes, config.data.captions, training=training,
+        **classes))
+
+  def matmuls(self, training=True):
+    """Matrix products to compare with: those of the encoder that has most to
+    do, and a large one. As of `timing.matmuls`."""
+    model = self.config.model
+    rows = {modality: cost.num_tokens(model, modality, shape, training)
+            * (self.config.data.captions if modality == "text" else 1)
+            for modality, shape in self.shapes.items()}
+    modality = max(rows, key=lambda m: rows[m] * cost.encoder_parameters(
+        cost.encoder_of(model, m)))
+    encoder = cost.encoder_of(model, modality)
+    m, d = self.config.batch_size * rows[modality], encoder.width
+    return timing.matmuls(
+        [LARGE, (m, d, 3 * encoder.inner), (m, encoder.inner, d),
+         (m, d, encoder.mlp_dim), (m, encoder.mlp_dim, d)],
+        tf.keras.mixed_precision.Policy(self.config.dtype).compute_dtype)
+
+  def parts(self):
+    """Functions that run one part of a step forward and back: {name: run}.
+
+    Tokenizers are timed with the augmentation before them.
+    """
+    config, model = self.config, self.model
+    seed = seeds.root(config.seed)
+    pretraining = config.task == "pretrain"
+    towers = model.towers if pretraining else {
+        model.tower.modality: model.tower}
+
+    def tokenize(batch):
+      inputs = pretrain.model_inputs(
+          {name: batch[name] for name in towers}, config, True, seed)
+      if "text" in inputs:  # [B, K, W] -> [B·K, W]
+        inputs["text"] = tf.reshape(inputs["text"], [-1, config.data.words])
+      return {name: tower.tokenize(inputs[name], True, seed)
+              for name, tower in towers.items()}
+
+    def encode(tokens):
+      return {name: tower.encoder(tokens[name], training=True, seed=seed)[0]
+              [:, 0] for name, tower in towers.items()}
+
+    def contrast(pooled):
+      embeddings = model.project(pooled, self.batch, training=True)
+      loss, _ = losses.vatt_loss(
+          embeddings, self.batch, config.loss.temperature, config.loss.weight,
+          config.loss.form)
+      return {"loss": loss}
+
+    def both_ways(part, inputs, differentiate):
+      variables = model.trainable_variables
+
+      @tf.function
+      def run(inputs):
+        with tf.GradientTape() as tape:
+          if differentiate:
+            tape.watch(inputs)
+          outputs = tf.nest.flatten(part(inputs))
+          total = tf.add_n([tf.reduce_sum(tf.cast(x, tf.float32))
+                            for x in outputs])
+        wanted = variables + (tf.nest.flatten(inputs) if differentiate else [])
+        found = [g for g in tape.gradient(total, wanted) if g is not None]
+        return total, found
+      return lambda: timing.wait(run(inputs)[0])
+
+    tokens = tf.function(tokenize)(self.batch)
+    runs = {"tokenizers": both_ways(tokenize, self.batch, False),
+            "encoders": both_ways(encode, tokens, True)}
+    if pretraining:
+      pooled = tf.function(encode)(tokens)
+      runs["heads and loss"] = both_ways(contrast, pooled, True)
+    update = tf.function(lambda: self.apply(zeros, tf.constant(1.0)))
+    zeros = [tf.zeros_like(v) for v in model.trainable_variables]
+
+    def run_update():
+      update()
+      timing.wait(self.optimizer.iterations)
+    return runs | {"optimizer": run_update}
+
+  def export(self, folder):
+    """Writes the step for another machine's XLA, and says what it costs.
+
+    Args:
+      folder: gets step.hlo.pb, the whole step as one program.
+
+    Returns:
+      {"hlo", "flops", "state_bytes" (weights, optimizer and batch, read and
+      written at least once), "activation_bytes" (estimated)}.
+    """
+    step = self.function(jit_compile=True)
+    content = step.experimental_get_compiler_ir(self.batch)(
+        stage="hlo_serialized")
+    tf.io.gfile.makedirs(folder)
+    path = os.path.join(folder, "step.hlo.pb")
+    with tf.io.gfile.GFile(path, "wb") as file:
+      file.write(content)
+    state = [*self.model.variables, *self.optimizer.variables(),
+             *self.batch.values()]
+    return dict(
+        hlo=path, flops=self.flops(),
+        state_bytes=sum(math.prod(x.shape) * x.dtype.size for x in state),
+        activation_bytes=self.config.batch_size * cost.total(
+            cost.activation_bytes(self.config.model, self.shapes,
+                                  self.config.data.captions,
+                                  self.config.dtype)))
