@@ -26,8 +26,8 @@ Any built dataset will do, at the same shapes:
       --config.data.data_dir=DIR --config.data.datasets="('clips/mine',)" \\
       --config.model.vocab_size=0 --config.batch_size=64
 
-On two CPU cores a step of bbs with batch 2 in float32 takes 11 seconds, and the
-process 12 GB.
+On two CPU cores a step of bbs with batch 2 in float32 takes about 14 seconds,
+and the process 6 GB (scripts/README.md has more of what is fast how much).
 """
 from configs import common
 from vatt.errors import UserError

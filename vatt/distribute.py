@@ -8,8 +8,9 @@ import tensorflow as tf
 
 from vatt.errors import UserError
 
-# Of <malloc.h>: pieces that are mapped apart, free bytes that are kept.
-M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
+# Of <malloc.h>: most pieces that are mapped apart, free bytes that are kept,
+# and the number of heaps, of which none can use what is free in another.
+MALLOC_OPTIONS = {-4: 0, -1: 2 ** 31 - 1, -8: 1}
 STRATEGIES = ("one_device", "mirrored", "multi_worker", "tpu")
 # What the collectives of CPUs and GPUs can gather; others go as the wider one.
 GATHERED_AS = {tf.bool: tf.int32, tf.uint8: tf.int32, tf.int8: tf.int32,
@@ -32,8 +33,8 @@ def hold_memory():
   """
   options = getattr(ctypes.CDLL(None), "mallopt", None)
   if options:
-    for name, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2 ** 31 - 1)):
-      options(name, value)
+    for option in MALLOC_OPTIONS.items():
+      options(*option)
 
 
 def make_strategy(config):
