@@ -25,14 +25,12 @@ flags.DEFINE_string("output", "", "file to write; default vocabulary.txt in "
 
 def captions(source):
   """The captions of a source, str by str; unreadable records have none."""
-  tensors = record_index.file_tensors(source.index)
-  nothing = tf.zeros([0], tf.string)
-  records = tf.data.Dataset.range(len(source.index)).map(
-      lambda i: record_index.read_record(
-          tensors, i, lambda raw: source.parse(raw)["captions/text"], nothing),
-      num_parallel_calls=tf.data.AUTOTUNE)
-  for sentences in tqdm(records.as_numpy_iterator(), source.name,
-                        len(source.index), unit="clip"):
+  records = record_index.process_records(
+      record_index.file_tensors(source.index), len(source.index),
+      lambda raw, i: source.parse(raw)["captions/text"],
+      tf.zeros([0], tf.string))
+  for _, sentences in tqdm(records.as_numpy_iterator(), source.name,
+                           len(source.index), unit="clip"):
     yield from (sentence.decode(errors="replace") for sentence in sentences)
 
 

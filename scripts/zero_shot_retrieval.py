@@ -51,9 +51,7 @@ LINES, MODEL = "clips.tsv", "pool.json"  # of a pool
 
 def read_clip(source, tensors, i):
   """The example of record i."""
-  raw = record_index.read_record(
-      tensors, tf.constant(i), lambda raw: raw, tf.constant(""))
-  return source.parse(raw)
+  return source.parse(record_index.read_record(tensors, tf.constant(i)))
 
 
 def describe(source, numbers):

@@ -14,11 +14,12 @@ from vatt.errors import UserError
 
 def read_all(index):
   """Every record by its number, within tf.data; b"corrupt" where it fails."""
-  tensors = record_index.file_tensors(index)
-  dataset = tf.data.Dataset.range(len(index)).map(
-      lambda i: record_index.read_record(
-          tensors, i, lambda raw: raw, tf.constant("corrupt")))
-  return list(dataset.as_numpy_iterator())
+  dataset = record_index.process_records(
+      record_index.file_tensors(index), len(index), lambda raw, i: raw,
+      tf.constant("corrupt"))
+  numbers, raw = zip(*dataset.as_numpy_iterator())
+  assert numbers == tuple(range(len(index)))
+  return list(raw)
 
 
 @pytest.fixture
@@ -52,8 +53,7 @@ def test_reads_any_record_eagerly_and_in_tf_data(two_files):
   tensors = record_index.file_tensors(index)
   for i in (4, 0, 3):
     assert record_index.read_record(
-        tensors, tf.constant(i, tf.int64), lambda raw: raw,
-        tf.constant("corrupt")).numpy() == raw[i]
+        tensors, tf.constant(i, tf.int64)).numpy() == raw[i]
 
 
 def test_scan_is_cached_and_follows_the_file(tmp_path, records):
@@ -106,11 +106,13 @@ def test_missing_and_compressed_files_are_refused(tmp_path, records):
 
 def test_a_file_that_goes_away_is_an_error_not_a_hang(two_files):
   files, _ = two_files
-  tensors = record_index.file_tensors(record_index.load(files))
+  index = record_index.load(files)
   os.remove(files[1])
-  with pytest.raises(tf.errors.InvalidArgumentError, match="gone"):
-    record_index.read_record(tensors, tf.constant(3, tf.int64),
-                             lambda raw: raw, tf.constant(""))
+  with pytest.raises(tf.errors.InvalidArgumentError, match="gone.*b.1.*record"):
+    read_all(index)
+  with pytest.raises(tf.errors.NotFoundError, match="b.1..tfrecord"):
+    record_index.read_record(
+        record_index.file_tensors(index), tf.constant(3, tf.int64))
 
 
 @pytest.mark.parametrize("place", [0, 5, 9, 12, 20, 4011])
@@ -152,10 +154,18 @@ def test_what_fails_in_processing_costs_one_record(tmp_path, records):
   path = str(tmp_path / "x.tfrecord")
   records.write_records(path, [b"1", b"x", b"3"])
   tensors = record_index.file_tensors(record_index.load([path]))
-  numbers = tf.data.Dataset.range(3).map(lambda i: record_index.read_record(
-      tensors, i, lambda raw: tf.strings.to_number(raw, tf.int32),
-      tf.constant(-1)))
-  assert list(numbers.as_numpy_iterator()) == [1, -1, 3]
+  numbers = record_index.process_records(
+      tensors, 3, lambda raw, i: tf.strings.to_number(raw, tf.int32),
+      tf.constant(-1))
+  assert list(numbers.as_numpy_iterator()) == [(0, 1), (1, -1), (2, 3)]
+  # Requests have parts; none of them is lost where all records fail.
+  requests = tf.data.Dataset.from_tensor_slices(
+      (np.int64([1, 1, 1]), ["a", "b", "c"]))
+  failed = record_index.process_records(
+      tensors, requests, lambda raw, i, part: tf.strings.to_number(raw + part),
+      tf.constant(-1.0))
+  assert list(failed.as_numpy_iterator()) == [
+      (1, b"a", -1), (1, b"b", -1), (1, b"c", -1)]
 
 
 def test_epoch_orders_are_permutations_of_their_own():

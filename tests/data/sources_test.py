@@ -36,9 +36,8 @@ def sequence_example(records, i=3, lists=True, **leave_out):
 
 def read(source, i=0):
   tensors = record_index.file_tensors(source.index)
-  raw = record_index.read_record(tensors, tf.constant(i, tf.int64),
-                                 lambda raw: raw, tf.constant(""))
-  return source.parse(raw)
+  return source.parse(
+      record_index.read_record(tensors, tf.constant(i, tf.int64)))
 
 
 def test_built_dataset(clips_dir, records):

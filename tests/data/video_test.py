@@ -180,6 +180,22 @@ def test_decode_frames_enlarges_and_keeps(records):
                              atol=0.5)
 
 
+def test_frames_are_filtered_where_they_shrink_much(records):
+  """Down to a half along either axis, they are sampled as in the paper."""
+  for height, width, antialias in (
+      (35, 30, False), (48, 40, False), (49, 49, True), (30, 49, True)):
+    frame = records.picture(0, 1, height, width)
+    resized = tf.image.resize(frame, [24, 24], antialias=antialias).numpy()
+    np.testing.assert_array_equal(
+        video.decode_frames(tf.io.encode_png(frame)[None], 24, (1.0, 1.0),
+                            (0.5, 2.0))[0], np.floor(resized + 0.5))
+  # Stripes too fine for the result are grey, not stripes of another width.
+  stripes = np.zeros([64, 64, 3], np.uint8)
+  stripes[:, ::2] = 255
+  got = video.decode_frames(tf.io.encode_png(stripes)[None], 24)[0].numpy()
+  assert np.ptp(got[:, 2:-2].astype(int)) < 64
+
+
 def test_a_frame_that_is_no_image_is_an_error(records):
   good = tf.io.encode_jpeg(records.picture(0, 0)).numpy()
   for frames in [b"nothing"], [good, good[:40]], [b""]:

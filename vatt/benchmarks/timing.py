@@ -18,7 +18,8 @@ def interleave(runs, repeats, what="benchmark"):
   """Times functions in turns.
 
   Args:
-    runs: {name: function without arguments that returns when it is done}.
+    runs: {name: function without arguments that returns when it is done; the
+      seconds that count, if those are not all}.
     repeats: turns, after WARM_UP others.
     what: name on the progress bar.
 
@@ -32,9 +33,10 @@ def interleave(runs, repeats, what="benchmark"):
     for turn in range(turns):
       for name, run in runs.items():
         start = time.perf_counter()
-        run()
+        counted = run()
         if turn >= WARM_UP:
-          seconds[name].append(time.perf_counter() - start)
+          seconds[name].append(time.perf_counter() - start
+                               if counted is None else counted)
         progress.update()
   return {name: np.asarray(values) for name, values in seconds.items()}
 

@@ -85,10 +85,13 @@ def read_window(data, source, raw, choose, crop=None, num_crops=1):
     return video_lib.decode_frames(
         taken, data.size, data.crop_area, data.crop_aspect, crop)[None]
 
-  nothing = empty_window(data, corrupt=False, num_crops=num_crops)
+  def nothing():
+    return empty_window(data, corrupt=False, num_crops=num_crops)
+
+  window = nothing()
   if data.frames:
-    nothing["video"] = tf.cond(has_video, frames, lambda: nothing["video"])
-  return nothing | {"has_video": has_video, "start": start, "audio": sound} | {
+    window["video"] = tf.cond(has_video, frames, lambda: nothing()["video"])
+  return window | {"has_video": has_video, "start": start, "audio": sound} | {
       key: example[key] for key in ("audio_rate", "label", *CAPTIONS)}
 
 

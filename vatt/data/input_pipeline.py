@@ -90,18 +90,15 @@ def eval_dataset(data, source, batch_size, num_windows=1, num_crops=1,
   table = _table(data, [source])
   total = len(source.index) * num_windows * num_crops
   steps = -(-total // batch_size)
-  read = _reader(data, source)
 
-  def load(number, mine):
-    record, window = number // num_windows, number % num_windows
-    share = (tf.cast(window, tf.float64) / (num_windows - 1)
+  def load(raw, record, number, mine):
+    share = (tf.cast(number, tf.float64) / (num_windows - 1)
              if num_windows > 1 else 0.5)
+    return clips.read_window(
+        data, source, raw, lambda steps: tf.floor(steps * share + 1e-6),
+        num_crops=num_crops)
 
-    window = read(
-        record, lambda raw: clips.read_window(
-            data, source, raw, lambda steps: tf.floor(steps * share + 1e-6),
-            num_crops=num_crops),
-        clips.empty_window(data, True, num_crops))
+  def views(record, number, mine, window):
     row = clips.make_row(data, table, window) | {
         "index": record, "valid": tf.constant(True)}
     # All but the video is the same in all crops: [...] -> [n, ...]
@@ -118,8 +115,10 @@ def eval_dataset(data, source, batch_size, num_windows=1, num_crops=1,
   windows = np.unique(numbers // num_crops)
   mine = np.isin(
       windows[:, None] * num_crops + np.arange(num_crops), numbers)
-  dataset = tf.data.Dataset.from_tensor_slices((windows, mine)).map(
-      load, num_parallel_calls=num_cores(), deterministic=True)
+  dataset = _windows(data, source, tf.data.Dataset.from_tensor_slices(
+      (windows // num_windows, windows % num_windows, mine)), load, num_crops)
+  dataset = dataset.map(
+      views, num_parallel_calls=num_cores(), deterministic=True)
   # `unbatch` would crash where a value is empty, such as text without captions.
   dataset = dataset.flat_map(tf.data.Dataset.from_tensor_slices).apply(
       tf.data.experimental.assert_cardinality(len(numbers)))
@@ -255,7 +254,7 @@ def _train_stream(data, source, table, seed, start_step, batch_size, num_rows,
   order_seed, window_seed, crop_seed, captions_seed = (
       seeds.fold(seed, site)
       for site in ("order", "window", "crop", "captions"))
-  read = _reader(data, source)
+  tensors = record_index.file_tensors(source.index)
   others = (record_index.epoch_order(num_records, captions_seed, 0)
             if data.shuffle_captions else None)
 
@@ -270,43 +269,51 @@ def _train_stream(data, source, table, seed, start_step, batch_size, num_rows,
     crops = tf.random.stateless_uniform(
         [num_rows, *video.CROP_DRAW], seeds.fold(crop_seed, step))
     mine = (tf.gather(values, ranks) for values in (records, starts, crops))
-    return (step * batch_size + rows, *mine)
+    return (*mine, step * batch_size + rows)
 
-  def load(position, record, start, crop):
-    window = read(
-        record, lambda raw: clips.read_window(
-            data, source, raw, lambda steps: tf.floor(start * (steps + 1.0)),
-            crop),
-        clips.empty_window(data, corrupt=True))
+  def load(raw, record, start, crop, position):
+    window = clips.read_window(
+        data, source, raw, lambda steps: tf.floor(start * (steps + 1.0)), crop)
     if others is not None:  # Another record's captions, on purpose.
-      nothing = clips.empty_window(data, corrupt=True)
-      window |= read(
-          tf.gather(others, record),
-          lambda raw: {key: source.parse(raw)[key] for key in clips.CAPTIONS},
-          {key: nothing[key] for key in clips.CAPTIONS})
+      other = source.parse(record_index.read_record(
+          tensors, tf.gather(others, record)))
+      window |= {key: other[key] for key in clips.CAPTIONS}
+    return window
+
+  def make_row(record, start, crop, position, window):
     row = clips.make_row(data, table, window, nearest=True)
     row["caption_mask"] &= ~row["corrupt"]
     return row | {"index": position}
 
   # The order of the next epoch is made while this one is read.
-  return (tf.data.Dataset.range(first_epoch, ENDLESS).map(order).prefetch(1)
-          .flat_map(tf.data.Dataset.from_tensor_slices)
-          .batch(num_rows, drop_remainder=True).enumerate(start_step)
-          .map(rows_of_step).unbatch()
-          .map(load, num_parallel_calls=num_cores(), deterministic=True))
+  requests = (
+      tf.data.Dataset.range(first_epoch, ENDLESS).map(order).prefetch(1)
+      .flat_map(tf.data.Dataset.from_tensor_slices)
+      .batch(num_rows, drop_remainder=True).enumerate(start_step)
+      .map(rows_of_step).unbatch())
+  return _windows(data, source, requests, load).map(
+      make_row, num_parallel_calls=num_cores(), deterministic=True)
 
 
-def _reader(data, source):
-  """A function (record number, process, sentinel) -> what `process` makes of
-  the raw record, the sentinel if that fails."""
+def _windows(data, source, requests, load, num_crops=1):
+  """Windows of records, as of `clips.read_window`.
+
+  Args:
+    data: config.data; with `cache` all records are read at once and kept.
+    source: Source.
+    requests: Dataset of tuples that start with the number of a record.
+    load: raw record and the parts of a request -> window.
+    num_crops: of a window.
+
+  Returns:
+    Dataset of tuples, a request's parts and the window.
+  """
   tensors = record_index.file_tensors(source.index)
+  files, _, file_ids, offsets = tensors
 
-  def check(i, example):
+  def check(i, *rest):
     """Ends the run if a label is no class; -1 is none, as in tfds."""
-    if not data.classes or "label" not in example:
-      return example
-    files, _, file_ids, offsets = tensors
-    label = example["label"]
+    label = rest[-1]["label"]
     wrong = tf.boolean_mask(label, (label < -1) | (label >= data.classes))
     fits = tf.debugging.Assert(tf.equal(tf.size(wrong), 0), [tf.strings.join([
         tf.gather(files, tf.gather(file_ids, i)), ": the record at byte ",
@@ -314,25 +321,28 @@ def _reader(data, source):
         tf.strings.reduce_join(tf.as_string(wrong[:1])),
         f", expected 0 to {data.classes - 1}"])])
     with tf.control_dependencies([fits]):
-      return example | {"label": tf.identity(label)}
+      return tf.identity(i), *rest
 
-  def read(i, process, sentinel):
-    return check(i, record_index.read_record(tensors, i, process, sentinel))
+  windows = record_index.process_records(
+      tensors, requests, load, clips.empty_window(data, True, num_crops),
+      _read_from_memory(source) if data.cache else None)
+  return windows.map(check) if data.classes else windows
 
-  if not data.cache:
-    return read
-  records = tf.data.Dataset.range(len(source.index)).map(
-      lambda i: record_index.read_record(
-          tensors, i, lambda raw: (raw, tf.constant(1, tf.int64)),
-          (tf.constant(""), tf.constant(0, tf.int64))),
-      num_parallel_calls=num_cores(), deterministic=True)
-  raw, readable = (tf.concat(parts, 0) for parts in zip(*records.batch(1024)))
 
-  def read_cached(i, process, sentinel):
-    record = tf.data.Dataset.from_tensors(raw[i]).take(readable[i])
-    return check(i, record_index.guarded(record, process, sentinel))
+def _read_from_memory(source):
+  """A function number of a record -> record, of all records of a source."""
+  records = record_index.process_records(
+      record_index.file_tensors(source.index), len(source.index),
+      lambda raw, i: (raw, True), (tf.constant(""), tf.constant(False)))
+  raw, readable = (tf.concat(parts, 0) for parts in zip(
+      *records.map(lambda i, record: record).batch(1024)))
 
-  return read_cached
+  def read(i):
+    with tf.control_dependencies([tf.debugging.Assert(
+        readable[i], ["a record that cannot be read"])]):
+      return tf.gather(raw, i)
+
+  return read
 
 
 @contextlib.contextmanager
@@ -360,10 +370,8 @@ def record_ids(source):
   Returns:
     list of strings, in the order of the records.
   """
-  tensors = record_index.file_tensors(source.index)
-  ids = tf.data.Dataset.range(len(source.index)).map(
-      lambda i: record_index.read_record(
-          tensors, i, lambda raw: source.parse(raw)["id"], tf.constant("")),
-      num_parallel_calls=num_cores(), deterministic=True)
+  ids = record_index.process_records(
+      record_index.file_tensors(source.index), len(source.index),
+      lambda raw, i: source.parse(raw)["id"], tf.constant(""))
   return [id_.decode() or "{}@{}".format(*source.index.place(i))
-          for i, id_ in enumerate(ids.as_numpy_iterator())]
+          for i, id_ in ids.as_numpy_iterator()]

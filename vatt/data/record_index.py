@@ -14,10 +14,12 @@ import numpy as np
 import tensorflow as tf
 
 from vatt import seeds
+from vatt.distribute import num_cores
 from vatt.errors import UserError
 
 HEADER = 12  # Bytes before a record: uint64 length, uint32 CRC of the length.
 FOOTER = 4  # Bytes behind it: uint32 CRC of the record.
+READ = 1 << 16  # Bytes of a file to read at once.
 THREADS = 16  # Remote file systems answer in parallel.
 
 
@@ -183,41 +185,71 @@ def file_tensors(index):
           tf.constant(index.file_ids), tf.constant(index.offsets))
 
 
-def read_record(tensors, i, process, sentinel):
-  """Reads and processes record i; whatever fails costs this record only.
+def read_record(tensors, i):
+  """Reads record i, int64 [], of what `file_tensors` made: string [].
+
+  Raises:
+    tf.errors.OpError: its file is gone, or it is not what was written.
+  """
+  files, _, file_ids, offsets = tensors
+  record = tf.raw_ops.TFRecordDatasetV2(
+      filenames=tf.gather(files, tf.gather(file_ids, i))[None],
+      compression_type="", buffer_size=tf.constant(READ, tf.int64),
+      byte_offsets=tf.gather(offsets, i)[None])
+  record = tf.data.experimental.from_variant(
+      record, tf.TensorSpec([], tf.string))
+  return record.take(1).get_single_element()
+
+
+def process_records(tensors, requests, process, sentinel, read=None):
+  """Reads records and processes them, in parallel and in order; whatever fails
+  costs its record only.
 
   Args:
     tensors: of `file_tensors`.
-    i: int64 [], number of the record.
-    process: raw record, string [] -> structure of tensors.
+    requests: Dataset of tuples that start with the number of a record, int64
+      []; or an int N for one after the other of the numbers 0 … N - 1.
+    process: raw record, string [], and the parts of a request -> structure.
     sentinel: such a structure, the result for a record that cannot be read or
       processed.
+    read: number of a record -> string []; default `read_record`.
 
   Returns:
-    The structure.
-
-  Raises:
-    tf.errors.InvalidArgumentError: the file is gone (a missing file would make
-      `ignore_errors` wait for ever).
+    Dataset of tuples, a request's parts and the structure. It raises an
+    InvalidArgumentError where a file is gone.
   """
-  files, patterns, file_ids, offsets = tensors
-  file_id = tf.gather(file_ids, i)
-  path = tf.gather(files, file_id)
-  there = tf.debugging.Assert(
-      tf.size(tf.io.matching_files(tf.gather(patterns, file_id))) > 0,
-      ["file of records is gone:", path])
-  with tf.control_dependencies([there]):
-    record = tf.raw_ops.TFRecordDatasetV2(
-        filenames=path[None], compression_type="",
-        buffer_size=tf.constant(1 << 16, tf.int64),
-        byte_offsets=tf.gather(offsets, i)[None])
-  record = tf.data.experimental.from_variant(
-      record, tf.TensorSpec([], tf.string))
-  return guarded(record.take(1), process, sentinel)
+  read = read or (lambda i: read_record(tensors, i))
+  files, patterns, file_ids, _ = tensors
+  if isinstance(requests, int):
+    requests = tf.data.Dataset.range(requests).map(lambda i: (i,))
 
+  # A failure can be caught only by leaving its element out. So each request is
+  # there twice, to be processed and for the sentinel, and the first of the two
+  # that comes is taken. (To catch it by a dataset for each record is simpler,
+  # but `process` would be set up each time: half as long as a clip's decoding.)
+  def attempt(number, request):
+    real = number % 2 == 0
+    result = tf.cond(real, lambda: process(read(request[0]), *request),
+                     lambda: sentinel)
+    return number // 2, real, request, result
 
-def guarded(record, process, sentinel):
-  """`process` of the one raw record of a dataset, `sentinel` if that fails."""
-  return (record.map(process).ignore_errors()
-          .concatenate(tf.data.Dataset.from_tensors(sentinel))
-          .take(1).get_single_element())
+  def compare(last, element):
+    number, *rest = element
+    return number, (number > last, *rest)
+
+  def check(_, real, request, result):
+    path, pattern = (tf.gather(names, tf.gather(file_ids, request[0]))
+                     for names in (files, patterns))
+    there = tf.cond(real, lambda: True,
+                    lambda: tf.size(tf.io.matching_files(pattern)) > 0)
+    with tf.control_dependencies([tf.debugging.Assert(
+        there, ["file of records is gone:", path])]):
+      return (*request, tf.nest.map_structure(tf.identity, result))
+
+  return (requests
+          .flat_map(lambda *request: tf.data.Dataset.from_tensors(
+              request).repeat(2))
+          .enumerate()
+          .map(attempt, num_parallel_calls=2 * num_cores(), deterministic=True)
+          .ignore_errors().scan(tf.constant(-1, tf.int64), compare)
+          .filter(lambda is_first, *_: is_first).map(check))

@@ -10,7 +10,6 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from vatt.data import record_index
-from vatt.distribute import num_cores
 from vatt.errors import UserError
 
 
@@ -78,11 +77,10 @@ def _with_first_record(source):
   """Checks what the first readable record says, and notes its audio format."""
   tensors = record_index.file_tensors(source.index)
   for i in range(min(len(source.index), 100)):
-    raw = record_index.read_record(tensors, tf.constant(i, tf.int64),
-                                   lambda raw: raw, tf.constant(""))
     try:
-      example = source.parse(raw)
-    except tf.errors.InvalidArgumentError:
+      example = source.parse(
+          record_index.read_record(tensors, tf.constant(i, tf.int64)))
+    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError):
       continue
     break
   else:
@@ -115,13 +113,10 @@ def few_labels(source, count, seed):
   Raises:
     UserError: there is no label.
   """
-  tensors = record_index.file_tensors(source.index)
-  nothing = tf.zeros([0], tf.int64)
-  labels = tf.data.Dataset.range(len(source.index)).map(
-      lambda i: record_index.read_record(
-          tensors, i, lambda raw: source.parse(raw)["label"], nothing),
-      num_parallel_calls=num_cores(), deterministic=True)
-  labels = list(labels.as_numpy_iterator())
+  labels = record_index.process_records(
+      record_index.file_tensors(source.index), len(source.index),
+      lambda raw, i: source.parse(raw)["label"], tf.zeros([0], tf.int64))
+  labels = [label for _, label in labels.as_numpy_iterator()]
   taken, chosen = collections.Counter(), []
   for i in record_index.epoch_order(len(labels), seed, 0).numpy():
     if any(taken[label] < count for label in labels[i].tolist()):

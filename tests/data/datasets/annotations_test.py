@@ -35,7 +35,7 @@ def opened(data_dir, name, split):
   source = sources.open_source(name, str(data_dir), split)
   tensors = record_index.file_tensors(source.index)
   examples = [source.parse(record_index.read_record(
-      tensors, tf.constant(i, tf.int64), lambda raw: raw, tf.constant("")))
+      tensors, tf.constant(i, tf.int64)))
               for i in range(len(source.index))]
   by_file = {e["id"].numpy().decode().rsplit(":", 1)[0]: e for e in examples}
   assert len(by_file) == len(examples)
