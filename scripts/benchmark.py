@@ -4,6 +4,7 @@
       [--config.batch_size=2 --config.dtype=float32 ...] [--parts] [--vs=torch]
       [--export=FOLDER]
   python scripts/benchmark.py --what=forward --config=configs/finetune.py:ARG
+  python scripts/benchmark.py --what=growth --config=configs/pretrain.py:ARG
   python scripts/benchmark.py --what=input --folder=DIR [--config=...]
   python scripts/benchmark.py --what=ingest --folder=DIR
   python scripts/benchmark.py --what=retrieval --folder=DIR
@@ -19,6 +20,8 @@ table comes out and, with --json=FILE, all of it as JSON.
              video encoder beside the same in PyTorch, if that is installed.
              --export writes the step as HLO for another machine's XLA.
   forward    the model as in evaluation, likewise.
+  growth     the video encoder's step by the batch and by the tokens, a whole
+             step by DropToken's rate.
   input      clips/s of the input pipeline by its stages, on records that are
              made of films in DIR, beside decoding whole frames.
   ingest     from films to records.
@@ -42,7 +45,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from vatt import distribute, errors, files
-from vatt.benchmarks import timing
+from vatt.benchmarks import encoder, timing
 from vatt.benchmarks.step import Step
 from vatt.errors import UserError
 from vatt.models import cost
@@ -51,7 +54,8 @@ FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file(
     "config", "configs/pretrain.py:bbs", "Experiment.")
 flags.DEFINE_enum("what", None, [
-    "step", "forward", "input", "ingest", "retrieval"], "What to measure.")
+    "step", "forward", "growth", "input", "ingest", "retrieval"],
+                  "What to measure.")
 flags.DEFINE_string("folder", None, "For films, records and embeddings.")
 flags.DEFINE_string("json", None, "File for all figures.")
 flags.DEFINE_integer("repeats", 5, "Turns that count.", 1)
@@ -105,55 +109,6 @@ def measure_model(training):
               for name in products if name != best}
   if FLAGS.export:
     details |= step.export(FLAGS.export)
-  return details
-
-
-def measure_torch():
-  """The video encoder's step beside PyTorch's."""
-  try:
-    from vatt.benchmarks import torch_encoder
-  except ImportError:
-    raise UserError("--vs=torch: PyTorch is not installed here, expected "
-                    "`pip install torch`") from None
-  from vatt import seeds
-  from vatt.models.encoder import Encoder
-
-  config = FLAGS.config
-  tf.keras.mixed_precision.set_global_policy(config.dtype)
-  sizes = dict(config.model.encoders["video"])
-  length = cost.num_tokens(
-      config.model, "video", (config.data.frames, config.data.size,
-                              config.data.size, 3), training=True)
-  encoder = Encoder(**sizes, dropout_rate=config.model.dropout)
-  shape = [config.batch_size, length, encoder.width]
-  tokens = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-  inputs = tf.constant(tokens)
-  encoder(inputs)
-  theirs = torch_encoder.Encoder(**sizes, dropout=config.model.dropout)
-  torch_encoder.copy_weights(encoder, theirs)
-
-  @tf.function
-  def step(tokens):
-    with tf.GradientTape() as tape:
-      tape.watch(tokens)
-      outputs, _ = encoder(tf.cast(tokens, encoder.compute_dtype),
-                           training=True, seed=seeds.root(0))
-      loss = tf.reduce_sum(tf.cast(outputs[:, 0], tf.float32))
-    return tape.gradient(loss, [tokens, *encoder.trainable_variables])
-
-  runs = {"ours": lambda: timing.wait(step(inputs)[0])}
-  runs |= torch_encoder.runs(
-      theirs, tokens, config.dtype == "mixed_bfloat16",
-      FLAGS.threads or distribute.num_cores())
-  seconds = timing.interleave(runs, FLAGS.repeats, "encoder")
-  flops = 3.0 * config.batch_size * cost.encoder_flops(
-      cost.encoder_of(config.model, "video"), length, paper=False)
-  details = {"tokens": length, "GFLOP": flops / 1e9}
-  for name, values in seconds.items():
-    details[f"{name}, s"] = timing.spread(values)
-    details[f"{name}, GFLOP/s"] = timing.spread(flops / values / 1e9)
-    if name != "ours":
-      details[f"ours over {name}"] = timing.spread(values / seconds["ours"])
   return details
 
 
@@ -227,7 +182,9 @@ def main(argv):
   tf.config.threading.set_intra_op_parallelism_threads(threads)
   tf.config.threading.set_inter_op_parallelism_threads(threads)
   if FLAGS.vs:
-    details = measure_torch()
+    details = encoder.measure_torch(FLAGS.config, FLAGS.repeats, threads)
+  elif FLAGS.what == "growth":
+    details = encoder.measure_growth(FLAGS.config, FLAGS.repeats)
   elif FLAGS.what in ("step", "forward"):
     details = measure_model(FLAGS.what == "step")
   elif FLAGS.what == "retrieval":

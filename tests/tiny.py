@@ -32,10 +32,10 @@ def make_model(setting="specific", audio="waveform", dtype="float32", depth=2,
               for modality, width in WIDTHS[setting].items()}
   if setting == "agnostic":
     encoders = dict(shared=encoders["video"])
-  config = ConfigDict(dict(dict(
+  config = ConfigDict(dict(
       encoders=encoders, video_patch=(2, 3, 4), audio_patch=PATCH[audio],
       drop_rate=0.5, dropout=0.0, remat=False, dim_va=DIM_VA, dim_vt=DIM_VT,
-      vocab_size=VOCABULARY), **FLAVOURS["paper"], **fields))
+      vocab_size=VOCABULARY) | FLAVOURS["paper"] | fields)
   tf.keras.utils.set_random_seed(0)
   model = VATT(config, VIDEO, AUDIO[audio], WORDS)
   if not random:

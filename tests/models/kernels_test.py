@@ -1,4 +1,5 @@
 import math
+import time
 
 import numpy as np
 import pytest
@@ -190,6 +191,40 @@ def test_masks_are_the_same_compiled():
   plain = kernels.dropout(tf.ones([64, 100]), words, 0.25)
   fast = kernels.dropout(tf.ones([64, 3000]), words, 0.25)
   np.testing.assert_array_equal(plain, fast[:, :100])
+
+
+# ---- Order -----------------------------------------------------------------
+
+
+def test_in_turn_keeps_values_and_orders_the_way_back():
+  done = []
+
+  def slowly(name, seconds):
+    def note(dy):
+      time.sleep(seconds)
+      done.append(name)
+      return dy
+
+    @tf.custom_gradient
+    def call(x):
+      return tf.identity(x), lambda dy: tf.ensure_shape(
+          tf.numpy_function(note, [dy], tf.float32), dy.shape)
+
+    return call
+
+  @tf.function
+  def run(x, y):
+    with tf.GradientTape() as tape:
+      tape.watch([x, y])
+      first, second = kernels.in_turn(slowly("first", 0.0)(x), y)
+      loss = tf.reduce_sum(first * slowly("second", 0.2)(second))
+    return loss, *tape.gradient(loss, [x, y])
+
+  x, y = tf.constant([1.0, 2.0]), tf.constant([3.0, 5.0])
+  loss, dx, dy = run(x, y)
+  assert (loss.numpy(), dx.numpy().tolist(), dy.numpy().tolist()) == (
+      13.0, [3.0, 5.0], [1.0, 2.0])
+  assert done == ["second", "first"]
 
 
 # ---- Where they run --------------------------------------------------------

@@ -69,6 +69,20 @@ def test_every_parameter_gets_a_gradient(setting, audio):
           np.flatnonzero(met), [0, 1, 2, 3, 4, 5, 17, 18, 19, 20, 21])
 
 
+@pytest.mark.parametrize("setting", WIDTHS)
+def test_remat_changes_no_gradient(setting):
+  """Nor does it matter that towers then go back one at a time."""
+  batch = make_batch()
+  plain, again = (
+      tf.function(loss_and_gradients)(
+          make_model(setting, dtype="float64", remat=remat), batch)
+      for remat in (False, True))
+  np.testing.assert_allclose(again[0], plain[0], rtol=1e-12)
+  assert len(plain[1]) == len(again[1]) > 20
+  for one, other in zip(plain[1], again[1]):
+    np.testing.assert_allclose(other, one, rtol=1e-9, atol=1e-12)
+
+
 def test_gradients_of_the_whole_model_against_finite_differences():
   """Along random directions, in float64, batch statistics and masks and all."""
   model = make_model("agnostic", "spectrogram", "float64")

@@ -5,6 +5,9 @@ import sys
 
 import pytest
 
+from configs import spoken_digits
+from vatt.benchmarks import encoder
+
 TINY = ("--config=configs/spoken_digits.py:specific,spectrogram",
         "--config.batch_size=2", "--config.model.vocab_size=50",
         "--config.model.dropout=0.1", "--config.model.encoders.video.depth=1",
@@ -41,6 +44,30 @@ def test_forward_of_a_classifier(python_env):
       "--config.batch_size=1", "--config.data.classes=10", "--repeats=1")
   assert result.returncode == 0, result.stderr
   assert "share of it" in result.stdout
+
+
+def test_growth(python_env, tmp_path, monkeypatch):
+  """In this process, with fewer and smaller sizes."""
+  monkeypatch.setattr(encoder, "BATCHES", (1, 2))
+  monkeypatch.setattr(encoder, "LENGTHS", (5, 10))
+  config = spoken_digits.get_config("specific,spectrogram")
+  config.update(dict(batch_size=2, dtype="float32"))
+  config.model.vocab_size = 50
+  for sizes in config.model.encoders.values():
+    sizes.depth = 1
+  step = encoder.EncoderStep(config)
+  # Forward: 2·N·(4·D² + 2·D·F) of the weights, 4·N²·D of attention.
+  n, d, f = 7, step.encoder.width, config.model.encoders.video.mlp_dim
+  assert step.flops(3, n) == 3 * 3 * (
+      2 * n * (4 * d * d + 2 * d * f) + 4 * n * n * d)
+  found = encoder.measure_growth(config, 1)
+  for name, first in (("clip", f"batch 1 of {step.length} tokens"),
+                      ("FLOP of tokens", "5 tokens"),
+                      ("FLOP of kept tokens", "whole step, DropToken 0%")):
+    assert found[f"{first}, by {name}"]["median"] == 1
+  for name in (f"batch 2 of {step.length} tokens", "10 tokens",
+               "whole step, DropToken 75%"):
+    assert found[f"{name}, s"]["least"] > 0
 
 
 def test_errors(python_env):

@@ -226,7 +226,7 @@ def input_stages(config, source, num_clips, batch_size=4):
       start = time.perf_counter()
       for _ in elements:
         pass
-      return time.perf_counter() - start
+      return timing.Seconds(time.perf_counter() - start)
     return run
 
   return {name: runner(dataset_of(stage), batch_size)

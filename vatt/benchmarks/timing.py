@@ -14,12 +14,16 @@ LONG = 2 ** 34  # multiplications of some tenths of a second
 STATUS = "/proc/self/status"  # of Linux
 
 
+class Seconds(float):
+  """What a function says that its run took."""
+
+
 def interleave(runs, repeats, what="benchmark"):
   """Times functions in turns.
 
   Args:
-    runs: {name: function without arguments that returns when it is done; the
-      seconds that count, if those are not all}.
+    runs: {name: function without arguments that returns when it is done, with
+      Seconds if not all that it took counts}.
     repeats: turns, after WARM_UP others.
     what: name on the progress bar.
 
@@ -35,8 +39,9 @@ def interleave(runs, repeats, what="benchmark"):
         start = time.perf_counter()
         counted = run()
         if turn >= WARM_UP:
-          seconds[name].append(time.perf_counter() - start
-                               if counted is None else counted)
+          took = time.perf_counter() - start
+          seconds[name].append(
+              counted if isinstance(counted, Seconds) else took)
         progress.update()
   return {name: np.asarray(values) for name, values in seconds.items()}
 

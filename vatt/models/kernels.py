@@ -99,6 +99,20 @@ def add_dropped(z, x, words, rate):
 
 
 # -----------------------------------------------------------------------------
+# Order.
+# -----------------------------------------------------------------------------
+@tf.custom_gradient
+def in_turn(first, second):
+  """Returns both, but has the way back into `first` begin when that into
+  `second` is done: what either needs on the way is not there at once."""
+  def gradient(d_first, d_second):
+    with tf.control_dependencies([d_second]):
+      return tf.identity(d_first), d_second
+
+  return (tf.identity(first), tf.identity(second)), gradient
+
+
+# -----------------------------------------------------------------------------
 # Linear layers, and what makes their input.
 # -----------------------------------------------------------------------------
 class Maker(NamedTuple):
@@ -234,16 +248,21 @@ def layer_norm(scale, offset, epsilon):
 # Attention.
 # -----------------------------------------------------------------------------
 @compiled
-def _drop_weights(weights, words, rate, dtype):
+def _drop_and_cast(weights, words, rate, dtype):
   return tf.cast(_dropped(weights, words, rate), dtype)
+
+
+def _drop_weights(weights, words, rate, dtype):
+  if not rate and weights.dtype == dtype:
+    return weights  # not a copy
+  return _drop_and_cast(weights, words, rate, dtype)
 
 
 @compiled
 def _scores_gradient(weights, d_dropped, mean, words, rate, dtype):
-  """Through dropout and softmax; and again what multiplied the values."""
+  """Through dropout and softmax."""
   d_weights = _dropped(tf.cast(d_dropped, weights.dtype), words, rate)
-  return (tf.cast(_dropped(weights, words, rate), dtype),
-          tf.cast(weights * (d_weights - mean), dtype))
+  return tf.cast(weights * (d_weights - mean), dtype)
 
 
 def split_heads(x, shape, parts=1):
@@ -329,12 +348,15 @@ def attention(qkv, shape, scale, bias, mask, words, rate, dtype):
       product, = split_heads(
           tf.cast(d_mixed, dtype) * tf.cast(mixed, dtype), shape)
       mean = tf.reduce_sum(product, -1, keepdims=True)
-      dropped, d_scores = _scores_gradient(
-          weights, tf.matmul(d_out, value, transpose_b=True), mean, words,
-          rate, qkv.dtype)
+      d_value = tf.matmul(_drop_weights(weights, words, rate, qkv.dtype), d_out,
+                          transpose_a=True)
+      # In turn: no more than three [N, N] tensors are there at a time.
+      with tf.control_dependencies([d_value]):
+        d_dropped = tf.matmul(d_out, value, transpose_b=True)
+      d_scores = _scores_gradient(
+          weights, d_dropped, mean, words, rate, qkv.dtype)
       d_qkv = merge_heads(tf.matmul(d_scores, key) * scale,
-                          tf.matmul(d_scores, query, transpose_a=True),
-                          tf.matmul(dropped, d_out, transpose_a=True))
+                          tf.matmul(d_scores, query, transpose_a=True), d_value)
       return d_qkv, *(
           tf.cast(tf.reduce_sum(tf.cast(d_scores, dtype), 0, keepdims=True),
                   bias.dtype) for bias in biases)

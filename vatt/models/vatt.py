@@ -3,7 +3,7 @@ import tensorflow as tf
 
 from vatt import seeds
 from vatt.errors import UserError
-from vatt.models import tokenizers
+from vatt.models import kernels, tokenizers
 from vatt.models.encoder import Encoder, dropout
 from vatt.models.heads import ProjectionHead
 
@@ -85,7 +85,7 @@ class Tower(tf.keras.layers.Layer):
         post_projection, "gelu", name="post_projection")
 
   def call(self, inputs, mask=None, training=False, seed=None,
-           return_attention=False):
+           return_attention=False, earlier=None):
     """Tokenizes and encodes.
 
     Args:
@@ -94,6 +94,8 @@ class Tower(tf.keras.layers.Layer):
       training: whether DropToken and dropout are on.
       seed: int32 [2], needed when training.
       return_attention: keeps the attention maps.
+      earlier: features of another tower, whose way back is to wait for this
+        one's. They come back among the intermediates, to be used instead.
 
     Returns:
       The AGG token's features [B, D], and a dict of intermediates: `tokens`
@@ -106,6 +108,8 @@ class Tower(tf.keras.layers.Layer):
       seed = seeds.root(0)
     seed = seeds.fold(seed, self.modality)
     tokens = self.tokenize(inputs, training, seed)
+    if earlier is not None:
+      earlier, tokens = kernels.in_turn(earlier, tokens)
     if mask is not None:  # AGG is always attended
       mask = tf.pad(mask, [[0, 0], [1, 0]], constant_values=True)
     outputs, out = self.encoder(
@@ -117,6 +121,8 @@ class Tower(tf.keras.layers.Layer):
     pooled = features[:, 0]
     out.update(
         tokens=tokens, outputs=outputs, features=features, pooled=pooled)
+    if earlier is not None:
+      out["earlier"] = earlier
     return pooled, out
 
   def tokenize(self, inputs, training, seed):
@@ -201,6 +207,7 @@ class VATT(tf.keras.Model):
     if config.heads not in FLAVOURS:
       raise UserError(f"model.heads is {config.heads!r}, expected one of "
                       f"{', '.join(FLAVOURS)}")
+    self.in_turn = config.remat
     paper = config.heads == "paper"
     self.heads = {
         "video_va": ProjectionHead([config.dim_va] * 2, name="video_va_head"),
@@ -241,21 +248,24 @@ class VATT(tf.keras.Model):
       outside of training, `audio_vt` [B, 256], audio carried from S_va into
       S_vt by the video's head. And a dict of intermediates by modality.
     """
-    pooled, out = {}, {}
-    for modality in ("video", "audio"):
-      if modality in batch:
-        pooled[modality], out[modality] = self.towers[modality](
-            batch[modality], training=training, seed=seed,
-            return_attention=return_attention)
+    inputs = {modality: (batch[modality], None)
+              for modality in ("video", "audio") if modality in batch}
     if "text" in batch:
       words = batch["text"].shape[-1]
       # [B, K, W] -> [B·K, W]: captions are encoded one by one
       ids = tf.reshape(batch["text"], [-1, words])
       word_mask = batch.get("word_mask")
-      word_mask = ids > 0 if word_mask is None else tf.reshape(
-          word_mask, [-1, words])
-      pooled["text"], out["text"] = self.towers["text"](
-          ids, word_mask, training, seed, return_attention)
+      inputs["text"] = ids, (ids > 0 if word_mask is None else tf.reshape(
+          word_mask, [-1, words]))
+    pooled, out, last = {}, {}, None
+    for modality, (signal, mask) in inputs.items():
+      # Where memory is dear, towers go one at a time on the way back.
+      earlier = pooled[last] if self.in_turn and last else None
+      pooled[modality], out[modality] = self.towers[modality](
+          signal, mask, training, seed, return_attention, earlier)
+      if earlier is not None:
+        pooled[last] = out[modality].pop("earlier")
+      last = modality
     return self.project(pooled, batch, training), out
 
   def project(self, pooled, batch, training=False):
