@@ -20,8 +20,8 @@ table comes out and, with --json=FILE, all of it as JSON.
              video encoder beside the same in PyTorch, if that is installed.
              --export writes the step as HLO for another machine's XLA.
   forward    the model as in evaluation, likewise.
-  growth     the video encoder's step by the batch and by the tokens, a whole
-             step by DropToken's rate.
+  growth     three blocks of the video encoder by the batch and by the tokens, a
+             whole step by DropToken's rate.
   input      clips/s of the input pipeline by its stages, on records that are
              made of films in DIR, beside decoding whole frames.
   ingest     from films to records.

@@ -12,6 +12,7 @@ from vatt.models.encoder import Encoder
 
 BATCHES = 1, 2, 4, 8, 16
 LENGTHS = 200, 400, 800, 1600, 3200
+DEPTH = 3  # blocks to measure: one takes as long as the other
 DROP_RATES = 0.0, 0.5, 0.75
 
 
@@ -57,8 +58,8 @@ class EncoderStep:
 
 
 def measure_growth(config, repeats):
-  """Times the encoder by the batch and by the tokens, and the whole step by
-  DropToken's rate, each beside the first of its kind.
+  """Times DEPTH blocks of the encoder by the batch and by the tokens, and the
+  whole step by DropToken's rate, each beside the first of its kind.
 
   Args:
     config: of pre-training.
@@ -68,7 +69,10 @@ def measure_growth(config, repeats):
     Figures by name: seconds, and how much longer a clip (or a FLOP) takes than
     in the first; no more than 1 is no worse than linear.
   """
-  step = EncoderStep(config)
+  shallow = config.copy_and_resolve_references()
+  sizes = shallow.model.encoders.video
+  sizes.depth = min(DEPTH, sizes.depth)
+  step = EncoderStep(shallow)
   figures = {}
 
   def compare(kind, runs, work):
