@@ -230,7 +230,8 @@ class Encoder(tf.keras.layers.Layer):
     activation: of the MLP, as Keras names it.
     dropout_rate: of attention weights, MLP, residuals, input and output.
     remat: whether training keeps of each block its input alone, and makes the
-      rest again on the way back: less memory for a third more time.
+      rest again on the way back: less memory for a third more time. (VATT then
+      has its towers go back one at a time, too.)
   """
 
   def __init__(self, depth, width, mlp_dim, num_heads, head_dim=0,
