@@ -26,12 +26,15 @@ import pathlib
 import subprocess
 import sys
 
+# `configs` is not installed; it lies beside this folder. vatt comes before
+# TensorFlow, whose kernels it chooses.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+import vatt  # noqa: F401, I001
+
 import numpy as np
 import tensorflow as tf
 from absl import flags
-
-# `configs` is not installed; it lies beside this folder.
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from configs import finetune_digits, spoken_digits
 from vatt import errors, files, metric_writers

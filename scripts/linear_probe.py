@@ -13,14 +13,17 @@ import os
 import re
 import sys
 
+# `configs` is not installed; it lies beside this folder. vatt comes before
+# TensorFlow, whose kernels it chooses.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import vatt  # noqa: F401, I001
+
 import numpy as np
 import tensorflow as tf
 from absl import flags
 from ml_collections import config_flags
 from tqdm import tqdm
-
-# For configs, which lie beside this folder.
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from vatt import distribute, errors, files
 from vatt.data import sources
