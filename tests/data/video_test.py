@@ -181,7 +181,7 @@ def test_decode_frames_enlarges_and_keeps(records):
 
 
 def test_frames_are_filtered_where_they_shrink_much(records):
-  """Down to a half along either axis, they are sampled as in the paper."""
+  """Down to a half along either axis, they are sampled bilinearly."""
   for height, width, antialias in (
       (35, 30, False), (48, 40, False), (49, 49, True), (30, 49, True)):
     frame = records.picture(0, 1, height, width)

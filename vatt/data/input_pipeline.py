@@ -116,7 +116,8 @@ def eval_dataset(data, source, batch_size, num_windows=1, num_crops=1,
   mine = np.isin(
       windows[:, None] * num_crops + np.arange(num_crops), numbers)
   dataset = _windows(data, source, tf.data.Dataset.from_tensor_slices(
-      (windows // num_windows, windows % num_windows, mine)), load, num_crops)
+      (windows // num_windows, windows % num_windows, mine)),
+                     _reader(data, source), load, num_crops)
   dataset = dataset.map(
       views, num_parallel_calls=num_cores(), deterministic=True)
   # `unbatch` would crash where a value is empty, such as text without captions.
@@ -254,7 +255,7 @@ def _train_stream(data, source, table, seed, start_step, batch_size, num_rows,
   order_seed, window_seed, crop_seed, captions_seed = (
       seeds.fold(seed, site)
       for site in ("order", "window", "crop", "captions"))
-  tensors = record_index.file_tensors(source.index)
+  read = _reader(data, source)
   others = (record_index.epoch_order(num_records, captions_seed, 0)
             if data.shuffle_captions else None)
 
@@ -275,8 +276,7 @@ def _train_stream(data, source, table, seed, start_step, batch_size, num_rows,
     window = clips.read_window(
         data, source, raw, lambda steps: tf.floor(start * (steps + 1.0)), crop)
     if others is not None:  # Another record's captions, on purpose.
-      other = source.parse(record_index.read_record(
-          tensors, tf.gather(others, record)))
+      other = source.parse(read(tf.gather(others, record)))
       window |= {key: other[key] for key in clips.CAPTIONS}
     return window
 
@@ -291,17 +291,18 @@ def _train_stream(data, source, table, seed, start_step, batch_size, num_rows,
       .flat_map(tf.data.Dataset.from_tensor_slices)
       .batch(num_rows, drop_remainder=True).enumerate(start_step)
       .map(rows_of_step).unbatch())
-  return _windows(data, source, requests, load).map(
+  return _windows(data, source, requests, read, load).map(
       make_row, num_parallel_calls=num_cores(), deterministic=True)
 
 
-def _windows(data, source, requests, load, num_crops=1):
+def _windows(data, source, requests, read, load, num_crops=1):
   """Windows of records, as of `clips.read_window`.
 
   Args:
-    data: config.data; with `cache` all records are read at once and kept.
+    data: config.data.
     source: Source.
     requests: Dataset of tuples that start with the number of a record.
+    read: of `_reader`.
     load: raw record and the parts of a request -> window.
     num_crops: of a window.
 
@@ -324,15 +325,18 @@ def _windows(data, source, requests, load, num_crops=1):
       return tf.identity(i), *rest
 
   windows = record_index.process_records(
-      tensors, requests, load, clips.empty_window(data, True, num_crops),
-      _read_from_memory(source) if data.cache else None)
+      tensors, requests, load, clips.empty_window(data, True, num_crops), read)
   return windows.map(check) if data.classes else windows
 
 
-def _read_from_memory(source):
-  """A function number of a record -> record, of all records of a source."""
+def _reader(data, source):
+  """A function number of a record -> record, string []; with `data.cache` all
+  of them are read here and kept."""
+  tensors = record_index.file_tensors(source.index)
+  if not data.cache:
+    return lambda i: record_index.read_record(tensors, i)
   records = record_index.process_records(
-      record_index.file_tensors(source.index), len(source.index),
+      tensors, len(source.index),
       lambda raw, i: (raw, True), (tf.constant(""), tf.constant(False)))
   raw, readable = (tf.concat(parts, 0) for parts in zip(
       *records.map(lambda i, record: record).batch(1024)))

@@ -226,7 +226,7 @@ def process_records(tensors, requests, process, sentinel, read=None):
   # A failure can be caught only by leaving its element out. So each request is
   # there twice, to be processed and for the sentinel, and the first of the two
   # that comes is taken. (To catch it by a dataset for each record is simpler,
-  # but `process` would be set up each time: half as long as a clip's decoding.)
+  # but `process` would be set up each time.)
   def attempt(number, request):
     real = number % 2 == 0
     result = tf.cond(real, lambda: process(read(request[0]), *request),
