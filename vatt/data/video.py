@@ -202,7 +202,7 @@ def _decode_image(encoded):
 def _resize(frame, size, filtered):
   """Resizes uint8 [h, w, 3] bilinearly to [size, size, 3].
 
-  A pixel is one bilinear sample (the paper says no more of it), but `filtered`
+  A pixel is one bilinear sample (the paper says just "resized"), but `filtered`
   in frames that shrink to less than half, of whose pixels samples would leave
   some out. It then is a weighted mean of all that it covers, which takes five
   times as long.
