@@ -1,7 +1,9 @@
-"""Compiling by XLA what lies between TensorFlow's own kernels."""
+"""XLA: for what lies between TensorFlow's own kernels, or for all (TPUs)."""
 import functools
 
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.python import xla
+from tensorflow.python.ops import control_flow_util
 
 # Elements from which a compiled function pays. Calling it costs some tens of
 # microseconds, compiling it some tenths of a second for each shape.
@@ -24,3 +26,32 @@ def compiled(function):
     return (fast if large else function)(*args)
 
   return call
+
+
+def whole_program():
+  """Whether what is being traced is part of a program that XLA compiles whole,
+  as it does for a TPU."""
+  return not tf.executing_eagerly() and (
+      control_flow_util.GraphOrParentsInXlaContext(
+          tf.compat.v1.get_default_graph()))
+
+
+def not_before(event, *tensors):
+  """The tensors, as something that is there once `event` is: what is made of
+  them is made again then, not kept from an earlier time.
+
+  Compilers merge what is computed twice of the same tensors. TensorFlow heeds
+  control dependencies, XLA only barriers.
+
+  Args:
+    event: a tensor.
+    *tensors: to be delayed; None stays None.
+
+  Returns:
+    A list of them, equal in value.
+  """
+  if whole_program():
+    return [x if x is None else xla.optimization_barrier(event, x)[1]
+            for x in tensors]
+  with tf.control_dependencies([event]):
+    return [x if x is None else tf.identity(x) for x in tensors]

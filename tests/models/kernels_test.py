@@ -4,9 +4,11 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.compiler.xla.service import hlo_pb2
 
 from vatt import seeds, xla
 from vatt.models import kernels
+from vatt.models.encoder import Encoder
 
 # ---- The same written plainly, for TensorFlow to differentiate -------------
 
@@ -225,6 +227,68 @@ def test_in_turn_keeps_values_and_orders_the_way_back():
   assert (loss.numpy(), dx.numpy().tolist(), dy.numpy().tolist()) == (
       13.0, [3.0, 5.0], [1.0, 2.0])
   assert done == ["second", "first"]
+
+
+# ---- What XLA may keep -----------------------------------------------------
+
+
+def distinct(function, opcode, shape):
+  """How many instructions with an opcode and a shape XLA has to run for a
+  function without arguments: equal ones, of equal operands, count once."""
+  module = hlo_pb2.HloModuleProto.FromString(
+      tf.function(function, jit_compile=True).experimental_get_compiler_ir()(
+          stage="hlo_serialized"))
+  numbers, regions, found = {}, {}, set()
+  for computation in module.computations:  # callees first
+    values = {}
+    for instruction in computation.instructions:  # operands first
+      operands = [values[i] for i in instruction.operand_ids]
+      called = [regions[i] for i in instruction.called_computation_ids]
+      key = hlo_pb2.HloInstructionProto.FromString(
+          instruction.SerializeToString())
+      for field in ("name", "id", "metadata", "operand_ids",
+                    "called_computation_ids"):
+        key.ClearField(field)
+      number = numbers.setdefault(
+          (key.SerializeToString(), *operands, "of", *called), len(numbers))
+      values[instruction.id] = number
+      if (instruction.opcode == opcode
+          and list(instruction.shape.dimensions) == shape):
+        found.add(number)
+    regions[computation.id] = tuple(values.values())
+  return len(found)
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_xla_keeps_no_map_no_mask_and_no_norm(remat):
+  """Where XLA compiles the whole step, too, they are made again."""
+  depth, batch, heads, length = 2, 3, 2, 7
+  encoder = Encoder(depth, 8, 16, heads, dropout_rate=0.1, remat=remat)
+  x = tf.random.stateless_normal([batch, length, 8], [1, 2])
+  encoder(x)
+
+  def run():
+    with tf.GradientTape() as tape:
+      loss = tf.reduce_sum(encoder(x, training=True, seed=seeds.root(0))[0])
+    return tape.gradient(loss, encoder.trainable_variables)
+
+  maps = [batch, heads, length, length]
+  # On the way forward, in attention's gradient, and in a block's before it.
+  times = 3 if remat else 2
+  assert distinct(run, "exponential", maps) == times * depth
+  assert distinct(run, "compare", maps) == times * depth
+  assert distinct(run, "rsqrt", [batch * length, 1]) == (
+      times * 2 * depth + 2)  # two norms a block, and a last one
+
+
+def test_equal_instructions_count_once():
+  x = tf.random.stateless_normal([3, 4], [1, 2])
+  assert distinct(lambda: tf.exp(x) + tf.exp(tf.identity(x)), "exponential",
+                  [3, 4]) == 1
+  assert distinct(lambda: tf.exp(x) + tf.exp(xla.not_before(x, x)[0]),
+                  "exponential", [3, 4]) == 2
+  assert distinct(lambda: tf.nn.softmax(x) + tf.nn.softmax(x), "exponential",
+                  [3, 4]) == 1
 
 
 # ---- Where they run --------------------------------------------------------

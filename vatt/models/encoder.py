@@ -5,6 +5,7 @@ import tensorflow as tf
 from vatt import seeds
 from vatt.errors import UserError
 from vatt.models import kernels
+from vatt.xla import not_before
 
 LAYER_NORM_EPSILON = 1e-6
 
@@ -290,16 +291,19 @@ class Encoder(tf.keras.layers.Layer):
       out["attention"] = []
     bias = self.relative_bias(tokens) if self.biased_blocks else None
     for i, block in enumerate(self.blocks):
-      def run(z, *biases, block=block, i=i):
+      def run(seed, z, *biases, block=block, i=i):
         return block(z, shape, mask, *(biases or [None]), training,
                      seeds.fold(seed, f"block_{i}"), return_attention)
 
+      def run_again(z, *biases, run=run):
+        same_seed, = not_before(z, seed)  # nor are masks kept
+        return run(same_seed, z, *biases)[::2]
+
       biases = [bias] if i < self.biased_blocks else []
       if self.remat and training and not return_attention:
-        z, mlp = tf.recompute_grad(lambda *args, run=run: run(*args)[::2])(
-            z, *biases)
+        z, mlp = tf.recompute_grad(run_again)(z, *biases)
       else:
-        z, attention, mlp = run(z, *biases)
+        z, attention, mlp = run(seed, z, *biases)
       out["blocks"].append(unrows(z))
       out["mlps"].append(unrows(mlp))
       if return_attention:

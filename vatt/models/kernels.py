@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from vatt.xla import compiled
+from vatt.xla import compiled, not_before
 
 MASKED_SCORE = -1e9  # finite, so that a fully masked row stays finite
 GOLDEN = 0x9E3779B9  # 2³² / golden ratio: its multiples fill the range evenly
@@ -85,7 +85,8 @@ def dropout(x, words, rate):
   """Zeros a fraction of `x` [..., n], by `draw_words`, and scales the rest."""
   @tf.custom_gradient
   def call(x):
-    return _drop(x, words, rate), lambda dy: _drop(dy, words, rate)
+    return (_drop(x, words, rate),
+            lambda dy: _drop(dy, *not_before(dy, words), rate))
   return call(x)
 
 
@@ -94,7 +95,7 @@ def add_dropped(z, x, words, rate):
   @tf.custom_gradient
   def call(z, x):
     return (_add_dropped(z, x, words, rate),
-            lambda dy: (dy, _drop(dy, words, rate)))
+            lambda dy: (dy, _drop(dy, *not_before(dy, words), rate)))
   return call(z, x)
 
 
@@ -106,8 +107,8 @@ def in_turn(first, second):
   """Returns both, but has the way back into `first` begin when that into
   `second` is done: what either needs on the way is not there at once."""
   def gradient(d_first, d_second):
-    with tf.control_dependencies([d_second]):
-      return tf.identity(d_first), d_second
+    d_first, = not_before(d_second, d_first)
+    return d_first, d_second
 
   return (tf.identity(first), tf.identity(second)), gradient
 
@@ -150,7 +151,8 @@ def linear(x, kernel, bias=None, maker=None):
 
     def gradient(d):
       dy = tf.matmul(d, kernel, transpose_b=True)
-      made, dx, *d_params = maker.again(x, *others, dy) if maker else (x, dy)
+      made, dx, *d_params = (
+          maker.again(*not_before(dy, x, *others), dy) if maker else (x, dy))
       d_kernel = tf.matmul(made, d, transpose_a=True)
       d_bias = [tf.raw_ops.BiasAddGrad(out_backprop=d)] * num_biases
       return dx, d_kernel, *d_bias, *d_params
@@ -165,7 +167,7 @@ def apply(x, maker):
   @tf.custom_gradient
   def call(x, *params):
     return (maker.make(x, *params),
-            lambda dy: maker.again(x, *params, dy)[1:])
+            lambda dy: maker.again(*not_before(dy, x, *params), dy)[1:])
   return call(x, *maker.params)
 
 
@@ -192,7 +194,8 @@ def _gelu_again(x, dy, words, rate):
 def gelu(words=None, rate=0.0):
   """Maker of dropout(GELU(x)), with GELU(x) = x·Φ(x)."""
   return Maker(lambda x: _gelu(x, words, rate),
-               lambda x, dy: _gelu_again(x, dy, words, rate))
+               lambda x, dy: _gelu_again(
+                   x, dy, *not_before(dy, words), rate))
 
 
 def _normalize(x, centred, epsilon):
@@ -338,23 +341,21 @@ def attention(qkv, shape, scale, bias, mask, words, rate, dtype):
         _drop_weights(weights, words, rate, qkv.dtype), value))
 
     def gradient(d_mixed):
-      # Not before it is needed: without this, TensorFlow would take the
-      # weights of the way forward for it, and keep them.
-      with tf.control_dependencies([d_mixed]):
-        query, key, value, weights = weigh(
-            tf.identity(qkv), *(biases or [None]))
+      again, same_words = not_before(d_mixed, qkv, words)
+      query, key, value, weights = weigh(again, *(biases or [None]))
       d_out, = split_heads(d_mixed, shape)
       # Σ weight · its gradient of a row: [B·N, H·d] -> [B, H, N, 1]
       product, = split_heads(
           tf.cast(d_mixed, dtype) * tf.cast(mixed, dtype), shape)
       mean = tf.reduce_sum(product, -1, keepdims=True)
-      d_value = tf.matmul(_drop_weights(weights, words, rate, qkv.dtype), d_out,
-                          transpose_a=True)
+      d_value = tf.matmul(
+          _drop_weights(weights, same_words, rate, qkv.dtype), d_out,
+          transpose_a=True)
       # In turn: no more than three [N, N] tensors are there at a time.
       with tf.control_dependencies([d_value]):
         d_dropped = tf.matmul(d_out, value, transpose_b=True)
       d_scores = _scores_gradient(
-          weights, d_dropped, mean, words, rate, qkv.dtype)
+          weights, d_dropped, mean, same_words, rate, qkv.dtype)
       d_qkv = merge_heads(tf.matmul(d_scores, key) * scale,
                           tf.matmul(d_scores, query, transpose_a=True), d_value)
       return d_qkv, *(
