@@ -18,7 +18,8 @@ table comes out and, with --json=FILE, all of it as JSON.
              matrix products, and peak memory; with --parts, the time of
              tokenizers, encoders, heads and loss, optimizer. --vs=torch has the
              video encoder beside the same in PyTorch, if that is installed.
-             --export writes the step as HLO for another machine's XLA.
+             --export measures nothing but writes the step as HLO, which
+             scripts/time_hlo.py times on another machine.
   forward    the model as in evaluation, likewise.
   growth     three blocks of the video encoder by the batch and by the tokens, a
              whole step by DropToken's rate.
@@ -62,21 +63,25 @@ flags.DEFINE_integer("repeats", 5, "Turns that count.", 1)
 flags.DEFINE_integer("threads", 0, "Of TensorFlow's kernels; 0: all cores.", 0)
 flags.DEFINE_bool("parts", False, "Whether to time the parts of a step.")
 flags.DEFINE_enum("vs", None, ["torch"], "What to compare the encoder with.")
-flags.DEFINE_string("export", None, "Folder for the step as HLO.")
+flags.DEFINE_string("export", None, "Folder for the step as HLO, unmeasured.")
 
 GIB = 2 ** 30
 CLASSES, VOCABULARY = 400, 2 ** 16
 POOL, POOL_WIDTH, QUERIES = 1_000_000, 256, 1_000
 
 
-def measure_model(training):
-  """A step or a forward pass beside matrix products: rows, details."""
+def make_step(training):
+  """Of the config, with what else the data would tell."""
   config = FLAGS.config
-  # What else the data would tell.
   config.data.classes = config.data.classes or CLASSES * (
       config.task == "finetune")
   config.model.vocab_size = config.model.vocab_size or VOCABULARY
-  step = Step(config, training=training)
+  return Step(config, training=training)
+
+
+def measure_model(training):
+  """A step or a forward pass beside matrix products."""
+  config, step = FLAGS.config, make_step(training)
   run = step.run() if training else step.run_forward()
   before = timing.resident_memory()
   timing.forget_peak()
@@ -107,8 +112,6 @@ def measure_model(training):
   details |= {f"{name}, GFLOP/s": timing.spread(flops[name] / seconds[name]
                                                 / 1e9)
               for name in products if name != best}
-  if FLAGS.export:
-    details |= step.export(FLAGS.export)
   return details
 
 
@@ -173,6 +176,9 @@ def main(argv):
     raise UserError(f"unexpected argument {argv[1]!r}, expected flags")
   if not FLAGS.what:
     raise UserError("--what is missing")
+  if FLAGS.export and FLAGS.what != "step":
+    raise UserError(f"--export is given with --what={FLAGS.what}, expected "
+                    "--what=step")
   if FLAGS.what in ("input", "ingest", "retrieval"):
     if not FLAGS.folder:
       raise UserError("--folder is missing")
@@ -181,7 +187,9 @@ def main(argv):
   threads = FLAGS.threads or distribute.num_cores()
   tf.config.threading.set_intra_op_parallelism_threads(threads)
   tf.config.threading.set_inter_op_parallelism_threads(threads)
-  if FLAGS.vs:
+  if FLAGS.export:
+    details = make_step(training=True).export(FLAGS.export)
+  elif FLAGS.vs:
     details = encoder.measure_torch(FLAGS.config, FLAGS.repeats, threads)
   elif FLAGS.what == "growth":
     details = encoder.measure_growth(FLAGS.config, FLAGS.repeats)

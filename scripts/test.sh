@@ -5,8 +5,8 @@
 #
 # --all adds the slow tests. Two processes run them (-n 4: four; -n 0: this one,
 # as for a debugger). VATT_TEST_DATA and VATT_GOLDEN_DIR name folders
-# of real media and of reference values; tests that need one are skipped
-# without it.
+# of real media and of reference values, VATT_TEST_JAX a Python with JAX;
+# tests that need one are skipped without it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

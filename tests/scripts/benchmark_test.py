@@ -1,9 +1,13 @@
 """The script on small models; what it says of times is not tested."""
 import json
+import math
+import os
 import subprocess
 import sys
 
 import pytest
+from tensorflow.compiler.xla import xla_data_pb2
+from tensorflow.compiler.xla.service import hlo_pb2
 
 from configs import spoken_digits
 from vatt.benchmarks import encoder
@@ -12,6 +16,7 @@ TINY = ("--config=configs/spoken_digits.py:specific,spectrogram",
         "--config.batch_size=2", "--config.model.vocab_size=50",
         "--config.model.dropout=0.1", "--config.model.encoders.video.depth=1",
         "--config.model.encoders.audio.depth=1", "--repeats=1")
+SIZES = {"F32": 4, "S32": 4, "S64": 8, "U8": 1, "S16": 2, "PRED": 1}  # bytes
 
 
 def run(env, *flags):
@@ -19,23 +24,64 @@ def run(env, *flags):
                         env=env, capture_output=True, text=True)
 
 
-def test_step_and_export(python_env, tmp_path):
+def test_step(python_env, tmp_path):
   figures = tmp_path / "step.json"
   result = run(python_env, "--what=step", "--parts", *TINY,
-               f"--json={figures}", f"--export={tmp_path}/hlo")
+               f"--json={figures}")
   assert result.returncode == 0, result.stderr
   found = json.loads(figures.read_text())
   for name in ("seconds", "clips/s", "share of it", "tokenizers, s",
                "encoders, s", "heads and loss, s", "optimizer, s"):
     assert 0 < found[name]["least"] <= found[name]["median"]
     assert name in result.stdout
-  # Three times the way forward, which paper_tables counts for this config.
-  assert found["GFLOP"] == pytest.approx(found["flops"] / 1e9)
   assert 0 < found["weights, GiB"] < found["peak memory, GiB"]
-  with open(found["hlo"], "rb") as file:
-    assert len(file.read()) > 100_000
-  # Weights, and two moments of Adam for those that are trained.
-  assert found["state_bytes"] > 2.5 * found["weights, GiB"] * 2 ** 30
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("hlo")
+  result = run(dict(os.environ, PYTHONPATH="."), "--what=step", *TINY,
+               f"--export={folder}")
+  assert result.returncode == 0, result.stderr
+  return folder
+
+
+def test_export(exported):
+  notes = json.loads((exported / "step.json").read_text())
+  module = hlo_pb2.HloModuleProto.FromString(
+      (exported / "step.hlo.pb").read_bytes())
+  # Its arguments are what was counted, and a seed.
+  size = sum(SIZES[xla_data_pb2.PrimitiveType.Name(x.element_type)]
+             * math.prod(x.dimensions)
+             for x in module.host_program_shape.parameters)
+  assert notes["state_bytes"] <= size <= notes["state_bytes"] + 64
+  assert "copy" not in {i.opcode for c in module.computations
+                        for i in c.instructions}
+
+
+@pytest.mark.skipif("VATT_TEST_JAX" not in os.environ, reason="VATT_TEST_JAX "
+                    "does not name a Python that has JAX")
+def test_time_hlo(exported, tmp_path):
+  figures = tmp_path / "figures.json"
+  result = subprocess.run(
+      [os.environ["VATT_TEST_JAX"], "scripts/time_hlo.py", exported,
+       "--repeats=1", f"--json={figures}"], capture_output=True, text=True)
+  assert result.returncode == 0, result.stderr
+  found = json.loads(figures.read_text())
+  assert 0 < found["step, s"]["median"] and "share of matmul" in result.stdout
+  notes = json.loads((exported / "step.json").read_text())
+  assert found["state and batch, GiB"] * 2 ** 30 == pytest.approx(
+      notes["state_bytes"], abs=64)
+
+
+def test_time_hlo_says_what_is_missing(python_env, tmp_path):
+  """JAX here; there, the folder."""
+  result = subprocess.run(
+      [sys.executable, "scripts/time_hlo.py", tmp_path], env=python_env,
+      capture_output=True, text=True)
+  assert result.returncode == 1
+  line, = result.stderr.strip().splitlines()
+  assert "JAX is missing" in line or "has no step.json" in line
 
 
 def test_forward_of_a_classifier(python_env):
@@ -72,6 +118,8 @@ def test_growth(python_env, tmp_path, monkeypatch):
 
 def test_errors(python_env):
   for flags, error in (((), "--what is missing"),
+                       (("--what=forward", "--export=x"),
+                        "with --what=forward, expected --what=step"),
                        (("--what=input",), "--folder is missing")):
     result = run(python_env, *flags)
     assert result.returncode == 1

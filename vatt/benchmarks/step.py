@@ -1,11 +1,13 @@
 """A training step or a forward pass of any config: its speed beside matrix
 products, its memory, its parts, its program for other machines."""
+import json
 import math
 import os
 
 import tensorflow as tf
+from tensorflow.compiler.xla.service import hlo_pb2
 
-from vatt import losses, optimizers, pretrain, seeds, train
+from vatt import files, losses, optimizers, pretrain, seeds, train
 from vatt.benchmarks import timing
 from vatt.models import cost
 from vatt.tasks import task_of
@@ -53,6 +55,8 @@ class Step:
 
   def __init__(self, config, batch=None, training=True):
     self.config, self.task = config, task_of(config)
+    self.compute_dtype = tf.keras.mixed_precision.Policy(
+        config.dtype).compute_dtype
     self.batch = batch or random_batch(config)
     self.model = self.task.build_model(
         config, [str(i) for i in range(config.data.classes)])
@@ -101,9 +105,8 @@ class Step:
         config.model, self.shapes, config.data.captions, training=training,
         **classes))
 
-  def matmuls(self, training=True):
-    """Matrix products to compare with: those of the encoder that has most to
-    do, and a large one. As of `timing.matmuls`."""
+  def products(self, training=True):
+    """(m, k, n) of the matrix products of the encoder that has most to do."""
     model = self.config.model
     rows = {modality: cost.num_tokens(model, modality, shape, training)
             * (self.config.data.captions if modality == "text" else 1)
@@ -112,10 +115,13 @@ class Step:
         cost.encoder_of(model, m)))
     encoder = cost.encoder_of(model, modality)
     m, d = self.config.batch_size * rows[modality], encoder.width
-    return timing.matmuls(
-        [LARGE, (m, d, 3 * encoder.inner), (m, encoder.inner, d),
-         (m, d, encoder.mlp_dim), (m, encoder.mlp_dim, d)],
-        tf.keras.mixed_precision.Policy(self.config.dtype).compute_dtype)
+    return [(m, d, 3 * encoder.inner), (m, encoder.inner, d),
+            (m, d, encoder.mlp_dim), (m, encoder.mlp_dim, d)]
+
+  def matmuls(self, training=True):
+    """The same and a large one, to compare with. As of `timing.matmuls`."""
+    return timing.matmuls([LARGE, *self.products(training)],
+                          self.compute_dtype)
 
   def parts(self):
     """Functions that run one part of a step forward and back: {name: run}.
@@ -178,28 +184,37 @@ class Step:
     return runs | {"optimizer": run_update}
 
   def export(self, folder):
-    """Writes the step for another machine's XLA, and says what it costs.
+    """Writes the step for another machine's XLA, and what it costs.
 
     Args:
-      folder: gets step.hlo.pb, the whole step as one program.
+      folder: gets step.hlo.pb, the whole step as one program, and step.json,
+        what is returned.
 
     Returns:
-      {"hlo", "flops", "state_bytes" (weights, optimizer and batch, read and
-      written at least once), "activation_bytes" (estimated)}.
+      {"batch_size", "dtype", "products" (see `products`), "flops",
+      "state_bytes" (weights, optimizer and batch, read and written at least
+      once), "activation_bytes" (estimated)}.
     """
     step = self.function(jit_compile=True)
-    content = step.experimental_get_compiler_ir(self.batch)(
-        stage="hlo_serialized")
-    tf.io.gfile.makedirs(folder)
-    path = os.path.join(folder, "step.hlo.pb")
-    with tf.io.gfile.GFile(path, "wb") as file:
-      file.write(content)
+    module = hlo_pb2.HloModuleProto.FromString(
+        step.experimental_get_compiler_ir(self.batch)(stage="hlo_serialized"))
+    for computation in module.computations:
+      for instruction in computation.instructions:
+        if instruction.opcode == "copy":
+          # TensorFlow copies what it returns; other readers do not know this.
+          instruction.opcode = "reshape"
+    config = self.config
     state = [*self.model.variables, *self.optimizer.variables(),
              *self.batch.values()]
-    return dict(
-        hlo=path, flops=self.flops(),
+    notes = dict(
+        batch_size=config.batch_size, dtype=self.compute_dtype,
+        products=self.products(), flops=self.flops(),
         state_bytes=sum(math.prod(x.shape) * x.dtype.size for x in state),
-        activation_bytes=self.config.batch_size * cost.total(
-            cost.activation_bytes(self.config.model, self.shapes,
-                                  self.config.data.captions,
-                                  self.config.dtype)))
+        activation_bytes=config.batch_size * cost.total(cost.activation_bytes(
+            config.model, self.shapes, config.data.captions, config.dtype)))
+    tf.io.gfile.makedirs(folder)
+    files.write_whole(os.path.join(folder, "step.hlo.pb"),
+                      module.SerializeToString())
+    files.write_whole(os.path.join(folder, "step.json"),
+                      json.dumps(notes, indent=1))
+    return notes
