@@ -176,9 +176,9 @@ def main(argv):
     raise UserError(f"unexpected argument {argv[1]!r}, expected flags")
   if not FLAGS.what:
     raise UserError("--what is missing")
-  if FLAGS.export and FLAGS.what != "step":
-    raise UserError(f"--export is given with --what={FLAGS.what}, expected "
-                    "--what=step")
+  if FLAGS.export and (FLAGS.what != "step" or FLAGS.vs or FLAGS.parts):
+    raise UserError("--export measures nothing, expected --what=step without "
+                    "--vs and --parts")
   if FLAGS.what in ("input", "ingest", "retrieval"):
     if not FLAGS.folder:
       raise UserError("--folder is missing")

@@ -5,7 +5,8 @@
 FOLDER is what `benchmark.py --what=step --export=FOLDER` has written, on any
 machine. Where this runs, on the first device that JAX sees, JAX is all that is
 needed: neither TensorFlow nor vatt. Weights and batch are random; the time is
-that of the step alone, without input and without fetching anything.
+that of the step alone, the least of three in a row, without input and without
+fetching anything; products are called in long series.
 """
 import argparse
 import json
@@ -19,20 +20,26 @@ try:
   import numpy as np
   from jax._src.lib import xla_client
 except ImportError as error:
-  sys.exit(f"JAX is missing ({error}), expected as of `pip install jax`")
+  sys.exit(f"{error}, expected JAX 0.10 or 0.11 (pip install jax)")
 
 SIZES = (4096, 8192)  # of square products, the larger not on processors
 LONG = {"cpu": 2e10}  # operations of a product's turn, where not 4e12
+SERIES = 10_000  # calls at most
 WARM_UP, RUNS = 1, 3  # turns that do not count; steps a turn, the best counts
 
 
 def load(folder):
   """The program, the shapes of its arguments, and what was noted of it."""
-  with open(os.path.join(folder, "step.hlo.pb"), "rb") as file:
-    computation = xla_client.XlaComputation(file.read())
-  with open(os.path.join(folder, "step.json")) as file:
-    notes = json.load(file)
-  return computation, computation.program_shape().parameter_shapes(), notes
+  try:
+    with open(os.path.join(folder, "step.hlo.pb"), "rb") as file:
+      computation = xla_client.XlaComputation(file.read())
+      shapes = computation.program_shape().parameter_shapes()
+    with open(os.path.join(folder, "step.json")) as file:
+      notes = json.load(file)
+  except (OSError, ValueError, RuntimeError) as error:
+    sys.exit(f"{folder}: {error}; expected step.hlo.pb and step.json as "
+             "benchmark.py --what=step --export writes them")
+  return computation, shapes, notes
 
 
 def compile_for(device, computation):
@@ -85,7 +92,7 @@ def make_product(m, k, n, dtype, operations):
   left, right = (scaled(jax.random.bits(jax.random.key(0), shape, jnp.uint8))
                  .astype(dtype) for shape in ((m, k), (k, n)))
   product = jax.jit(jnp.matmul)
-  count = max(1, round(operations / (2 * m * k * n)))
+  count = min(SERIES, max(1, round(operations / (2 * m * k * n))))
 
   def run():
     start = time.perf_counter()
@@ -122,8 +129,7 @@ def measure(folder, repeats):
     for name, run in products.items():
       rates[name].append(run() / 1e12)
     if not np.isfinite(runs[0][1]):
-      sys.exit(f"{folder}: the loss is {runs[0][1]}, expected a "
-                       "finite one")
+      sys.exit(f"{folder}: the loss is {runs[0][1]}, expected a finite one")
     seconds.append(min(took for took, _ in runs))
     print(f"turn {turn + 1} of {WARM_UP + repeats}: {seconds[-1]:.4g} s",
           flush=True)
@@ -147,10 +153,17 @@ def main():
   parser.add_argument("--repeats", type=int, default=5)
   parser.add_argument("--json")
   args = parser.parse_args()
-  if not os.path.exists(os.path.join(args.folder, "step.json")):
-    sys.exit(f"{args.folder} has no step.json, expected a folder that "
-                     "benchmark.py --what=step --export has written")
-  details = measure(args.folder, args.repeats)
+  if args.repeats < 1:
+    sys.exit(f"--repeats is {args.repeats}, expected 1 or more")
+  if args.json:
+    try:
+      open(args.json, "a").close()
+    except OSError as error:
+      sys.exit(f"--json: {error}")
+  try:
+    details = measure(args.folder, args.repeats)
+  except jax.errors.JaxRuntimeError as error:
+    sys.exit(f"{args.folder}: {str(error).splitlines()[0]}")
   for name, value in details.items():
     if isinstance(value, dict):
       value = "{median:.4g}  ({least:.4g} to {most:.4g})".format(**value)

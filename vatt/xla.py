@@ -30,7 +30,8 @@ def compiled(function):
 
 def whole_program():
   """Whether what is being traced is part of a program that XLA compiles whole,
-  as it does for a TPU."""
+  as it does for a TPU. A function that was traced by itself before does not
+  find out when such a program calls it."""
   return not tf.executing_eagerly() and (
       control_flow_util.GraphOrParentsInXlaContext(
           tf.compat.v1.get_default_graph()))
@@ -41,7 +42,9 @@ def not_before(event, *tensors):
   them is made again then, not kept from an earlier time.
 
   Compilers merge what is computed twice of the same tensors. TensorFlow heeds
-  control dependencies, XLA only barriers.
+  control dependencies, XLA only barriers; its compiler for processors takes
+  these away before it merges for the last time, that for GPUs does not.
+  A barrier has no gradient: this is for the way back.
 
   Args:
     event: a tensor.

@@ -229,12 +229,26 @@ def test_in_turn_keeps_values_and_orders_the_way_back():
   assert done == ["second", "first"]
 
 
+def test_in_turn_has_a_barrier_for_xla():
+  x = tf.ones([3])
+
+  def run():
+    with tf.GradientTape() as tape:
+      tape.watch(x)
+      first, second = kernels.in_turn(2 * x, 3 * x)
+      loss = tf.reduce_sum(first) + tf.reduce_sum(second)
+    return tape.gradient(loss, x)
+
+  assert distinct(run, "opt-barrier", []) == 1
+  np.testing.assert_array_equal(tf.function(run, jit_compile=True)(), [5] * 3)
+
+
 # ---- What XLA may keep -----------------------------------------------------
 
 
 def distinct(function, opcode, shape):
-  """How many instructions with an opcode and a shape XLA has to run for a
-  function without arguments: equal ones, of equal operands, count once."""
+  """How many instructions with an opcode and a shape are in the program that
+  XLA is given for a function: equal ones, of equal operands, count once."""
   module = hlo_pb2.HloModuleProto.FromString(
       tf.function(function, jit_compile=True).experimental_get_compiler_ir()(
           stage="hlo_serialized"))
@@ -260,8 +274,9 @@ def distinct(function, opcode, shape):
 
 
 @pytest.mark.parametrize("remat", [False, True])
-def test_xla_keeps_no_map_no_mask_and_no_norm(remat):
-  """Where XLA compiles the whole step, too, they are made again."""
+def test_xla_can_merge_no_map_no_mask_and_no_norm(remat):
+  """They are made again where XLA compiles the whole step, too, as long as it
+  heeds barriers."""
   depth, batch, heads, length = 2, 3, 2, 7
   encoder = Encoder(depth, 8, 16, heads, dropout_rate=0.1, remat=remat)
   x = tf.random.stateless_normal([batch, length, 8], [1, 2])
@@ -277,7 +292,11 @@ def test_xla_keeps_no_map_no_mask_and_no_norm(remat):
   times = 3 if remat else 2
   assert distinct(run, "exponential", maps) == times * depth
   assert distinct(run, "compare", maps) == times * depth
-  assert distinct(run, "rsqrt", [batch * length, 1]) == (
+  rows = batch * length
+  assert distinct(run, "compare", [rows, 16]) == times * depth  # of GELU
+  # Two residuals a block; that of tokens has no way back, as they are given.
+  assert distinct(run, "compare", [rows, 8]) == times * 2 * depth + 1
+  assert distinct(run, "rsqrt", [rows, 1]) == (
       times * 2 * depth + 2)  # two norms a block, and a last one
 
 

@@ -152,7 +152,7 @@ def linear(x, kernel, bias=None, maker=None):
     def gradient(d):
       dy = tf.matmul(d, kernel, transpose_b=True)
       made, dx, *d_params = (
-          maker.again(*not_before(dy, x, *others), dy) if maker else (x, dy))
+          maker.again(*not_before(dy, x), *others, dy) if maker else (x, dy))
       d_kernel = tf.matmul(made, d, transpose_a=True)
       d_bias = [tf.raw_ops.BiasAddGrad(out_backprop=d)] * num_biases
       return dx, d_kernel, *d_bias, *d_params
@@ -167,7 +167,7 @@ def apply(x, maker):
   @tf.custom_gradient
   def call(x, *params):
     return (maker.make(x, *params),
-            lambda dy: maker.again(*not_before(dy, x, *params), dy)[1:])
+            lambda dy: maker.again(*not_before(dy, x), *params, dy)[1:])
   return call(x, *maker.params)
 
 
@@ -352,8 +352,8 @@ def attention(qkv, shape, scale, bias, mask, words, rate, dtype):
           _drop_weights(weights, same_words, rate, qkv.dtype), d_out,
           transpose_a=True)
       # In turn: no more than three [N, N] tensors are there at a time.
-      with tf.control_dependencies([d_value]):
-        d_dropped = tf.matmul(d_out, value, transpose_b=True)
+      value, = not_before(d_value, value)
+      d_dropped = tf.matmul(d_out, value, transpose_b=True)
       d_scores = _scores_gradient(
           weights, d_dropped, mean, same_words, rate, qkv.dtype)
       d_qkv = merge_heads(tf.matmul(d_scores, key) * scale,
