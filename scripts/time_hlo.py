@@ -109,6 +109,8 @@ def measure(folder, repeats):
   jax.config.update("jax_enable_x64", True)  # for the step's number
   device = jax.devices()[0]
   computation, shapes, notes = load(folder)
+  print(f"compiling for {device.device_kind}, which can take minutes",
+        flush=True)
   start = time.perf_counter()
   executable = compile_for(device, computation)
   details = {"device": device.device_kind, "JAX": jax.__version__,
@@ -155,11 +157,9 @@ def main():
   args = parser.parse_args()
   if args.repeats < 1:
     sys.exit(f"--repeats is {args.repeats}, expected 1 or more")
-  if args.json:
-    try:
-      open(args.json, "a").close()
-    except OSError as error:
-      sys.exit(f"--json: {error}")
+  target = args.json and os.path.dirname(os.path.abspath(args.json))
+  if target and not os.access(target, os.W_OK):
+    sys.exit(f"--json: {target} cannot be written to, expected a folder")
   try:
     details = measure(args.folder, args.repeats)
   except jax.errors.JaxRuntimeError as error:
@@ -171,8 +171,9 @@ def main():
       value = f"{value:.4g}"
     print(f"{name:40} {value}")
   if args.json:
-    with open(args.json, "w") as file:
+    with open(args.json + ".tmp", "w") as file:
       json.dump(details, file, indent=1)
+    os.replace(args.json + ".tmp", args.json)
 
 
 if __name__ == "__main__":
