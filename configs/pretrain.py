@@ -40,7 +40,9 @@ def get_config(arg=None):
       text=("vatt", "t5"))
   config = common.pretraining(chosen["variant"], chosen["flavour"])
   if chosen["text"] == "t5":
-    from vatt.models.standard import T5  # and safetensors, for this alone
+    from vatt.models.convert.standard import (
+      T5,  # and safetensors, for this alone
+    )
     if "text" not in config.model.encoders:
       raise UserError(f"config argument {arg!r}: t5 is a text encoder, "
                       "expected one of bbs, mbs, lbs with it")

@@ -45,9 +45,9 @@ import tensorflow as tf
 from absl import flags
 from ml_collections import config_flags
 
-from vatt import distribute, errors, files
-from vatt.benchmarks import encoder, timing
-from vatt.benchmarks.step import Step
+from vatt import errors, files, host
+from scripts.benchmarks import encoder, timing
+from scripts.benchmarks.step import Step
 from vatt.errors import UserError
 from vatt.models import cost
 
@@ -117,7 +117,7 @@ def measure_model(training):
 
 def measure_retrieval():
   """Ranks in a pool on disk beside the bare product of the same blocks."""
-  from vatt.evaluators import retrieval
+  from vatt import similarity
 
   path = os.path.join(FLAGS.folder, "pool.npy")
   rng = np.random.default_rng(0)
@@ -125,9 +125,9 @@ def measure_retrieval():
     os.makedirs(FLAGS.folder, exist_ok=True)
     pool = np.lib.format.open_memmap(
         path + ".tmp", "w+", np.float32, (POOL, POOL_WIDTH))
-    for first in range(0, POOL, retrieval.BLOCK):
-      block = pool[first:first + retrieval.BLOCK]
-      block[:] = retrieval.normalize(
+    for first in range(0, POOL, similarity.BLOCK):
+      block = pool[first:first + similarity.BLOCK]
+      block[:] = similarity.normalize(
           rng.standard_normal(block.shape, np.float32))
     del pool
     os.replace(path + ".tmp", path)
@@ -137,17 +137,17 @@ def measure_retrieval():
   numbers = np.arange(POOL)
 
   def product():
-    for _, block in retrieval.blocks(pool):
+    for _, block in similarity.blocks(pool):
       queries @ block.T
 
   timing.forget_peak()
-  found = retrieval.ranks(queries, pool, np.sort(chosen), numbers)
+  found = similarity.ranks(queries, pool, np.sort(chosen), numbers)
   if not (found == 1).all():
     raise RuntimeError(f"ranks up to {found.max()}, expected 1: each query is "
                        "an item of the pool")
   peak = timing.peak_memory()
   seconds = timing.interleave({
-      "ranks": lambda: retrieval.ranks(
+      "ranks": lambda: similarity.ranks(
           queries, pool, np.sort(chosen), numbers),
       "product": product}, FLAGS.repeats, "retrieval")
   return {"pool": list(pool.shape), "queries": QUERIES,
@@ -183,8 +183,8 @@ def main(argv):
     if not FLAGS.folder:
       raise UserError("--folder is missing")
     FLAGS.folder = os.path.abspath(os.path.expanduser(FLAGS.folder))
-  distribute.hold_memory()
-  threads = FLAGS.threads or distribute.num_cores()
+  host.hold_memory()
+  threads = FLAGS.threads or host.num_cores()
   tf.config.threading.set_intra_op_parallelism_threads(threads)
   tf.config.threading.set_inter_op_parallelism_threads(threads)
   if FLAGS.export:
@@ -198,7 +198,7 @@ def main(argv):
   elif FLAGS.what == "retrieval":
     details = measure_retrieval()
   else:
-    from vatt.benchmarks import input as input_benchmark
+    from scripts.benchmarks import input as input_benchmark
     details = getattr(input_benchmark, "measure_" + FLAGS.what)(
         FLAGS.folder, FLAGS.config, FLAGS.repeats)
   print(table(details))

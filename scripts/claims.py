@@ -38,8 +38,8 @@ from absl import flags
 
 from configs import finetune_digits, spoken_digits
 from vatt import errors, files, metric_writers
-from vatt.benchmarks import timing
-from vatt.benchmarks.step import Step
+from scripts.benchmarks import timing
+from scripts.benchmarks.step import Step
 from vatt.errors import UserError
 from vatt.models import cost
 from vatt.reports import claims as report

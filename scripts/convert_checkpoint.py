@@ -31,7 +31,7 @@ from configs import common
 from vatt import checkpoints, errors, files, inference
 from vatt.data import text
 from vatt.errors import UserError
-from vatt.models import released
+from vatt.models.convert import released
 from vatt.models.vatt import FLAVOURS
 from vatt.tasks import task_of
 

@@ -28,7 +28,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from vatt import checkpoints, errors, inference, pretrain
 from vatt import main as training
 from vatt.errors import UserError
-from vatt.models import standard
+from vatt.models.convert import standard
 
 FLAGS = flags.FLAGS  # beside --config and --workdir of training
 flags.DEFINE_string("vit", None, "ViT for the video tower.")

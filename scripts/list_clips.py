@@ -14,7 +14,7 @@ import os
 from absl import flags
 
 from vatt import errors
-from vatt.data.datasets import annotations
+from vatt.data.ingest import annotations
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("dataset", None, list(annotations.FORMATS),

@@ -34,7 +34,7 @@ import tensorflow as tf
 from absl import flags, logging
 from tqdm import tqdm
 
-from vatt import distribute, errors, files, inference, pretrain
+from vatt import distribute, errors, files, inference, pretrain, similarity
 from vatt.data import record_index
 from vatt.evaluators import retrieval
 from vatt.reports import retrieval as retrieval_report
@@ -128,18 +128,18 @@ def report(folder, title, results, clips, source):
   there = np.flatnonzero(
       clips["has_video"] & clips["has_caption"][:, :1].any(axis=1))
   rows = np.linspace(0, len(there) - 1, min(SHOWN, len(there)), dtype=int)
-  rank, similarity, place = [], [], []
+  rank, nearness, place = [], [], []
   if len(there):
     videos = clips["video_vt"][there[rows]]
     sentences = clips["text_vt"][there, 0]
-    rank = retrieval.ranks(videos, sentences, rows, np.arange(len(there)))
-    similarity, place = retrieval.best(videos, sentences, TOP.value)
+    rank = similarity.ranks(videos, sentences, rows, np.arange(len(there)))
+    nearness, place = similarity.best(videos, sentences, TOP.value)
   tensors = record_index.file_tensors(source.index)
   sentence = functools.cache(lambda i: read_clip(source, tensors, i)[
       "captions/text"].numpy()[0].decode())
   tf.io.gfile.makedirs(os.path.join(folder, "frames"))
   shown = []
-  for row, own_rank, scores, places in zip(rows, rank, similarity, place):
+  for row, own_rank, scores, places in zip(rows, rank, nearness, place):
     example = read_clip(source, tensors, there[row])
     frames = example["frames"].numpy()
     names = []
@@ -173,14 +173,14 @@ def answer(embedder, clips, lines, name):
   has_video = clips["has_video"]
   if not has_video.any():
     raise errors.UserError(f"{name}: no clip has video, expected some to rank")
-  query = retrieval.normalize(embedder.embed_text([QUERY.value]))
+  query = similarity.normalize(embedder.embed_text([QUERY.value]))
   if clips["video_vt"].shape[1] != query.shape[1]:
     raise errors.UserError(
         f"{name}: vectors of {clips['video_vt'].shape[1]} numbers, expected "
         f"{query.shape[1]} as the model's")
-  (similarity,), (places,) = retrieval.best(
+  (nearness,), (places,) = similarity.best(
       query, clips["video_vt"], TOP.value, has_video)
-  for score, line in zip(similarity, lines(places)):
+  for score, line in zip(nearness, lines(places)):
     name, _, captions = line.partition("\t")
     print(f"{score:7.3f}  {name:24}  {captions}")
 

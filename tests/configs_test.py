@@ -11,7 +11,7 @@ import tensorflow as tf
 from configs import ablations, common, finetune
 from vatt import finetune as finetuning
 from vatt import optimizers, pretrain, train
-from vatt.data import clips
+from vatt.data import windows
 from vatt.errors import UserError
 from vatt.models.vatt import SIZES, VARIANTS, VATT, Classifier
 from vatt.tasks import task_of
@@ -107,7 +107,7 @@ def test_builds_at_full_size(name, arg):
   """In a graph, where variables have shapes and no values."""
   config = get_config(name, arg)
   data = config.data
-  clips.check_windows(data)
+  windows.check_windows(data)
   train.check_durations(config)
   optimizers.learning_rate(config.optimizer, config.total_steps)
   if not config.model.vocab_size:  # as many as there are words

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from vatt.models import released
+from vatt.models.convert import released
 from vatt.models.vatt import VATT, Classifier
 
 FOLDER = pathlib.Path(os.environ.get("VATT_GOLDEN_DIR", "missing"))

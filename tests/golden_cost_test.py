@@ -8,7 +8,8 @@ from ml_collections import ConfigDict
 from configs import common
 from scripts import paper_tables
 from tests.golden import layouts
-from vatt.models import cost, released
+from vatt.models import cost
+from vatt.models.convert import released
 from vatt.models.vatt import SIZES, VARIANTS
 
 SHAPES = dict(video=(32, 224, 224, 3), audio=(153_600, 1), text=(16,))

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from vatt import finetune, losses
+from vatt import finetune, losses, similarity
 from vatt.data import audio, video
 from vatt.evaluators import classification, retrieval
 
@@ -126,16 +126,16 @@ def test_multi_label(golden):
 def test_retrieval(golden):
   """Both ways of averaging over windows, as `pretrain.embed_split` does."""
   arrays = golden.npz("measures")
-  text = retrieval.normalize(arrays["ret_text"])
+  text = similarity.normalize(arrays["ret_text"])
   # [N·W, E] -> [N, W, E]
   windows = arrays["ret_video_windows"].reshape(len(text), -1, text.shape[1])
   ids = np.arange(len(text))
   for kind, measures, clips in (
-      ("embd", "embd", retrieval.normalize(windows.mean(axis=1))),
-      ("similarity", "cosine", retrieval.normalize(windows).mean(axis=1))):
+      ("embd", "embd", similarity.normalize(windows.mean(axis=1))),
+      ("similarity", "cosine", similarity.normalize(windows).mean(axis=1))):
     np.testing.assert_allclose(
         text @ clips.T, arrays[f"ret_sim_{kind}_averaged"], atol=1e-6)
-    found = dict(retrieval.recalls(retrieval.ranks(text, clips, ids, ids)))
+    found = dict(retrieval.recalls(similarity.ranks(text, clips, ids, ids)))
     for ours, theirs in (("R@1", "R1"), ("R@5", "R5"), ("R@10", "R10"),
                          ("MedR", "MedianRank")):
       assert found[ours] == pytest.approx(

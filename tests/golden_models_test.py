@@ -10,7 +10,8 @@ from ml_collections import ConfigDict
 
 from tests.golden import FOLDER, NO_DROPOUT, fine_tuned, layouts
 from vatt import finetune, seeds
-from vatt.models import released, tokenizers
+from vatt.models import tokenizers
+from vatt.models.convert import released
 from vatt.models.encoder import relative_buckets
 from vatt.models.vatt import VATT, Classifier
 

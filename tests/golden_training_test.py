@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from configs import common
 from tests.golden import fine_tuned
 from vatt import losses, optimizers, seeds
-from vatt.models import released
+from vatt.models.convert import released
 
 NAMES = {"video_va": "video_toaud", "audio_va": "audio_tovid",
          "video_vt": "video_totxt", "text_vt": "text_tovid"}

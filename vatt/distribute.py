@@ -1,5 +1,4 @@
 """One device or many: strategies, their input, their output in order."""
-import ctypes
 import json
 import os
 
@@ -8,33 +7,10 @@ import tensorflow as tf
 
 from vatt.errors import UserError
 
-# Of <malloc.h>: most pieces that are mapped apart, free bytes that are kept,
-# and the number of heaps, of which none can use what is free in another.
-MALLOC_OPTIONS = {-4: 0, -1: 2 ** 31 - 1, -8: 1}
 STRATEGIES = ("one_device", "mirrored", "multi_worker", "tpu")
 # What the collectives of CPUs and GPUs can gather; others go as the wider one.
 GATHERED_AS = {tf.bool: tf.int32, tf.uint8: tf.int32, tf.int8: tf.int32,
                tf.int16: tf.int32, tf.uint16: tf.int32, tf.bfloat16: tf.float32}
-
-
-def num_cores():
-  """The number of processor cores that this process may use."""
-  if hasattr(os, "sched_getaffinity"):  # Linux alone has it
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
-
-
-def hold_memory():
-  """Has the process keep the memory that it frees, and use it again.
-
-  The C library would give large pieces back to the system at once, and get
-  them back page by page: on processors that takes several times as long as the
-  arithmetic on them. Programs call this, not libraries; glibc alone has it.
-  """
-  options = getattr(ctypes.CDLL(None), "mallopt", None)
-  if options:
-    for option in MALLOC_OPTIONS.items():
-      options(*option)
 
 
 def make_strategy(config):

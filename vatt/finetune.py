@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from vatt import distribute, files, inference, losses, pretrain, seeds
-from vatt.data import clips, input_pipeline, sources
+from vatt.data import input_pipeline, sources, windows
 from vatt.errors import UserError
 from vatt.evaluators import classification
 from vatt.models.tokenizers import resize_positions
@@ -49,8 +49,8 @@ def resolve(config, data_sources, workdir=None):
   if not 0 <= options.label_smoothing < 1 or options.mixup < 0:
     raise UserError(f"finetune: label_smoothing is {options.label_smoothing}, "
                     f"mixup {options.mixup}; expected 0 to 1, and 0 or more")
-  clips.check_windows(config.data)
-  clips.check_views(config)
+  windows.check_windows(config.data)
+  windows.check_views(config)
   input_pipeline.mixture(config.data, config.batch_size)
   names = list(data_sources[0].label_names)
   for source in data_sources:

@@ -15,6 +15,7 @@ from vatt import (
     distribute,
     errors,
     files,
+    host,
     inference,
     optimizers,
 )
@@ -95,7 +96,7 @@ def main(argv):
     config.strategy.update(name="tpu", tpu=TPU.value)
   if config.deterministic:
     tf.config.experimental.enable_op_determinism()
-  distribute.hold_memory()
+  host.hold_memory()
   strategy = distribute.make_strategy(config.strategy)
 
   # All that can be wrong is looked at before the first file is written.

@@ -5,8 +5,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from vatt import checkpoints, distribute, losses, seeds
-from vatt.data import audio, clips, input_pipeline, sources, text, video
+from vatt import checkpoints, distribute, losses, seeds, similarity
+from vatt.data import audio, input_pipeline, sources, text, video, windows
 from vatt.errors import UserError
 from vatt.evaluators import classification, retrieval
 from vatt.models.vatt import VATT
@@ -32,8 +32,8 @@ def resolve(config, data_sources, workdir=None):
     UserError: no vocabulary file, or one of another size; fields that do not
       fit each other.
   """
-  clips.check_windows(config.data)
-  clips.check_views(config)
+  windows.check_windows(config.data)
+  windows.check_views(config)
   losses.check_form(config.loss.form)
   retrieval.Retrieval(config.eval)
   if data_sources:
@@ -214,7 +214,7 @@ def embed_split(config, model, strategy, source, progress=None):
   views = table.pop("views")[0]
   for name in table:
     if name.endswith(("_va", "_vt")):
-      table[name] = (retrieval.normalize(table[name]) if averaged
+      table[name] = (similarity.normalize(table[name]) if averaged
                      else table[name] / views)
   return table
 

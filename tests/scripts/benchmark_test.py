@@ -10,7 +10,7 @@ from tensorflow.compiler.xla import xla_data_pb2
 from tensorflow.compiler.xla.service import hlo_pb2
 
 from configs import spoken_digits
-from vatt.benchmarks import encoder
+from scripts.benchmarks import encoder
 
 TINY = ("--config=configs/spoken_digits.py:specific,spectrogram",
         "--config.batch_size=2", "--config.model.vocab_size=50",

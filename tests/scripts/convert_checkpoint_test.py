@@ -11,7 +11,7 @@ import tensorflow as tf
 from configs import common
 from vatt import checkpoints, finetune, inference
 from vatt.errors import UserError
-from vatt.models import released
+from vatt.models.convert import released
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -14,9 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from vatt import seeds
-from vatt.data import clips, record_index, text, video
-from vatt.distribute import num_cores
+from vatt.data import record_index, text, video, windows
 from vatt.errors import UserError
+from vatt.host import num_cores
 
 ENDLESS = np.iinfo(np.int64).max
 
@@ -46,7 +46,7 @@ def train_dataset(data, sources, batch_size, seed, start_step, input_id=0,
     UserError: the batch cannot be divided as asked, or the config and the data
       do not fit.
   """
-  clips.check_windows(data)
+  windows.check_windows(data)
   dataset_of_row, rank_of_row = mixture(data, batch_size)
   rows = _host_rows(batch_size, input_id, num_inputs)
   table = _table(data, sources)
@@ -85,7 +85,7 @@ def eval_dataset(data, source, batch_size, num_windows=1, num_crops=1,
     record and valid bool [R], false in the rows that fill the last global
     batch up.
   """
-  clips.check_windows(data)
+  windows.check_windows(data)
   rows = _host_rows(batch_size, input_id, num_inputs)
   table = _table(data, [source])
   total = len(source.index) * num_windows * num_crops
@@ -94,12 +94,12 @@ def eval_dataset(data, source, batch_size, num_windows=1, num_crops=1,
   def load(raw, record, number, mine):
     share = (tf.cast(number, tf.float64) / (num_windows - 1)
              if num_windows > 1 else 0.5)
-    return clips.read_window(
+    return windows.read_window(
         data, source, raw, lambda steps: tf.floor(steps * share + 1e-6),
         num_crops=num_crops)
 
   def views(record, number, mine, window):
-    row = clips.make_row(data, table, window) | {
+    row = windows.make_row(data, table, window) | {
         "index": record, "valid": tf.constant(True)}
     # All but the video is the same in all crops: [...] -> [n, ...]
     count = tf.math.count_nonzero(mine, dtype=tf.int32)
@@ -107,16 +107,16 @@ def eval_dataset(data, source, batch_size, num_windows=1, num_crops=1,
             for key, value in row.items()} | {
                 "video": tf.boolean_mask(window["video"], mine)}
 
-  padding = clips.make_row(data, table, clips.empty_window(data, False)) | {
+  padding = windows.make_row(data, table, windows.empty_window(data, False)) | {
       "index": tf.constant(-1, tf.int64), "valid": tf.constant(False)}
   numbers = (np.arange(steps)[:, None] * batch_size + rows).reshape(-1)
   numbers = numbers[numbers < total]  # The host's last rows are the padding.
   # The windows that they are crops of, and which of its crops are this host's.
-  windows = np.unique(numbers // num_crops)
+  chosen = np.unique(numbers // num_crops)
   mine = np.isin(
-      windows[:, None] * num_crops + np.arange(num_crops), numbers)
+      chosen[:, None] * num_crops + np.arange(num_crops), numbers)
   dataset = _windows(data, source, tf.data.Dataset.from_tensor_slices(
-      (windows // num_windows, windows % num_windows, mine)),
+      (chosen // num_windows, chosen % num_windows, mine)),
                      _reader(data, source), load, num_crops)
   dataset = dataset.map(
       views, num_parallel_calls=num_cores(), deterministic=True)
@@ -273,15 +273,15 @@ def _train_stream(data, source, table, seed, start_step, batch_size, num_rows,
     return (*mine, step * batch_size + rows)
 
   def load(raw, record, start, crop, position):
-    window = clips.read_window(
+    window = windows.read_window(
         data, source, raw, lambda steps: tf.floor(start * (steps + 1.0)), crop)
     if others is not None:  # Another record's captions, on purpose.
       other = source.parse(read(tf.gather(others, record)))
-      window |= {key: other[key] for key in clips.CAPTIONS}
+      window |= {key: other[key] for key in windows.CAPTIONS}
     return window
 
   def make_row(record, start, crop, position, window):
-    row = clips.make_row(data, table, window, nearest=True)
+    row = windows.make_row(data, table, window, nearest=True)
     row["caption_mask"] &= ~row["corrupt"]
     return row | {"index": position}
 
@@ -296,7 +296,7 @@ def _train_stream(data, source, table, seed, start_step, batch_size, num_rows,
 
 
 def _windows(data, source, requests, read, load, num_crops=1):
-  """Windows of records, as of `clips.read_window`.
+  """Windows of records, as of `windows.read_window`.
 
   Args:
     data: config.data.
@@ -324,9 +324,10 @@ def _windows(data, source, requests, read, load, num_crops=1):
     with tf.control_dependencies([fits]):
       return tf.identity(i), *rest
 
-  windows = record_index.process_records(
-      tensors, requests, load, clips.empty_window(data, True, num_crops), read)
-  return windows.map(check) if data.classes else windows
+  found = record_index.process_records(
+      tensors, requests, load, windows.empty_window(data, True, num_crops),
+      read)
+  return found.map(check) if data.classes else found
 
 
 def _reader(data, source):

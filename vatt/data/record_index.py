@@ -14,8 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from vatt import seeds
-from vatt.distribute import num_cores
 from vatt.errors import UserError
+from vatt.host import num_cores
 
 HEADER = 12  # Bytes before a record: uint64 length, uint32 CRC of the length.
 FOOTER = 4  # Bytes behind it: uint32 CRC of the record.

@@ -2,7 +2,7 @@
 import numpy as np
 
 from vatt.errors import UserError
-from vatt.evaluators.retrieval import normalize
+from vatt.similarity import normalize
 
 
 def top_k(scores, labels, ks=(1, 5)):

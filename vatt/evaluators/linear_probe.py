@@ -16,8 +16,8 @@ from vatt import checkpoints, distribute, inference, pretrain, seeds
 from vatt.data import input_pipeline, record_index
 from vatt.errors import UserError
 from vatt.evaluators import classification
-from vatt.evaluators.retrieval import normalize
 from vatt.models.heads import LowRankClassifier
+from vatt.similarity import normalize
 from vatt.tasks import task_of
 
 HOLD_OUT = 5  # one training clip in so many, to choose the SVM's C

@@ -14,10 +14,11 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from vatt.data import input_pipeline, sources
-from vatt.data import media as media_lib
-from vatt.data.datasets import base, clip_sources, clips
+from vatt.data.datasets import clips
 from vatt.data.datasets.clips import Clips
-from vatt.data.workers import Workers
+from vatt.data.ingest import builder, clip_sources
+from vatt.data.ingest import media as media_lib
+from vatt.data.ingest.workers import Workers
 from vatt.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -129,7 +130,7 @@ def test_folder(tmp_path, folder, media, capsys):
 
 
 def test_split_of_many_files_is_by_a_hash_of_their_names():
-  spans = [base.Clip(f"{i}-{k}", f"{i}.mp4", (k,))
+  spans = [builder.Clip(f"{i}-{k}", f"{i}.mp4", (k,))
            for i in range(500) for k in range(2)]
   sides = clips.choose_splits("", spans, None)
   assert sides == [side for side in sides[::2] for _ in range(2)]

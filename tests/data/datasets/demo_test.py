@@ -16,12 +16,10 @@ import tensorflow_datasets as tfds
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import Ridge
 
-from vatt.data.datasets import (
-    demo_captions,
-    demo_media,
-    demo_scenes,
-    demo_sounds,
-)
+from vatt.data.datasets.demo import captions as demo_captions
+from vatt.data.datasets.demo import media as demo_media
+from vatt.data.datasets.demo import scenes as demo_scenes
+from vatt.data.datasets.demo import sounds as demo_sounds
 from vatt.errors import UserError
 
 NUM_TRAIN, NUM_TEST = 1320, 200
@@ -226,8 +224,8 @@ def test_same_bytes_again(media, tmp_path):
 def test_kill_in_mid_run(media, tmp_path, python_env):
   """A killed rendering leaves whole files only, and keeps them."""
   process = subprocess.Popen(
-      [sys.executable, "-c", "from vatt.data.datasets import demo_media; "
-       f"demo_media.render({str(tmp_path)!r}, 40, 8)"],
+      [sys.executable, "-c", "from vatt.data.datasets.demo import media; "
+       f"media.render({str(tmp_path)!r}, 40, 8)"],
       env=python_env, stderr=subprocess.DEVNULL)
   while process.poll() is None and len(
       list(tmp_path.glob("train/*.mp4"))) < 6:

@@ -17,9 +17,10 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from scipy.io import wavfile
 
-from vatt.data.datasets import digit_sentences, digit_sources
-from vatt.data.datasets.base import Rejected
-from vatt.data.datasets.spoken_digits import SpokenDigits, draw_frames
+from vatt.data.datasets.spoken_digits import captions as digit_sentences
+from vatt.data.datasets.spoken_digits import sources as digit_sources
+from vatt.data.datasets.spoken_digits.dataset import SpokenDigits, draw_frames
+from vatt.data.ingest.builder import Rejected
 from vatt.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[3]

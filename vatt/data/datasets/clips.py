@@ -21,12 +21,11 @@ from typing import NamedTuple
 
 import tensorflow_datasets as tfds
 
-from vatt.data import media
-from vatt.data.datasets import base, clip_sources
-from vatt.data.datasets.clip_sources import SPLITS
-from vatt.data.workers import Workers
-from vatt.distribute import num_cores
+from vatt.data.ingest import builder, clip_sources, media
+from vatt.data.ingest.clip_sources import SPLITS
+from vatt.data.ingest.workers import Workers
 from vatt.errors import UserError
+from vatt.host import num_cores
 
 TEST_SHARE = 10  # one file in so many
 FEW = 20  # files
@@ -44,7 +43,7 @@ class Options(NamedTuple):
   length: float = 10.0  # seconds of a clip, where there is no clips.csv
 
 
-class Clips(base.ClipsBuilder, skip_registration=True):
+class Clips(builder.ClipsBuilder, skip_registration=True):
   """Configurations `[NAME][+FIELD=VALUE...]` with the fields of Options, such
   as `talks+fps=5+size=128`: the name tells several sets of clips apart.
 
@@ -81,7 +80,7 @@ class Clips(base.ClipsBuilder, skip_registration=True):
     for span in spans:
       captions = span.captions or clip_sources.cues_within(
           cues[span.file], span.start, span.end)
-      clips.append(base.Clip(span.id, span.file, (
+      clips.append(builder.Clip(span.id, span.file, (
           span.start, span.end, span.row, list(map(names.index, span.labels)),
           captions, os.path.getsize(os.path.join(manual_dir, span.file)))))
     read = ClipReader(manual_dir, options, workers)
@@ -91,7 +90,7 @@ class Clips(base.ClipsBuilder, skip_registration=True):
       sides = choose_splits(manual_dir, clips, read)
     splits = {split: [clip for clip, side in zip(clips, sides) if side == split]
               for split in sorted(set(sides), key=clip_sources.split_order)}
-    return base.Plan(
+    return builder.Plan(
         splits=splits,
         shards={split: max(SHARDS, math.ceil(len(clips) / CLIPS_A_SHARD))
                 for split, clips in splits.items()},
@@ -151,7 +150,7 @@ def choose_splits(manual_dir, clips, read):
 
   Args:
     manual_dir: folder, for errors.
-    clips: list of base.Clip.
+    clips: list of builder.Clip.
     read: ClipReader.
 
   Returns:
@@ -168,7 +167,7 @@ def choose_splits(manual_dir, clips, read):
       files = [file for file, good in zip(
           files, pool.map(read.can, map(first.get, files))) if good] or files
   if len(files) > 1:
-    test = {f for f in files if not base.draw(TEST_SHARE, "split", f)}
+    test = {f for f in files if not builder.draw(TEST_SHARE, "split", f)}
     count = collections.Counter(clip.file for clip in clips)
     test = test or {min(files, key=count.get)}
     if len(test) == len(files):
@@ -194,7 +193,7 @@ class ClipReader:
     """Whether a clip can be read."""
     try:
       return bool(self(clip))
-    except base.Rejected:
+    except builder.Rejected:
       return False
 
   def __call__(self, clip):
@@ -207,7 +206,7 @@ class ClipReader:
           os.path.join(self._manual_dir, clip.file), start, end, options.fps,
           options.size, options.audio_rate)
     except media.MediaError as error:
-      raise base.Rejected(f"row {row}: {error}" if row else str(error)
+      raise builder.Rejected(f"row {row}: {error}" if row else str(error)
                           ) from error
     return {
         "id": clip.id,

@@ -1,7 +1,7 @@
 """Draws sentences from a grammar."""
 import re
 
-from vatt.data.datasets.base import draw
+from vatt.data.ingest.builder import draw
 
 
 def expand(templates, phrases, *site):

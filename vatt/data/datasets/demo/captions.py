@@ -1,6 +1,6 @@
 """Sentences about the scenes of `demo`, and chatter about anything else."""
-from vatt.data.datasets.base import draw
 from vatt.data.datasets.sentences import expand
+from vatt.data.ingest.builder import draw
 
 # No phrase has a word of another value. {size}, {colour}, {shape}, {does} and
 # {pace} stand for those of the scene; as some begin with a vowel, no article
@@ -102,7 +102,7 @@ def describe(scene):
   """Writes a sentence that tells all of a scene's factors.
 
   Args:
-    scene: demo_scenes.Scene.
+    scene: scenes.Scene.
 
   Returns:
     A sentence of 16 words at most, as are all of this file.
@@ -117,7 +117,7 @@ def narrate(scene):
   chatter that has nothing to do with it, in changing order.
 
   Args:
-    scene: demo_scenes.Scene.
+    scene: scenes.Scene.
 
   Returns:
     list of sentences.

@@ -3,9 +3,9 @@ the tokens, and beside PyTorch's."""
 import numpy as np
 import tensorflow as tf
 
+from scripts.benchmarks import timing
+from scripts.benchmarks.step import Step
 from vatt import seeds
-from vatt.benchmarks import timing
-from vatt.benchmarks.step import Step
 from vatt.errors import UserError
 from vatt.models import cost
 from vatt.models.encoder import Encoder
@@ -116,7 +116,7 @@ def measure_torch(config, repeats, threads):
     UserError: PyTorch is not installed.
   """
   try:
-    from vatt.benchmarks import torch_encoder
+    from scripts.benchmarks import torch_encoder
   except ImportError:
     raise UserError("--vs=torch: PyTorch is not installed here, expected "
                     "`pip install torch`") from None

@@ -9,24 +9,22 @@ from unittest import mock
 import numpy as np
 import tensorflow as tf
 
+from scripts.benchmarks import timing
 from vatt import files, seeds
-from vatt.benchmarks import timing
 from vatt.data import (
-    clips,
     input_pipeline,
     record_index,
     sources,
     text,
     video,
-)
-from vatt.data.datasets import (
-    demo_captions,
-    demo_media,
-    demo_scenes,
-    demo_sounds,
+    windows,
 )
 from vatt.data.datasets.clips import Clips
-from vatt.distribute import num_cores
+from vatt.data.datasets.demo import captions as demo_captions
+from vatt.data.datasets.demo import media as demo_media
+from vatt.data.datasets.demo import scenes as demo_scenes
+from vatt.data.datasets.demo import sounds as demo_sounds
+from vatt.host import num_cores
 
 DATASET = "clips/benchmark"  # with the defaults of `clips`
 SECONDS = 10
@@ -198,13 +196,14 @@ def input_stages(config, source, num_clips, batch_size=4):
         lambda boxes: tf.shape, tf.TensorSpec([3], tf.int32))[0]
 
   def window(raw, draw):
-    return clips.read_window(data, source, raw, lambda steps: steps * 0.0, draw)
+    return windows.read_window(
+        data, source, raw, lambda steps: steps * 0.0, draw)
 
   stages = {
       "read": lambda raw, draw: source.parse(raw),
       "+ decode the crops": decode,
       "+ resize": window,
-      "+ audio and captions": lambda raw, draw: clips.make_row(
+      "+ audio and captions": lambda raw, draw: windows.make_row(
           data, table, window(raw, draw), nearest=True),
       "naive frames": lambda raw, draw: naive_frames(
           taken(raw), data.size, data.crop_area, data.crop_aspect, draw)}

@@ -7,8 +7,8 @@ import os
 import tensorflow as tf
 from tensorflow.compiler.xla.service import hlo_pb2
 
+from scripts.benchmarks import timing
 from vatt import files, losses, optimizers, pretrain, seeds, train
-from vatt.benchmarks import timing
 from vatt.models import cost
 from vatt.tasks import task_of
 

@@ -1,13 +1,14 @@
 """Short films of things that move and sound, made on the spot.
 
 The media are real files, H.264 and AAC in mp4 with subtitles beside them, and
-are ingested like anybody's: see demo_media.py. What there is to see, hear and
-read is in demo_scenes.py, demo_sounds.py and demo_captions.py. Directions are
+are ingested like anybody's: see media.py. What there is to see, hear and
+read is in scenes.py, sounds.py and captions.py. Directions are
 told, so whoever trains on this must not flip.
 """
 import tensorflow_datasets as tfds
 
-from vatt.data.datasets import clips, demo_media, demo_scenes, demo_sounds
+from vatt.data.datasets import clips
+from vatt.data.datasets.demo import media, scenes, sounds
 
 
 class Demo(clips.Clips, skip_registration=True):
@@ -17,11 +18,11 @@ class Demo(clips.Clips, skip_registration=True):
   VERSION = tfds.core.Version("1.0.0")
   NUM_TRAIN = 1320
   NUM_TEST = 200
-  DEFAULTS = clips.Options(fps=float(demo_scenes.FPS), size=demo_scenes.SIDE,
-                           audio_rate=demo_sounds.RATE)
+  DEFAULTS = clips.Options(fps=float(scenes.FPS), size=scenes.SIDE,
+                           audio_rate=sounds.RATE)
 
   def make_plan(self, manual_dir):
     folder = (manual_dir
               or f"{self._data_dir_root}/downloads/demo_{self.VERSION}")
-    demo_media.render(folder, self.NUM_TRAIN, self.NUM_TEST)
+    media.render(folder, self.NUM_TRAIN, self.NUM_TEST)
     return super().make_plan(folder)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vatt.data.datasets import demo_scenes
-from vatt.data.datasets.base import draw
+from vatt.data.datasets.demo import scenes
+from vatt.data.ingest.builder import draw
 
 RATE = 16_000
 
@@ -46,7 +46,7 @@ TIMBRES = {
 }
 # Hz: steps of three semitones over two octaves, from C4.
 PITCHES = {colour: 261.63 * 2 ** (i / 4)
-           for i, colour in enumerate(demo_scenes.COLOURS)}
+           for i, colour in enumerate(scenes.COLOURS)}
 # The eight steps of a bar: x begins a note, - holds it.
 RHYTHMS = {
     "right": "x-------",
@@ -75,9 +75,9 @@ def _notes(scene, times):
       begins[step] = rhythm.rindex("x", 0, step + 1)
       ends[step] = next((i for i in range(step + 1, steps) if rhythm[i] != "-"),
                         steps)
-  place = demo_scenes.bars(scene, times) % 1 * steps
+  place = scenes.bars(scene, times) % 1 * steps
   step = np.minimum(place.astype(int), steps - 1)
-  step_s = demo_scenes.SPEEDS[scene.speed] / steps
+  step_s = scenes.SPEEDS[scene.speed] / steps
   there = ends[step] > step
   return (np.where(there, place - begins[step], 0) * step_s,
           np.where(there, ends[step] - place, 0) * step_s)
@@ -87,14 +87,14 @@ def synthesize(scene):
   """Makes the sound of a scene.
 
   Args:
-    scene: demo_scenes.Scene.
+    scene: scenes.Scene.
 
   Returns:
     int16 [S] at RATE, S = 51,200.
   """
   chance = np.random.default_rng(draw(2 ** 64, scene.id, "sound"))
   timbre = TIMBRES[scene.shape]
-  times = np.arange(round(demo_scenes.SECONDS * RATE)) / RATE
+  times = np.arange(round(scenes.SECONDS * RATE)) / RATE
   since, left = _notes(scene, times)
   # A note sets in within 5 ms, dies away and ends within 10 ms.
   envelope = (np.minimum(since / 0.005, 1) * np.minimum(left / 0.01, 1)

@@ -26,8 +26,7 @@ import os
 import re
 from typing import NamedTuple
 
-from vatt.data import media
-from vatt.data.datasets import base, clip_sources
+from vatt.data.ingest import builder, clip_sources, media
 from vatt.errors import UserError
 from vatt.files import write_whole
 
@@ -107,7 +106,7 @@ def _youcook2(path, _):
       videos = json.load(file)["database"].items()
   except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
     raise UserError(f"{path}: cannot be read as JSON with a 'database' of "
-                    f"videos: {base.one_line(error)}") from error
+                    f"videos: {builder.one_line(error)}") from error
   for video, facts in videos:
     try:
       split = YOUCOOK2_SPLITS[facts["subset"]]
@@ -188,7 +187,7 @@ def _lines(path):
           yield row, line.strip()
   except (OSError, UnicodeDecodeError) as error:
     raise UserError(f"{path}: cannot be read as text in UTF-8: "
-                    f"{base.one_line(error)}") from error
+                    f"{builder.one_line(error)}") from error
 
 
 def _some(cell):
@@ -230,7 +229,8 @@ def read(dataset, path):
     names = (sorted(os.listdir(path)) if os.path.isdir(path)
              else [os.path.basename(path)])
   except OSError as error:
-    raise UserError(f"--annotations={path}: {base.one_line(error)}") from error
+    raise UserError(
+        f"--annotations={path}: {builder.one_line(error)}") from error
   folder = path if os.path.isdir(path) else os.path.dirname(path)
   found = list(filter(None, (re.fullmatch(pattern, name) for name in names)))
   if not found:

@@ -19,13 +19,13 @@ import sklearn.datasets
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from vatt.data.datasets import base
+from vatt.data.ingest import builder
 from vatt.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[3]
 
 
-class Photos(base.ClipsBuilder, skip_registration=True):
+class Photos(builder.ClipsBuilder, skip_registration=True):
   """Two frames of each photograph in a folder, no sound, no labels."""
 
   VERSION = tfds.core.Version("1.0.0")
@@ -33,10 +33,10 @@ class Photos(base.ClipsBuilder, skip_registration=True):
 
   def make_plan(self, manual_dir):
     files = sorted(os.listdir(manual_dir))
-    clips = [base.Clip(name.split(".")[0], name,
+    clips = [builder.Clip(name.split(".")[0], name,
                        (os.path.getsize(f"{manual_dir}/{name}"),))
              for name in files]
-    return base.Plan(
+    return builder.Plan(
         splits={"train": clips[:-2], "test": clips[-2:]},
         shards={"train": self.NUM_SHARDS, "test": 1},
         read=PhotoReader(manual_dir))
@@ -51,7 +51,8 @@ class PhotoReader:
     try:
       image = tf.io.decode_jpeg(data).numpy()
     except tf.errors.InvalidArgumentError as error:
-      raise base.Rejected(f"not an image: {base.one_line(error)}") from error
+      raise builder.Rejected(
+          f"not an image: {builder.one_line(error)}") from error
     return {
         "id": clip.id,
         "start": 0.5,
@@ -99,21 +100,22 @@ def raw_records(path):
 
 
 def test_cut_sorts_by_hash_and_cuts_evenly():
-  clips = [base.Clip(f"clip{i}", "") for i in range(10)]
-  shards = base.cut("train", clips, 4)
+  clips = [builder.Clip(f"clip{i}", "") for i in range(10)]
+  shards = builder.cut("train", clips, 4)
   assert [len(shard) for shard in shards] == [2, 3, 2, 3]
   ids = [clip.id for shard in shards for clip in shard]
   assert ids == sorted(ids, key=lambda i: hashlib.sha256(
       b"train\0" + i.encode()).hexdigest())
-  assert ids != [clip.id for shard in base.cut("test", clips, 4)
+  assert ids != [clip.id for shard in builder.cut("test", clips, 4)
                  for clip in shard]
-  assert [len(shard) for shard in base.cut("train", clips[:3], 4)] == [1, 1, 1]
+  shards = builder.cut("train", clips[:3], 4)
+  assert [len(shard) for shard in shards] == [1, 1, 1]
 
 
 def test_draw_is_a_uniform_hash():
-  assert base.draw(10 ** 6, "clip", 3) == int(
+  assert builder.draw(10 ** 6, "clip", 3) == int(
       hashlib.sha256(b"clip\x003").hexdigest()[:16], 16) % 10 ** 6
-  counts = np.bincount([base.draw(4, i, "flip") for i in range(4000)])
+  counts = np.bincount([builder.draw(4, i, "flip") for i in range(4000)])
   assert abs(counts - 1000).max() < 5 * np.sqrt(4000 * 3 / 16)
 
 
@@ -167,14 +169,14 @@ def test_built_dataset_is_what_was_read_and_tfds_reads_it(tmp_path, photos,
 
 def test_shard_whose_clips_are_all_rejected(tmp_path, photos):
   clips = Photos(data_dir=tmp_path).make_plan(str(photos)).splits["train"]
-  for clip in base.cut("train", clips, Photos.NUM_SHARDS)[2]:
+  for clip in builder.cut("train", clips, Photos.NUM_SHARDS)[2]:
     (photos / clip.file).write_bytes(b"no image")
   build(tmp_path / "data", photos)
   folder = tmp_path / "data/photos/1.0.0"
-  builder = tfds.builder_from_directory(folder)
-  lengths = builder.info.splits["train"].shard_lengths
+  made = tfds.builder_from_directory(folder)
+  lengths = made.info.splits["train"].shard_lengths
   assert lengths[2] == 0 and sum(lengths) == len(list(
-      builder.as_dataset(split="train")))
+      made.as_dataset(split="train")))
 
 
 def test_all_clips_of_a_split_rejected(tmp_path, photos):
@@ -187,7 +189,7 @@ def test_all_clips_of_a_split_rejected(tmp_path, photos):
 
 def test_stopped_build_goes_on_unless_the_plan_has_changed(tmp_path, photos):
   clips = Photos(data_dir=tmp_path).make_plan(str(photos)).splits["train"]
-  missing = photos / base.cut("train", clips, Photos.NUM_SHARDS)[3][1].file
+  missing = photos / builder.cut("train", clips, Photos.NUM_SHARDS)[3][1].file
   image = missing.read_bytes()
   plan = Photos.make_plan
 
@@ -224,7 +226,7 @@ def test_stopped_build_goes_on_unless_the_plan_has_changed(tmp_path, photos):
   assert contents(folder) == contents(tmp_path / "undisturbed/photos/1.0.0")
 
   # Another file has changed: the finished shards are of no use.
-  other = photos / base.cut("train", clips, Photos.NUM_SHARDS)[0][0].file
+  other = photos / builder.cut("train", clips, Photos.NUM_SHARDS)[0][0].file
   other.write_bytes((photos / "1-9.jpg").read_bytes())
   build(tmp_path / "copy", photos)
   build(tmp_path / "fresh", photos)
@@ -287,7 +289,7 @@ def test_builder_and_shards_go_to_other_processes(tmp_path, photos):
       Photos(data_dir=str(tmp_path), manual_dir=str(photos))))
   plan = pickle.loads(pickle.dumps(builder.make_plan(str(photos))))
   paths = [str(tmp_path / name) for name in "ab"]
-  records = [base.build_shard(path, plan.splits["test"], plan.read, (), "f")
+  records = [builder.build_shard(path, plan.splits["test"], plan.read, (), "f")
              for path in paths]
   assert records[0] == records[1] and records[0]["count"] == 2
   assert len({pathlib.Path(path).read_bytes() for path in paths}) == 1
@@ -307,7 +309,7 @@ def environment():
 
 
 def test_kill_in_mid_run(tmp_path, media):
-  from vatt.data.datasets.spoken_digits import SpokenDigits
+  from vatt.data.datasets.spoken_digits.dataset import SpokenDigits
   manual_dir, _ = media.write_sources(
       tmp_path / "media", digits=range(10), each=170, takes=range(3, 7))
   process = subprocess.Popen(
@@ -321,7 +323,7 @@ def test_kill_in_mid_run(tmp_path, media):
   assert process.wait() == -signal.SIGKILL, "finished before it was killed"
   assert not staging.with_name("1.0.0").exists()
   done = {path.name: path.stat().st_mtime_ns for path in staging.iterdir()
-          if staging.joinpath(path.name + base.INDEX_SUFFIX).exists()}
+          if staging.joinpath(path.name + builder.INDEX_SUFFIX).exists()}
   assert 4 <= len(done) < 20
 
   for name in ("killed", "undisturbed"):
@@ -335,7 +337,7 @@ def test_kill_in_mid_run(tmp_path, media):
 
 def test_no_space_left(tmp_path, media, small_disk):
   """A file system of 300 kB, a real one."""
-  from vatt.data.datasets.spoken_digits import SpokenDigits
+  from vatt.data.datasets.spoken_digits.dataset import SpokenDigits
   manual_dir, _ = media.write_sources(tmp_path / "media")
   full = small_disk("300k")
   builder = SpokenDigits(data_dir=full, manual_dir=manual_dir)
@@ -352,7 +354,7 @@ def test_no_space_left(tmp_path, media, small_disk):
 
 def test_file_size_limit(tmp_path, media):
   """The same with the limit that needs no permission, by the command line."""
-  from vatt.data.datasets.spoken_digits import SpokenDigits
+  from vatt.data.datasets.spoken_digits.dataset import SpokenDigits
   manual_dir, _ = media.write_sources(tmp_path / "media")
   limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
   result = subprocess.run(

@@ -1,7 +1,7 @@
 """Subtitles as they are found."""
 import pytest
 
-from vatt.data.subtitles import parse
+from vatt.data.ingest.subtitles import parse
 
 SRT = """1
 00:00:01,000 --> 00:00:02,500

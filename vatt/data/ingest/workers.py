@@ -10,7 +10,7 @@ import subprocess
 import sys
 from multiprocessing import Pipe, connection
 
-from vatt.data.media import MediaError
+from vatt.data.ingest.media import MediaError
 
 # Sent to all processes of a terminal or a job.
 STOPPED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -70,7 +70,8 @@ def _start():
   ours, theirs = Pipe()
   with theirs:
     process = subprocess.Popen(
-        [sys.executable, "-m", "vatt.data.workers", str(theirs.fileno())],
+        [sys.executable, "-m", "vatt.data.ingest.workers",
+         str(theirs.fileno())],
         env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
         stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
   return process, ours

@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 
 from vatt.data import record_index, sources
-from vatt.data.datasets import annotations
-from vatt.data.datasets.annotations import Listed, read
 from vatt.data.datasets.clips import Clips
+from vatt.data.ingest import annotations
+from vatt.data.ingest.annotations import Listed, read
 from vatt.errors import UserError
 
 SMALL = "fps=5+size=32+audio_rate=8000"

@@ -8,9 +8,9 @@ import av
 import numpy as np
 import pytest
 
-from vatt.data import media as media_lib
-from vatt.data import media_tracks
-from vatt.data.media import MediaError
+from vatt.data.ingest import media as media_lib
+from vatt.data.ingest import media_tracks
+from vatt.data.ingest.media import MediaError
 
 REAL = ["band.mp4", "band.webm", "band.avi", "band.mpg", "band_audio.mp3",
         "band_audio.ogg", "bigbuckbunny.mp4", "bikes.mp4",

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from vatt.benchmarks import input as input_benchmark
+from scripts.benchmarks import input as input_benchmark
 
 
 @pytest.fixture(scope="module")

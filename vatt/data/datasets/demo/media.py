@@ -12,11 +12,12 @@ import av
 import tensorflow as tf
 from tqdm import tqdm
 
-from vatt.data.datasets import demo_captions, demo_scenes, demo_sounds
-from vatt.data.datasets.base import draw, one_line
-from vatt.distribute import num_cores
+from vatt.data.datasets.demo import captions, sounds
+from vatt.data.datasets.demo import scenes as scenes_lib
+from vatt.data.ingest.builder import draw, one_line
 from vatt.errors import UserError
 from vatt.files import write_whole
+from vatt.host import num_cores
 
 COLUMNS = ("video_path", "start", "end", "label", "caption", "split")
 BROKEN = ("train/cut_off.mp4", "train/garbage.mp4", "train/empty.mp4")
@@ -41,12 +42,12 @@ def render(folder, num_train, num_test):
     UserError: on too many test clips, a folder that has another clips.csv, or
       one that cannot be written.
   """
-  if not 0 < num_test <= demo_scenes.TEST_COMBINATIONS or num_train < 1:
+  if not 0 < num_test <= scenes_lib.TEST_COMBINATIONS or num_train < 1:
     raise UserError(
         f"demo: {num_train} training and {num_test} test clips, expected at "
-        f"least 1 each and at most {demo_scenes.TEST_COMBINATIONS} test clips: "
+        f"least 1 each and at most {scenes_lib.TEST_COMBINATIONS} test clips: "
         "each has a combination of its own")
-  scenes = [demo_scenes.scene(split, number)
+  scenes = [scenes_lib.scene(split, number)
             for split, count in (("train", num_train), ("test", num_test))
             for number in range(count)]
   table = manifest(scenes)
@@ -96,10 +97,10 @@ def render_clip(folder, scene):
   `<id>.vtt`, unless they are there."""
   path = f"{folder}/{scene.id}"
   if scene.id.startswith("train/") and has_captions(scene):
-    _write_new(f"{path}.vtt", lambda: subtitles(demo_captions.narrate(scene)))
+    _write_new(f"{path}.vtt", lambda: subtitles(captions.narrate(scene)))
   _write_new(f"{path}.mp4", lambda: encode(
-      demo_scenes.draw_frames(scene),
-      demo_sounds.synthesize(scene) if has_sound(scene) else None))
+      scenes_lib.draw_frames(scene),
+      sounds.synthesize(scene) if has_sound(scene) else None))
 
 
 def _write_new(path, make):
@@ -109,7 +110,7 @@ def _write_new(path, make):
 
 def subtitles(sentences):
   """WebVTT of sentences that follow each other over a clip, as bytes."""
-  stamp = lambda share: f"00:00:{share * demo_scenes.SECONDS:06.3f}"
+  stamp = lambda share: f"00:00:{share * scenes_lib.SECONDS:06.3f}"
   count = len(sentences)
   cues = [f"{stamp(i / count)} --> {stamp((i + 1) / count)}\n{text}\n"
           for i, text in enumerate(sentences)]
@@ -120,8 +121,8 @@ def encode(frames, samples=None):
   """Encodes a clip as H.264 and AAC in mp4.
 
   Args:
-    frames: uint8 [T, H, W, 3], at demo_scenes.FPS.
-    samples: int16 [S] at demo_sounds.RATE, or None for no sound.
+    frames: uint8 [T, H, W, 3], at scenes_lib.FPS.
+    samples: int16 [S] at sounds.RATE, or None for no sound.
 
   Returns:
     The bytes of the file, which depend on the arguments only.
@@ -131,12 +132,12 @@ def encode(frames, samples=None):
                # No names of versions, no dates.
                container_options={"fflags": "+bitexact"}) as container:
     # One thread: the number of threads decides what x264 writes.
-    video = container.add_stream("libx264", rate=demo_scenes.FPS, options={
+    video = container.add_stream("libx264", rate=scenes_lib.FPS, options={
         "preset": "ultrafast", "crf": "25", "threads": "1"})
     video.height, video.width = frames.shape[1:3]
     video.pix_fmt = "yuv420p"
     if samples is not None:
-      audio = container.add_stream("aac", rate=demo_sounds.RATE, layout="mono")
+      audio = container.add_stream("aac", rate=sounds.RATE, layout="mono")
       audio.bit_rate = 32_000
     for frame in frames:
       container.mux(video.encode(
@@ -145,7 +146,7 @@ def encode(frames, samples=None):
     if samples is not None:
       sound = av.AudioFrame.from_ndarray(
           samples[None], format="s16", layout="mono")
-      sound.sample_rate = demo_sounds.RATE
+      sound.sample_rate = sounds.RATE
       # Without it, what the encoder puts before the sound would count as sound.
       sound.pts = 0
       container.mux(audio.encode(sound))
@@ -170,13 +171,13 @@ def manifest(scenes):
   table = io.StringIO()
   writer = csv.writer(table, lineterminator="\n")
   writer.writerow(COLUMNS)
-  end = demo_scenes.SECONDS
+  end = scenes_lib.SECONDS
   for name in BROKEN:
     writer.writerow((name, 0, end, scenes[0].shape, "", "train"))
   for scene in scenes:
     split = scene.id.partition("/")[0]
     # What is said during a training clip is in its subtitles; a test clip has
     # one sentence of somebody who saw it.
-    caption = demo_captions.describe(scene) if split == "test" else ""
+    caption = captions.describe(scene) if split == "test" else ""
     writer.writerow((f"{scene.id}.mp4", 0, end, scene.shape, caption, split))
   return table.getvalue().encode()

@@ -7,7 +7,7 @@ with `{digit}_{speaker}_{take}.wav`, and `images.npz` with `image` uint8
 takes and digits.
 
 Without a manual_dir the same files are made of tfds' `mnist` and
-`spoken_digit`, which tfds downloads where it can (see digit_sources.py).
+`spoken_digit`, which tfds downloads where it can (see sources.py).
 """
 import hashlib
 
@@ -15,9 +15,10 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from vatt.data.datasets import base, digit_sentences, digit_sources
-from vatt.data.datasets.base import Clip, draw
-from vatt.data.datasets.digit_sources import WORDS
+from vatt.data.datasets.spoken_digits import captions, sources
+from vatt.data.datasets.spoken_digits.sources import WORDS
+from vatt.data.ingest import builder
+from vatt.data.ingest.builder import Clip, draw
 from vatt.errors import UserError
 
 FRAMES = 8
@@ -27,7 +28,7 @@ TEST_TAKES = range(5)
 TEST_SHARE = 1 / 8  # of the images
 
 
-class SpokenDigits(base.ClipsBuilder, skip_registration=True):
+class SpokenDigits(builder.ClipsBuilder, skip_registration=True):
   """Configurations `official` (takes 0 to 4 of every speaker are the test set)
   and `speaker=<name>` (that speaker is the test set and in no training clip).
   """
@@ -38,9 +39,9 @@ class SpokenDigits(base.ClipsBuilder, skip_registration=True):
 
   def make_plan(self, manual_dir):
     if not manual_dir:
-      manual_dir = digit_sources.export_tfds(self._data_dir_root)
-    recordings, rejected = digit_sources.list_recordings(manual_dir)
-    images, labels = digit_sources.load_images(manual_dir)
+      manual_dir = sources.export_tfds(self._data_dir_root)
+    recordings, rejected = sources.list_recordings(manual_dir)
+    images, labels = sources.load_images(manual_dir)
     keys = [hashlib.sha256(image.tobytes()).digest() for image in images]
     is_test_image = split_images(keys, labels)
     is_test = self._test_recordings(recordings)
@@ -77,7 +78,7 @@ class SpokenDigits(base.ClipsBuilder, skip_registration=True):
       for i, voice in enumerate(voices if pictures else ()):
         splits["test"].append(
             _clip(voice, pictures[i % len(pictures)], digits))
-    return base.Plan(
+    return builder.Plan(
         splits=splits,
         shards=self.SHARDS,
         read=DigitReader(manual_dir, images),
@@ -144,10 +145,10 @@ class DigitReader:
 
   def __call__(self, clip):
     digit, label, image, _ = clip.data
-    samples, rate = digit_sources.read_wav(
-        digit_sources.read_file(self._manual_dir, clip.file))
+    samples, rate = sources.read_wav(
+        sources.read_file(self._manual_dir, clip.file))
     frames, direction = draw_frames(clip.id, self._images[image])
-    sentences = digit_sentences.write(clip.id, WORDS[digit], direction)
+    sentences = captions.write(clip.id, WORDS[digit], direction)
     length = FRAMES / FPS / len(sentences)  # spread over the clip's second
     return {
         "id": clip.id,

@@ -7,10 +7,9 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from vatt.data import media, subtitles
-from vatt.data.datasets import base
-from vatt.distribute import num_cores
+from vatt.data.ingest import builder, media, subtitles
 from vatt.errors import UserError
+from vatt.host import num_cores
 
 COLUMNS = ("video_path", "start", "end", "label", "caption", "split")
 NEEDED = COLUMNS[:3]
@@ -118,7 +117,7 @@ def read_csv(path, **form):
           yield reader.line_num, [cell.strip() for cell in cells]
   except (OSError, UnicodeDecodeError, csv.Error) as error:
     raise UserError(f"{path}: cannot be read as CSV in UTF-8: "
-                    f"{base.one_line(error)}") from error
+                    f"{builder.one_line(error)}") from error
 
 
 def read_table(path, needed, optional=None):
@@ -249,7 +248,7 @@ def read_cues(manual_dir, file):
     except FileNotFoundError:
       continue
     except OSError as error:
-      print(f"{path}: no captions of it: {base.one_line(error)}")
+      print(f"{path}: no captions of it: {builder.one_line(error)}")
   return []
 
 

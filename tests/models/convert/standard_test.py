@@ -10,7 +10,8 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from vatt.errors import UserError
-from vatt.models import standard, vatt
+from vatt.models import vatt
+from vatt.models.convert import standard
 from vatt.models.vatt import FLAVOURS
 
 # Of values around 1, in float32; 1e-4 is what is asked for.

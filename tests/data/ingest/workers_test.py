@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from vatt.data.media import MediaError
-from vatt.data.workers import Workers
+from vatt.data.ingest.media import MediaError
+from vatt.data.ingest.workers import Workers
 
 
 @pytest.mark.parametrize("function, args, reason", [

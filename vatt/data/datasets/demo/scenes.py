@@ -1,8 +1,8 @@
 """Scenes of a thing that moves: what there is to see in clips of `demo`.
 
 A scene is a combination of five factors. The picture shows all of them, the
-sound (demo_sounds.py) belongs to what moves, and the sentences
-(demo_captions.py) tell it. What is not a factor, such as the background, the
+sound (sounds.py) belongs to what moves, and the sentences
+(captions.py) tell it. What is not a factor, such as the background, the
 place and the moment, is left to chance and told by nobody.
 """
 import functools
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.ndimage
 
-from vatt.data.datasets.base import draw
+from vatt.data.ingest.builder import draw
 
 SECONDS = 3.2
 FPS = 10

@@ -14,7 +14,7 @@ import av
 import numpy as np
 from av.stream import Disposition
 
-from vatt.data.media_tracks import (
+from vatt.data.ingest.media_tracks import (
     SCALING,
     AudioTrack,
     Late,

@@ -13,7 +13,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from scipy.io import wavfile
 
-from vatt.data.datasets.base import Rejected, one_line
+from vatt.data.ingest.builder import Rejected, one_line
 from vatt.errors import UserError
 from vatt.files import write_whole
 

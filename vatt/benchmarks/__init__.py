@@ -1,1 +1,0 @@
-"""How fast it is: what scripts/benchmark.py measures."""

@@ -1,0 +1,1 @@
+"""Weights of others: the released VATT, ViT and T5."""
