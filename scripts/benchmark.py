@@ -31,32 +31,26 @@ table comes out and, with --json=FILE, all of it as JSON.
 """
 import json
 import os
-import pathlib
-import sys
 
-# `configs` is not installed; it lies beside this folder. vatt comes before
-# TensorFlow, whose kernels it chooses.
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-
-import vatt  # noqa: F401, I001
+from vatt import cli, files, host
+from vatt.config import replace
+from vatt.errors import UserError
+from vatt.models import cost
+from vatt.tasks import make_task
 
 import numpy as np
 import tensorflow as tf
 from absl import flags
-from ml_collections import config_flags
 
-from vatt import errors, files, host
 from scripts.benchmarks import encoder, timing
 from scripts.benchmarks.step import Step
-from vatt.errors import UserError
-from vatt.models import cost
 
 FLAGS = flags.FLAGS
-config_flags.DEFINE_config_file(
-    "config", "configs/pretrain.py:bbs", "Experiment.")
+cli.define_config("Experiment.", default="configs/pretrain.py:bbs")
 flags.DEFINE_enum("what", None, [
     "step", "forward", "growth", "input", "ingest", "retrieval"],
                   "What to measure.")
+cli.require("what")
 flags.DEFINE_string("folder", None, "For films, records and embeddings.")
 flags.DEFINE_string("json", None, "File for all figures.")
 flags.DEFINE_integer("repeats", 5, "Turns that count.", 1)
@@ -73,15 +67,17 @@ POOL, POOL_WIDTH, QUERIES = 1_000_000, 256, 1_000
 def make_step(training):
   """Of the config, with what else the data would tell."""
   config = FLAGS.config
-  config.data.classes = config.data.classes or CLASSES * (
-      config.task == "finetune")
-  config.model.vocab_size = config.model.vocab_size or VOCABULARY
-  return Step(config, training=training)
+  tuned = config.task == "finetune"
+  return Step(make_task(replace(config, {
+      "data.classes": config.data.classes or CLASSES * tuned,
+      "model.vocab_size": config.model.vocab_size or VOCABULARY})),
+              training=training)
 
 
 def measure_model(training):
   """A step or a forward pass beside matrix products."""
-  config, step = FLAGS.config, make_step(training)
+  step = make_step(training)
+  config = step.config
   run = step.run() if training else step.run_forward()
   before = timing.resident_memory()
   timing.forget_peak()
@@ -170,12 +166,8 @@ def table(details):
   return "\n".join(lines)
 
 
-def main(argv):
+def main():
   """Measures; see the flags."""
-  if len(argv) > 1:
-    raise UserError(f"unexpected argument {argv[1]!r}, expected flags")
-  if not FLAGS.what:
-    raise UserError("--what is missing")
   if FLAGS.export and (FLAGS.what != "step" or FLAGS.vs or FLAGS.parts):
     raise UserError("--export measures nothing, expected --what=step without "
                     "--vs and --parts")
@@ -208,4 +200,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-  errors.run(main)
+  cli.run(main)

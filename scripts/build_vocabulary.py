@@ -4,16 +4,17 @@ python scripts/build_vocabulary.py --dataset=NAME[,NAME…] --data_dir=DIR
 """
 import os
 
+from vatt import cli, files
+from vatt.data import record_index, sources, text
+from vatt.errors import UserError
+
 import tensorflow as tf
 from absl import flags
 from tqdm import tqdm
 
-from vatt import errors, files
-from vatt.data import record_index, sources, text
-from vatt.errors import UserError
-
 FLAGS = flags.FLAGS
-flags.DEFINE_list("dataset", [], "data sets, as in config.data.datasets")
+flags.DEFINE_list("dataset", None, "data sets, as in config.data.datasets")
+cli.require("dataset")
 flags.DEFINE_string("data_dir", "", "directory of the built data sets")
 flags.DEFINE_string("split", "train", "the split whose captions are counted")
 flags.DEFINE_integer("size", 2**16, "the most ids, as model.vocab_size counts: "
@@ -34,11 +35,8 @@ def captions(source):
     yield from (sentence.decode(errors="replace") for sentence in sentences)
 
 
-def main(argv):
+def main():
   """Counts, ranks, writes."""
-  if len(argv) > 1 or not FLAGS.dataset:
-    raise UserError(f"arguments {argv[1:]}, expected --dataset=NAME "
-                    "[--data_dir=DIR] [--size=N] [--output=FILE]")
   opened = [sources.open_source(name, FLAGS.data_dir, FLAGS.split)
             for name in FLAGS.dataset]
   vocabulary = text.build_vocabulary(
@@ -60,4 +58,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-  errors.run(main)
+  cli.run(main)

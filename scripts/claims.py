@@ -26,26 +26,21 @@ import pathlib
 import subprocess
 import sys
 
-# `configs` is not installed; it lies beside this folder. vatt comes before
-# TensorFlow, whose kernels it chooses.
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-
-import vatt  # noqa: F401, I001
+from vatt import cli, files, metric_writers
+from vatt.config import replace
+from vatt.errors import UserError
+from vatt.models import cost
+from vatt.reports import claims as report
+from vatt.tasks import make_task
 
 import numpy as np
 import tensorflow as tf
 from absl import flags
 
 from configs import finetune_digits, spoken_digits
-from vatt import errors, files, metric_writers
 from scripts.benchmarks import timing
 from scripts.benchmarks.step import Step
-from vatt.errors import UserError
-from vatt.models import cost
-from vatt.reports import claims as report
-from vatt.tasks import task_of
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("claim", None, [
     "few_labels", "droptoken", "resolution", "agnostic"], "What to try.")
@@ -55,6 +50,9 @@ flags.DEFINE_string("pretrained", None, "Workdir of a pre-trained model.")
 flags.DEFINE_integer("seeds", 3, "Runs of each setting.", 1)
 flags.DEFINE_integer("steps", 500, "Of pre-training, for droptoken and "
                      "agnostic.", 100)
+
+for name in ("claim", "data_dir", "folder"):
+  cli.require(name)
 
 RATES = (0.0, 0.25, 0.5, 0.75)
 # Half of the config's in time, a quarter in frequency. With its own, few tokens
@@ -70,7 +68,7 @@ def run(*command):
   Raises:
     UserError: it failed.
   """
-  if subprocess.run([sys.executable, *command], cwd=ROOT).returncode:
+  if subprocess.run([sys.executable, *command], cwd=cli.ROOT).returncode:
     raise UserError(f"failed: {' '.join(command)}")
 
 
@@ -125,10 +123,9 @@ def probe(workdir, modality):
 
 def gflops(config):
   """Forward, of a clip in training."""
-  task = task_of(config)
   classes = dict(num_classes=10) if config.task == "finetune" else {}
   return cost.total(cost.flops(
-      config.model, task.input_shapes(config), config.data.captions,
+      config.model, make_task(config).input_shapes(), config.data.captions,
       training=True, **classes)) / 1e9
 
 
@@ -137,13 +134,11 @@ def time_steps(configs):
   configs taking turns."""
   runs = {}
   for i, config in enumerate(configs):
-    config.data.data_dir = FLAGS.data_dir
-    task = task_of(config)
-    sources = task.open_sources(config, config.data.train_split)
-    task.resolve(config, sources)
-    batch = next(iter(task.train_dataset(config, sources, 0)(
-        0, 1, config.batch_size)))
-    runs[i] = Step(config, batch).run()
+    task = make_task(replace(config, {"data.data_dir": FLAGS.data_dir}))
+    sources = task.open_sources(config.data.train_split)
+    task = task.resolve(sources)
+    batch = next(iter(task.train_dataset(sources, 0)(0, 1, config.batch_size)))
+    runs[i] = Step(task, batch).run()
   seconds = timing.interleave(runs, TIMED, "steps")
   return [np.median(seconds[i]) for i in runs]
 
@@ -173,9 +168,9 @@ def droptoken():
   """Probe of the video features, cost and time, by the drop rate."""
   configs = []
   for rate in RATES:
-    config = spoken_digits.get_config(SPECTROGRAM)
-    config.model.update(dict(SMALL_PATCHES, drop_rate=rate))
-    configs.append(config)
+    configs.append(replace(spoken_digits.get_config(SPECTROGRAM), {
+        "model.drop_rate": rate,
+        **{f"model.{field}": patch for field, patch in SMALL_PATCHES.items()}}))
   rows = []
   for rate, columns in zip(RATES, costs(configs)):
     scores = {"SVM top-1": [], "zero-shot": []}
@@ -195,11 +190,8 @@ def resolution():
   """Fine-tuned on video at two resolutions, with DropToken and without."""
   start, rows = pretrained(), []
   settings = [(40, rate) for rate in RATES] + [(32, 0.0), (24, 0.0)]
-  configs = []
-  for size, rate in settings:
-    config = finetune_digits.get_config("video")
-    config.data.size, config.model.drop_rate = size, rate
-    configs.append(config)
+  configs = [replace(finetune_digits.get_config("video"), {
+      "data.size": size, "model.drop_rate": rate}) for size, rate in settings]
   for (size, rate), columns in zip(settings, costs(configs)):
     values = []
     for seed in range(FLAGS.seeds):
@@ -224,7 +216,7 @@ def agnostic():
   for (name, arg), columns, config in zip(
       names.items(), costs(configs), configs):
     columns["million weights"] = cost.total(cost.parameters(
-        config.model, task_of(config).input_shapes(config))) / 1e6
+        config.model, make_task(config).input_shapes())) / 1e6
     scores = {}
     for seed in range(FLAGS.seeds):
       workdir, measures = pretrain_short(f"{name}_{seed}", arg, seed=seed)
@@ -237,13 +229,8 @@ def agnostic():
   return f"Pre-trained for {FLAGS.steps} steps: encoders, or one for all", rows
 
 
-def main(argv):
+def main():
   """Tries a claim."""
-  if len(argv) > 1:
-    raise UserError(f"unexpected argument {argv[1]!r}, expected flags")
-  for name in ("claim", "data_dir", "folder"):
-    if not FLAGS[name].value:
-      raise UserError(f"--{name} is missing")
   for name in ("data_dir", "folder"):  # commands run in another folder
     FLAGS[name].value = os.path.abspath(os.path.expanduser(FLAGS[name].value))
   title, rows = dict(few_labels=few_labels, droptoken=droptoken,
@@ -257,4 +244,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-  errors.run(main)
+  cli.run(main)

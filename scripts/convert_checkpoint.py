@@ -17,27 +17,25 @@ trained with: the vocabulary of word2vec that belongs to their embedding of
 65,536 rows, as FILE with a word a line in the order of its rows, without the
 first two (padding and unknown). It does not come with the checkpoints.
 """
-import json
 import os
-import sys
 
-import tensorflow as tf
-from absl import flags
-
-# For configs, which lie beside this folder.
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-from configs import common
-from vatt import checkpoints, errors, files, inference
+from vatt import checkpoints, cli, inference
+from vatt import config as config_lib
+from vatt import workdir as workdir_lib
 from vatt.data import text
 from vatt.errors import UserError
 from vatt.models.convert import released
 from vatt.models.vatt import FLAVOURS
-from vatt.tasks import task_of
+from vatt.tasks import make_task
+
+import tensorflow as tf
+from absl import flags
+
+from configs import common
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("checkpoint", None, "Released checkpoint, without .index.")
-flags.DEFINE_string("workdir", None, "Directory of our model.")
+cli.define_workdir("Directory of our model.")
 flags.DEFINE_string("vocabulary", None, "Words of the released model, a line "
                     "each, without padding and unknown.")
 flags.DEFINE_string("export", None, "Checkpoint to write in the released form, "
@@ -61,7 +59,7 @@ def convert(path, workdir, vocabulary, size, head_dim):
     UserError: no released checkpoint, words of another number, a workdir that
       has a model.
   """
-  if tf.io.gfile.exists(os.path.join(workdir, "config.json")):
+  if workdir_lib.has_model(workdir):
     raise UserError(f"--workdir={workdir}: has a model, expected a new one")
   shapes = released.read_shapes(path)
   facts = released.describe(shapes, path, head_dim)
@@ -71,38 +69,37 @@ def convert(path, workdir, vocabulary, size, head_dim):
                     "for those fine-tuned on video; this is neither")
   config = (common.finetuning(facts["modality"], "base", "released") if tuned
             else common.pretraining("mbs", "released"))
-  del config.model.encoders
-  config.model.update(facts["model"])
-  config.data.update(facts["data"])
-  words = []
+  fields = {f"{part}.{name}": value for part in ("model", "data")
+            for name, value in facts[part].items()}
   if tuned:
-    config.data.classes = facts["num_classes"]
-    config.finetune.multi_label = facts["modality"] == "audio"
-    if facts["modality"] == "audio":
-      config.data.update(dict(frames=0, audio_rate=24_000))
-      if "spectrogram" in facts:
-        frames, config.data.spectrogram.bins = facts["spectrogram"]
-        config.data.audio_samples = frames * round(
-            config.data.audio_rate * config.data.spectrogram.step_s)
-        config.model.audio_input = "spectrogram"
-    else:
-      config.data.update(dict(audio_samples=0, fps=12.5))
-      config.data.size = size or config.data.size
+    audio = facts["modality"] == "audio"
+    fields |= {"data.classes": facts["num_classes"],
+               "finetune.multi_label": audio}
+    fields |= ({"data.frames": 0, "data.audio_rate": 24_000} if audio else
+               {"data.audio_samples": 0, "data.fps": 12.5})
+    if "spectrogram" in facts:
+      frames, bins = facts["spectrogram"]
+      fields |= {"model.audio_input": "spectrogram",
+                 "data.spectrogram.bins": bins,
+                 "data.audio_samples": frames * round(
+                     fields["data.audio_rate"]
+                     * config.data.spectrogram.step_s)}
+    if size:
+      fields["data.size"] = size
+  config = config_lib.replace(config, fields)
+  words = []
   if vocabulary:
     rows = config.model.vocab_size
     words = text.load_vocabulary(vocabulary)
     if len(words) + text.FIRST_WORD != rows:
       raise UserError(f"{vocabulary}: {len(words)} words, expected the "
                       f"{rows - text.FIRST_WORD} of the checkpoint's embedding")
-  model = task_of(config).build_model(config, words)
+  task = make_task(config, words)
+  model = task.build_model()
   released.load(path, model, resize=bool(size))
   checkpoints.Checkpoints(
-      os.path.join(workdir, "checkpoints"), model=model).save(0)
-  if words:
-    files.write_whole(os.path.join(workdir, "vocabulary.txt"),
-                      "".join(word + "\n" for word in words))
-  files.write_whole(os.path.join(workdir, "config.json"), json.dumps(
-      json.loads(config.to_json_best_effort()), indent=2, sort_keys=True))
+      workdir_lib.checkpoints_of(workdir), model=model).save(0)
+  workdir_lib.write(workdir, config, task.WORDS_FILE, words)
   count = sum(variable.shape.num_elements() for variable in model.variables)
   print(f"{workdir}: {len(model.variables)} variables, {count:,} parameters: "
         + ", ".join(f"{part} {size['depth']} x {size['width']}"
@@ -121,15 +118,11 @@ def export(workdir, path):
   Raises:
     UserError: its fields are not those of the released weights.
   """
-  config = inference.read_config(workdir)
-  if config.task == "pretrain":
-    config.model.word_vectors = ""  # the checkpoint has them
-  model = task_of(config).build_model(config, [])
-  step = checkpoints.restore_model(
-      os.path.join(workdir, "checkpoints"), model)
+  task, model, step = inference.load_model(workdir)
+  config = task.config
   shapes = {key: entry.shape for entry in released.entries(model)
             for key in entry.keys}
-  tower = model.towers["video"] if config.task == "pretrain" else model.tower
+  tower = next(iter(model.towers.values()))
   facts = released.describe(
       shapes, path, tower.encoder.blocks[0].attention.head_dim)["model"]
   differ = [f"model.{field} is {config.model[field]}, expected {value}"
@@ -149,13 +142,11 @@ def export(workdir, path):
   print(f"{path}: step {step}, {len(model.variables)} variables")
 
 
-def main(argv):
+def main():
   """Converts in the direction that the flags say."""
-  if len(argv) > 1:
-    raise UserError(f"unexpected argument {argv[1]!r}, expected flags")
-  if not FLAGS.workdir or bool(FLAGS.checkpoint) == bool(FLAGS.export):
+  if bool(FLAGS.checkpoint) == bool(FLAGS.export):
     raise UserError("expected --workdir, and one of --checkpoint and --export")
-  workdir = os.path.expanduser(FLAGS.workdir)
+  workdir = cli.workdir()
   if FLAGS.export:
     export(workdir, os.path.expanduser(FLAGS.export))
   else:
@@ -164,4 +155,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-  errors.run(main)
+  cli.run(main)

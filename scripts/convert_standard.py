@@ -16,21 +16,19 @@ The second writes FOLDER/model.safetensors, of the newest checkpoint, and
 FOLDER/config.json for transformers. The words of an exported T5 are those of
 the model, and AGG the last of them: it stands before each sentence.
 """
-import os
-import sys
-
-import tensorflow as tf
-from absl import flags
-
-# For configs, which lie beside this folder.
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-from vatt import checkpoints, errors, inference, pretrain
-from vatt import main as training
+from vatt import checkpoints, cli, inference
+from vatt import config as config_lib
+from vatt import workdir as workdir_lib
 from vatt.errors import UserError
 from vatt.models.convert import standard
+from vatt.tasks import make_task
 
-FLAGS = flags.FLAGS  # beside --config and --workdir of training
+from absl import flags
+
+FLAGS = flags.FLAGS
+cli.define_config("Experiment, such as configs/pretrain.py:bbs,t5.",
+                  required=False)
+cli.define_workdir("Directory of our model.")
 flags.DEFINE_string("vit", None, "ViT for the video tower.")
 flags.DEFINE_string("t5", None, "T5 for the text encoder.")
 flags.DEFINE_boolean("words", False, "The words of --t5 are the model's, and "
@@ -52,43 +50,42 @@ def convert(config, workdir, files, words):
   Raises:
     UserError: as of `standard.load`; a workdir that has a model.
   """
-  if tf.io.gfile.exists(os.path.join(workdir, "config.json")):
+  if workdir_lib.has_model(workdir):
     raise UserError(f"--workdir={workdir}: has a model, expected a new one")
+  task = make_task(config)
+  config_lib.check(config)
   # With a vocabulary of its own, a model needs no data yet.
-  data_sources = [] if config.data.vocabulary else pretrain.open_sources(
-      config, config.data.train_split)
-  vocabulary = pretrain.resolve(config, data_sources, workdir)
-  model = pretrain.build_model(config, vocabulary)
+  task = task.resolve([] if config.data.vocabulary else task.open_sources(
+      config.data.train_split), workdir)
+  model = task.build_model()
   for modality, path in files.items():
     for note in standard.load(path, model.towers[modality], words):
       print(f"{path}: {note}")
   checkpoints.Checkpoints(
-      os.path.join(workdir, "checkpoints"), model=model).save(0)
-  training.claim_workdir(config, pretrain, vocabulary, workdir)
+      workdir_lib.checkpoints_of(workdir), model=model).save(0)
+  workdir_lib.write(workdir, task.config, task.WORDS_FILE, task.words)
   print(f"{workdir}: starts from {' and '.join(files.values())}; train with "
         f"--config.init={workdir}")
 
 
-def main(argv):
+def main():
   """Converts in the direction that the flags say."""
-  if len(argv) > 1:
-    raise UserError(f"unexpected argument {argv[1]!r}, expected flags")
-  workdir, config = training.WORKDIR.value, training.CONFIG.value
+  workdir = cli.workdir()
   files = {modality: path for modality, path in
            (("video", FLAGS.vit), ("text", FLAGS.t5)) if path}
-  if not workdir or bool(files) == bool(FLAGS.export):
+  if bool(files) == bool(FLAGS.export):
     raise UserError("expected --workdir, and --vit and --t5 or --export")
   if files:
-    if config is None:
+    if FLAGS.config is None:
       raise UserError("--config is missing")
-    convert(config, workdir, files, FLAGS.words)
+    convert(cli.config(), workdir, files, FLAGS.words)
     return
-  embedder = inference.Embedder(workdir)
+  trained = inference.load_model(workdir)
   for note in standard.save(
-      FLAGS.export, embedder.model.towers[FLAGS.modality], FLAGS.layout):
+      FLAGS.export, trained.model.towers[FLAGS.modality], FLAGS.layout):
     print(f"{FLAGS.export}: {note}")
-  print(f"{FLAGS.export}: {FLAGS.modality} tower of step {embedder.step}")
+  print(f"{FLAGS.export}: {FLAGS.modality} tower of step {trained.step}")
 
 
 if __name__ == "__main__":
-  errors.run(main)
+  cli.run(main)

@@ -11,28 +11,19 @@ table goes to WORKDIR/report/linear_probe_DATASET_MODALITY.txt and .json too.
 import json
 import os
 import re
-import sys
 
-# `configs` is not installed; it lies beside this folder. vatt comes before
-# TensorFlow, whose kernels it chooses.
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-import vatt  # noqa: F401, I001
+from vatt import cli, distribute, files, inference
+from vatt.data import sources
+from vatt.errors import UserError
+from vatt.evaluators import features, linear_probe
+from vatt.reports import retrieval as report
 
 import numpy as np
 import tensorflow as tf
-from absl import flags
-from ml_collections import config_flags
 from tqdm import tqdm
 
-from vatt import distribute, errors, files
-from vatt.data import sources
-from vatt.evaluators import linear_probe
-from vatt.reports import retrieval as report
-
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Probes, such as configs/linear_probe.py:ucf101.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a trained model.")
+cli.define_config("Probes, such as configs/linear_probe.py:ucf101.")
+cli.define_workdir("Directory of a trained model.")
 
 PROBES = {"lrc": linear_probe.LRC, "svm": linear_probe.SVM,
           "knn": linear_probe.KNN}
@@ -51,7 +42,7 @@ def open_splits(options, data_dir):
   train, test = open_all("train"), open_all("test")
   for a, b in zip(train, test):
     if a.label_names != b.label_names:
-      raise errors.UserError(
+      raise UserError(
           f"{b.directory}: {len(b.label_names)} classes in split '{b.split}', "
           f"expected the {len(a.label_names)} of '{a.split}'")
   return train, test
@@ -61,7 +52,7 @@ def make_features(config, tower, strategy, splits, extract, windows, unit):
   """The features of some splits, each clip's made once.
 
   Args:
-    config, tower, strategy: of `linear_probe.load_tower`.
+    config, tower, strategy: as of `features.window_features`.
     splits: list of Source.
     extract: a function (config, tower, strategy, source, progress) -> table.
     windows: of a clip, that the progress counts.
@@ -70,11 +61,11 @@ def make_features(config, tower, strategy, splits, extract, windows, unit):
   Returns:
     Features and labels of each split.
   """
-  everything, rows = linear_probe.union(splits)
+  everything, rows = features.union(splits)
   with tqdm(total=len(everything.index) * windows, unit=unit, leave=False,
             desc=splits[0].split.rstrip("0123456789")) as progress:
     table = extract(config, tower, strategy, everything, progress.update)
-  return [linear_probe.labelled(table, mine, f"{s.name} split '{s.split}'")
+  return [features.labelled(table, mine, f"{s.name} split '{s.split}'")
           for mine, s in zip(rows, splits)]
 
 
@@ -90,37 +81,33 @@ def run_probe(config, name, train, test):
     return list(probe.run(*train, *test))
 
 
-def main(argv):
+def main():
   """Extracts, trains and reports."""
-  if len(argv) > 1:
-    raise errors.UserError(f"unexpected argument {argv[1]!r}, expected flags")
-  for name, flag in (("config", CONFIG), ("workdir", WORKDIR)):
-    if flag.value is None:
-      raise errors.UserError(f"--{name} is missing")
-  config, workdir = CONFIG.value, os.path.expanduser(WORKDIR.value)
+  config, workdir = cli.config(), cli.workdir()
   options = config.probe
   for name in options.probes:
     if name not in PROBES:
-      raise errors.UserError(f"probe.probes has {name!r}, expected some of "
+      raise UserError(f"probe.probes has {name!r}, expected some of "
                              f"{', '.join(PROBES)}")
   for name in ("train_windows", "test_windows"):
     if options[name] < 1:
-      raise errors.UserError(
+      raise UserError(
           f"probe.{name} is {options[name]}, expected at least 1")
   strategy = distribute.make_strategy(config.strategy)
-  model_config, tower, step = linear_probe.load_tower(
+  model_config, tower, step = inference.load_tower(
       workdir, options.modality, strategy)
-  linear_probe.settle(model_config, options, config.data.data_dir)
+  model_config = features.config_for(
+      model_config, options, config.data.data_dir)
   train, test = open_splits(options, model_config.data.data_dir)
 
   def augmented(*args):
-    return linear_probe.window_features(
+    return features.window_features(
         *args[:-1], options.train_windows, config.seed, args[-1])
 
   train = make_features(model_config, tower, strategy, train, augmented,
                         options.train_windows, "window")
   test = make_features(model_config, tower, strategy, test,
-                       linear_probe.mean_features, 1, "clip")
+                       features.mean_features, 1, "clip")
 
   by_name, results = {}, []
   for split, *data in zip(options.splits, train, test):
@@ -150,4 +137,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-  errors.run(main)
+  cli.run(main)

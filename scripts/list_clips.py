@@ -11,10 +11,10 @@ vatt/data/README.md.
 """
 import os
 
-from absl import flags
-
-from vatt import errors
+from vatt import cli
 from vatt.data.ingest import annotations
+
+from absl import flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("dataset", None, list(annotations.FORMATS),
@@ -27,14 +27,12 @@ flags.DEFINE_bool("trimmed", False, "Each file is no more than its clip, so "
 flags.DEFINE_bool("overwrite", False, "Replace a clips.csv that is there.")
 
 
-def main(argv):
+def main():
   """Lists."""
-  if len(argv) > 1:
-    raise errors.UserError(f"unexpected argument {argv[1]!r}")
   annotations.write_clips(
       FLAGS.dataset, os.path.expanduser(FLAGS.annotations),
       os.path.expanduser(FLAGS.manual_dir), FLAGS.trimmed, FLAGS.overwrite)
 
 
 if __name__ == "__main__":
-  errors.run(main)
+  cli.run(main)

@@ -8,22 +8,16 @@ Without arguments: every cost that the paper states, beside ours counted as the
 paper did and as it is; ends with code 1 if one is off. With a config: the cost
 of its model, of a clip and of a batch.
 """
-import pathlib
-import sys
-
-import tensorflow as tf
-from absl import flags
-from ml_collections import config_flags
-
-# `configs` is not installed; it lies beside this folder.
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-
-from configs import common
-from vatt import errors, finetune
+from vatt import cli
+from vatt import config as config_lib
 from vatt.data import text
 from vatt.models import cost
-from vatt.models.vatt import SIZES, VARIANTS, make_towers
-from vatt.tasks import task_of
+from vatt.models.vatt import SIZES, VARIANTS
+from vatt.tasks import make_task
+
+from absl import flags
+
+from configs import common
 
 # How far a figure may be off the paper's, in per cent.
 PARAMETERS_TOLERANCE = 0.1
@@ -179,16 +173,15 @@ def cost_of_config(config):
   Raises:
     UserError: it is missing, of no task, or its sizes fit no model.
   """
-  task = task_of(config)
-  data, model = config.data, config.model
-  shapes = task.input_shapes(config)
-  classes = dict(num_classes=data.classes or 1) if task is finetune else {}
-  with tf.Graph().as_default():
-    make_towers(model, shapes)  # says what does not fit, and makes no value
-  no_words = "text" in shapes and not model.vocab_size
+  task = make_task(config)
+  config_lib.check(config)
+  shapes = task.input_shapes()
+  tuned = config.task == "finetune"
+  classes = dict(num_classes=config.data.classes or 1) if tuned else {}
+  no_words = "text" in shapes and not config.model.vocab_size
   if no_words:
-    with config.unlocked():
-      model.vocab_size = text.FIRST_WORD
+    config = config_lib.replace(config, {"model.vocab_size": text.FIRST_WORD})
+  data, model = config.data, config.model
   of_clip = [cost.flops(model, shapes, data.captions, **how, **classes)
              for how in (dict(training=True), dict(),
                          dict(training=True, paper=True))]
@@ -230,18 +223,14 @@ gradients and the optimizer's moments, in float32.""")
 def define_flags(argv):
   """Defines --config: not at import, so that tests may import this."""
   del argv
-  config_flags.DEFINE_config_file(
-      "config", None, "Experiment, such as configs/pretrain.py:mbs; without it "
-      "the paper's tables.")
+  cli.define_config("Experiment, such as configs/pretrain.py:mbs; without it "
+                    "the paper's tables.", required=False)
 
 
-def main(argv):
+def main():
   """Compares with the paper, or tells the cost of a config."""
-  if len(argv) > 1:
-    raise errors.UserError(f"unexpected argument {argv[1]!r}, expected flags")
-  config = flags.FLAGS.config
-  if config is not None:
-    cost_of_config(config)
+  if flags.FLAGS.config is not None:
+    cost_of_config(cli.config())
     return 0
   bad = compare_parameters() + compare_flops()
   print("\n" + "\n".join(bad or ["All within tolerance."]))
@@ -249,4 +238,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-  errors.run(main, define_flags)
+  cli.run(main, define_flags)

@@ -11,10 +11,11 @@ import importlib
 import os
 import pkgutil
 
-from absl import flags, logging
-
-from vatt import errors
+from vatt import cli
 from vatt.data import datasets
+from vatt.errors import UserError
+
+from absl import flags, logging
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", None, "NAME or NAME/CONFIG.", required=True)
@@ -43,17 +44,15 @@ def find_dataset(name):
                if getattr(value, "name", None) == name), None)
 
 
-def main(argv):
+def main():
   """Builds what the flags say."""
-  if len(argv) > 1:
-    raise errors.UserError(f"unexpected argument {argv[1]!r}")
   logging.set_verbosity(logging.ERROR)  # tfds warns of every config of its own
   name, _, config = FLAGS.dataset.partition("/")
   builder_class = find_dataset(name)
   if not builder_class:
     names = [module.name for module in pkgutil.iter_modules(datasets.__path__)
              if find_dataset(module.name)]
-    raise errors.UserError(
+    raise UserError(
         f"--dataset: no dataset {name!r}, expected one of " + ", ".join(names))
   builder_class(
       config=config,
@@ -63,4 +62,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-  errors.run(main)
+  cli.run(main)

@@ -9,7 +9,7 @@ dataset, or, with --query, ranks the clips of that split for a sentence. The
 fields of --config, a protocol, replace those of the workdir.
 
 --export keeps the embeddings of the split: each array of
-`pretrain.embed_split` as NAME.npy, clips.tsv with a line a clip, and the step
+`Pretrain.embed_split` as NAME.npy, clips.tsv with a line a clip, and the step
 of the model in pool.json. --pool takes them in place of a split, with no
 dataset and nothing embedded but the sentence; they are read in blocks, however
 many there are.
@@ -21,25 +21,22 @@ import functools
 import itertools
 import json
 import os
-import sys
 
-# `configs` is not installed; it lies beside this folder. vatt comes before
-# TensorFlow, whose kernels it chooses.
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-import vatt  # noqa: F401, I001
+from vatt import cli, distribute, files, inference, similarity
+from vatt.config import replace
+from vatt.data import record_index
+from vatt.errors import UserError
+from vatt.evaluators import retrieval
+from vatt.reports import retrieval as retrieval_report
+from vatt.tasks import make_task
+from vatt.workdir import read_json
 
 import numpy as np
 import tensorflow as tf
 from absl import flags, logging
 from tqdm import tqdm
 
-from vatt import distribute, errors, files, inference, pretrain, similarity
-from vatt.data import record_index
-from vatt.evaluators import retrieval
-from vatt.reports import retrieval as retrieval_report
-
-WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a trained model.")
+cli.define_workdir("Directory of a trained model.", required=False)
 QUERY = flags.DEFINE_string("query", None, "Sentence to rank the clips for.")
 TOP = flags.DEFINE_integer(
     "top", 5, "Clips shown for a query, sentences for a clip.", 1)
@@ -73,7 +70,7 @@ def export(folder, step, clips, source):
   Args:
     folder: for the files.
     step: of the model.
-    clips: arrays of `pretrain.embed_split`.
+    clips: arrays of `Pretrain.embed_split`.
     source: Source of the split.
   """
   tf.io.gfile.makedirs(folder)
@@ -93,20 +90,20 @@ def read_pool(folder, step):
   """
   path = os.path.join(folder, MODEL)  # written last
   if not tf.io.gfile.exists(path):
-    raise errors.UserError(f"{path}: not found, expected what --export writes")
-  found = inference.read_json(path)["step"]
+    raise UserError(f"{path}: not found, expected what --export writes")
+  found = read_json(path)["step"]
   if found != step:
-    raise errors.UserError(f"{folder}: embedded by step {found} of a model, "
+    raise UserError(f"{folder}: embedded by step {found} of a model, "
                            f"expected {step}, which the workdir has")
   pool = {}
   for path in sorted(tf.io.gfile.glob(os.path.join(folder, "*.npy"))):
     try:
       array = np.load(path, mmap_mode="r")
     except (OSError, ValueError) as error:
-      raise errors.UserError(f"{path}: cannot be read ({error})") from None
+      raise UserError(f"{path}: cannot be read ({error})") from None
     pool[os.path.basename(path)[:-len(".npy")]] = array
   if len({len(array) for array in pool.values()}) != 1:
-    raise errors.UserError(
+    raise UserError(
         f"{folder}: .npy files of {sorted(map(len, pool.values()))} rows, "
         "expected as many in each")
   return pool
@@ -119,7 +116,7 @@ def report(folder, title, results, clips, source):
     folder: for the files.
     title: a line.
     results: (name, value)s.
-    clips: arrays of `pretrain.embed_split`.
+    clips: arrays of `Pretrain.embed_split`.
     source: Source of the split.
 
   Returns:
@@ -172,10 +169,10 @@ def answer(embedder, clips, lines, name):
   """
   has_video = clips["has_video"]
   if not has_video.any():
-    raise errors.UserError(f"{name}: no clip has video, expected some to rank")
+    raise UserError(f"{name}: no clip has video, expected some to rank")
   query = similarity.normalize(embedder.embed_text([QUERY.value]))
   if clips["video_vt"].shape[1] != query.shape[1]:
-    raise errors.UserError(
+    raise UserError(
         f"{name}: vectors of {clips['video_vt'].shape[1]} numbers, expected "
         f"{query.shape[1]} as the model's")
   (nearness,), (places,) = similarity.best(
@@ -185,20 +182,19 @@ def answer(embedder, clips, lines, name):
     print(f"{score:7.3f}  {name:24}  {captions}")
 
 
-def main(argv):
+def main():
   """Evaluates, or answers a query."""
-  if len(argv) > 1:
-    raise errors.UserError(f"unexpected argument {argv[1]!r}, expected flags")
   for one, other in (("report", "query"), ("pool", "report"),
                      ("pool", "export")):
     if all(flags.FLAGS[name].value not in (None, False)
            for name in (one, other)):
-      raise errors.UserError(f"--{one} and --{other}: expected one of them")
-  config = flags.FLAGS.config
-  workdir = os.path.expanduser(WORKDIR.value)
+      raise UserError(f"--{one} and --{other}: expected one of them")
+  config, workdir = cli.config(), cli.workdir()
+  if QUERY.value is not None and EXPORT.value is None:  # not asked for
+    config = replace(config, {"data.audio_samples": 0, "data.captions": 0})
   strategy = distribute.make_strategy(config.strategy)
   if POOL.value is None:
-    source = pretrain.open_sources(config, config.data.eval_split)[0]
+    source, *_ = make_task(config).open_sources(config.data.eval_split)
     name = f"{source.name} {source.split}"
     count = len(source.index)
   embedder = inference.Embedder(workdir, config, strategy)
@@ -209,11 +205,9 @@ def main(argv):
   title = f"{workdir}: step {embedder.step}, {count} clips of {name}"
   print(title)
   if POOL.value is None:
-    if QUERY.value is not None and EXPORT.value is None:
-      config.data.audio_samples = config.data.captions = 0  # not asked for
     with tqdm(total=count, unit="clip", leave=False) as progress:
-      clips = pretrain.embed_split(
-          config, embedder.model, strategy, source, progress.update)
+      clips = embedder.task.embed_split(
+          embedder.model, strategy, source, progress.update)
     if EXPORT.value is not None:
       export(os.path.expanduser(EXPORT.value), embedder.step, clips, source)
 
@@ -229,12 +223,11 @@ def main(argv):
     answer(embedder, clips, lines, name)
     return
   if POOL.value is None:
-    results = pretrain.evaluate_embedded(
-        config, embedder.model, strategy, source, embedder.words, clips)
+    results = embedder.task.measure(embedder.model, strategy, source, clips)
   else:
     results = list(retrieval.Retrieval(config.eval).run(clips))
   if not any("R@" in measure for measure, _ in results):
-    raise errors.UserError(
+    raise UserError(
         f"{name}: no clip has two of video, audio and captions, expected some "
         "to find each other")
   if not clips["has_caption"].any():
@@ -246,4 +239,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-  errors.run(main, inference.define_config_flag)
+  cli.run(main, cli.define_config_of_workdir)

@@ -49,8 +49,6 @@ class Checkpoints:
         variables may need them) and leave nothing of their own.
       **trackables: such as model=…, optimizer=….
     """
-    if keep < 1:
-      raise UserError(f"keep_checkpoints is {keep}, expected 1 or more")
     self.directory = directory
     self.keep = keep
     self.is_chief = is_chief

@@ -5,12 +5,10 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from vatt import replicas
 from vatt.errors import UserError
 
 STRATEGIES = ("one_device", "mirrored", "multi_worker", "tpu")
-# What the collectives of CPUs and GPUs can gather; others go as the wider one.
-GATHERED_AS = {tf.bool: tf.int32, tf.uint8: tf.int32, tf.int8: tf.int32,
-               tf.int16: tf.int32, tf.uint16: tf.int32, tf.bfloat16: tf.float32}
 
 
 def make_strategy(config):
@@ -29,14 +27,8 @@ def make_strategy(config):
     takes the first GPU if there is one, and none of the cost of distribution.
 
   Raises:
-    UserError: unknown name, fewer devices than asked for, no TF_CONFIG, no TPU.
+    UserError: fewer devices than asked for, no TF_CONFIG, no TPU.
   """
-  if config.name not in STRATEGIES:
-    raise UserError(f"strategy.name is {config.name!r}, expected one of "
-                    f"{', '.join(STRATEGIES)}")
-  if config.devices < 0:
-    raise UserError(f"strategy.devices is {config.devices}, expected 0 (all) "
-                    "or more")
   if config.name == "one_device":
     _check_count(config, 1)
     return tf.distribute.get_strategy()
@@ -167,6 +159,6 @@ def gather(strategy, value):
     return np.concatenate(
         [rows.numpy() for rows in strategy.experimental_local_results(value)])
   dtype = strategy.experimental_local_results(value)[0].dtype
-  wide = GATHERED_AS.get(dtype, dtype)
+  wide = replicas.GATHERED_AS.get(dtype, dtype)
   value = strategy.run(tf.cast, args=(value, wide))
   return tf.cast(strategy.gather(value, axis=0), dtype).numpy()

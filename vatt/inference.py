@@ -1,125 +1,147 @@
 """A trained model, ready to use, from its workdir."""
-import argparse
-import json
-import os
+from collections.abc import Sequence
+from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
-from absl import flags, logging
-from ml_collections import ConfigDict, config_flags
+from absl import logging
+from ml_collections import ConfigDict
 
-from vatt import checkpoints, pretrain
+from vatt import checkpoints, workdir
+from vatt import config as config_lib
 from vatt.data import text
 from vatt.errors import UserError
+from vatt.models.vatt import Tower
+from vatt.tasks import Task, make_task
 
-# Fields that workdirs of older code lack, as their runs were.
-ADDED = {
-    "eval": dict(crops=1, average="embedding", captions=1),
-    "finetune": dict(freeze="", labels_per_class=0, rare_classes=False),
-    "model": dict(remat=False),
-    "optimizer": dict(clip_part=""),
-}
+# Of config.data: what the shapes of a model's inputs, and so its weights,
+# depend on.
+SHAPE_FIELDS = ("frames", "size", "audio_samples", "words")
 
 
-def read_json(path):
-  """The content of a JSON file.
+class Trained(NamedTuple):
+  """A trained model.
 
-  Raises:
-    UserError: it is missing or not JSON.
+  Attributes:
+    task: with the config that it is used with, and its words, if it has any.
+    model: of the task.
+    step: of the checkpoint that its weights are of.
   """
-  if not tf.io.gfile.exists(path):
-    raise UserError(f"{path}: not found, expected the workdir of a run")
-  try:
-    with tf.io.gfile.GFile(path) as file:
-      return json.load(file)
-  except ValueError as error:
-    raise UserError(f"{path}: not valid JSON ({error})") from None
+  task: Task
+  model: tf.keras.Model
+  step: int
 
 
-def read_config(workdir):
-  """The config that a workdir was trained with."""
-  def tuples(value):  # as configs have them, where JSON has lists
-    if isinstance(value, dict):
-      return {name: tuples(item) for name, item in value.items()}
-    return tuple(map(tuples, value)) if isinstance(value, list) else value
-
-  config = tuples(read_json(os.path.join(workdir, "config.json")))
-  for part, fields in ADDED.items():
-    if part in config:
-      config[part] = fields | config[part]
-  return ConfigDict(config).lock()
-
-
-def define_config_flag(argv):
-  """Defines --config as the config of --workdir, for --config.FIELD=VALUE.
-
-  With --config=FILE.py:ARGUMENT, the fields of that config replace the
-  workdir's.
-
-  Returns:
-    The command line without it, to be parsed.
-  """
-  parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-  parser.add_argument("--workdir", "-workdir")
-  parser.add_argument("--config", "-config")
-  given, rest = parser.parse_known_args(argv[1:])
-  workdir = os.path.expanduser(given.workdir or "")
-  if not workdir and not {"--help", "--helpfull"} & set(argv):
-    raise UserError("--workdir is missing, expected the workdir of a run")
-  config = read_config(workdir) if workdir else ConfigDict()
-  if given.config:
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file(
-        "config", given.config, flag_values=values, sys_argv=argv[:1])
-    values(argv[:1])
-    config.update(values.config)
-  argv = [argv[0], f"--workdir={workdir}", *rest]
-  config_flags.DEFINE_config_dict("config", config, sys_argv=argv)
-  return argv
-
-
-class Embedder:
-  """The model of a workdir: its config, words and weights.
+def load_model(path: str, config: ConfigDict | None = None,
+               strategy: tf.distribute.Strategy | None = None) -> Trained:
+  """Builds the model of a workdir, with the weights of its newest checkpoint.
 
   Args:
-    workdir: of a training run.
+    path: of the workdir of a run, or of a converted model.
     config: the workdir's, or that with other fields of data and eval. It may
-      read nothing of a modality (`data.frames` or `data.audio_samples` of 0).
+      read nothing of a modality (`data.frames` or `data.audio_samples` of 0):
+      the model is built as it was trained. None for the workdir's.
     strategy: of `distribute.make_strategy`; None for one device.
 
   Raises:
     UserError: no checkpoint, or one of another model; inputs of another size.
   """
+  trained = workdir.read_config(path)
+  config = trained if config is None else config
+  for field in SHAPE_FIELDS:
+    if config.data[field] not in (0, trained.data[field]):
+      raise UserError(
+          f"data.{field} is {config.data[field]}, expected "
+          f"{trained.data[field]}, which the model was trained with")
+  config_lib.check_evaluation(config)
+  # The words are the model's own, wherever the data lie now, and the checkpoint
+  # has their vectors.
+  words = workdir.read_words(path, make_task(trained).WORDS_FILE)
+  own = {"model.word_vectors": ""}
+  built = make_task(config_lib.replace(config, own | {
+      f"data.{field}": trained.data[field] for field in SHAPE_FIELDS}), words)
+  config_lib.check_model(built.config)
+  with (strategy or tf.distribute.get_strategy()).scope():
+    model = built.build_model()
+  step = checkpoints.restore_model(workdir.checkpoints_of(path), model)
+  return Trained(make_task(config_lib.replace(config, own), words), model, step)
 
-  def __init__(self, workdir, config=None, strategy=None):
-    self.config = config or read_config(workdir)
+
+def start_from(path: str, task: Task, model: tf.keras.Model) -> int:
+  """Fills a model with the weights of a workdir's.
+
+  Args:
+    path: of the workdir.
+    task, model: of the run that starts.
+
+  Returns:
+    The step of the trained model.
+
+  Raises:
+    UserError: there is none, or it is another one.
+  """
+  donor = load_model(path)
+  tf.keras.mixed_precision.set_global_policy(task.config.dtype)
+  task.start_from(donor.model, model, path)
+  return donor.step
+
+
+def load_tower(path: str, modality: str,
+               strategy: tf.distribute.Strategy | None = None
+               ) -> tuple[ConfigDict, Tower, int]:
+  """The trained tower of a modality; no words are needed.
+
+  Args:
+    path: of the workdir of pre-training, fine-tuning or of a converted model.
+    modality: video or audio.
+    strategy: of `distribute.make_strategy`.
+
+  Returns:
+    The workdir's config, the Tower, the step.
+
+  Raises:
+    UserError: there is no model, or it has no such tower.
+  """
+  trained = load_model(path, strategy=strategy)
+  towers = trained.model.towers
+  if modality == "text" or modality not in towers:
+    known = ", ".join(name for name in towers if name != "text")
+    raise UserError(f"probe.modality is {modality!r}, expected {known}, which "
+                    f"{path} has")
+  return trained.task.config, towers[modality], trained.step
+
+
+class Embedder:
+  """A pre-trained model that understands sentences.
+
+  Args:
+    path, config, strategy: as of `load_model`.
+
+  Raises:
+    UserError: as of `load_model`; the model is no pre-trained one, or its words
+      are not known.
+  """
+
+  def __init__(self, path: str, config: ConfigDict | None = None,
+               strategy: tf.distribute.Strategy | None = None):
     self.strategy = strategy or tf.distribute.get_strategy()
-    # The words are the model's own, wherever the data lie now.
-    self.config.data.vocabulary = ""
-    self.words = pretrain.resolve(self.config, [], workdir)
-    # The model is built as it was trained, whatever the data lack now.
-    built = self.config.copy_and_resolve_references()
-    trained = read_config(workdir).data
-    for field in ("frames", "size", "audio_samples", "words"):
-      if built.data[field] not in (0, trained[field]):
-        raise UserError(
-            f"data.{field} is {built.data[field]}, expected "
-            f"{trained[field]}, which the model was trained with")
-      built.data[field] = trained[field]
-    with self.strategy.scope():
-      self.model = pretrain.build_model(built, self.words)
-    self.step = checkpoints.restore_model(
-        os.path.join(workdir, "checkpoints"), self.model)
+    self.task, self.model, self.step = load_model(path, config, self.strategy)
+    if self.task.config.task != "pretrain":
+      raise UserError(f"{path}: a model of the task {self.task.config.task}, "
+                      "expected a pre-trained one")
+    if not self.task.words:
+      raise UserError(f"{path}: has no {self.task.WORDS_FILE}, expected the "
+                      "words of its model, one a line")
 
-  def embed_text(self, sentences):
+  def embed_text(self, sentences: Sequence[str]) -> np.ndarray:
     """Embeds sentences in S_vt: float32 [n, 256], not normalized.
 
     Words that the vocabulary does not have are named in the log: to the model
     they are all the same.
     """
     for sentence in sentences:
-      unknown = text.unknown_words(self.words, sentence)
+      unknown = text.unknown_words(self.task.words, sentence)
       if unknown:
         logging.warning("%r: not in the vocabulary: %s", sentence,
                         ", ".join(unknown))
-    return pretrain.embed_sentences(
-        self.config, self.model, self.strategy, self.words, sentences)
+    return self.task.embed_sentences(self.model, self.strategy, sentences)

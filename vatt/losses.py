@@ -1,16 +1,10 @@
 """Contrastive losses over the global batch: NCE and MIL-NCE (section 3.4)."""
 import tensorflow as tf
 
-from vatt.errors import UserError
+from vatt import replicas
 
 MASKED = -1e9  # score of what must not count: exp() of it is 0
 FORMS = ("paper", "released", "info_nce", "one_way")
-
-
-def check_form(form):
-  """Raises UserError unless `form` is one of FORMS."""
-  if form not in FORMS:
-    raise UserError(f"loss.form is {form!r}, expected one of {FORMS}")
 
 
 def mil_nce(video, items, video_mask, item_mask, temperature=0.07,
@@ -41,8 +35,6 @@ def mil_nce(video, items, video_mask, item_mask, temperature=0.07,
     This replica's part of the mean over the valid samples of the global batch:
     SUM over replicas is the loss. 0 if no sample is valid.
   """
-  check_form(form)
-  context = tf.distribute.get_replica_context()
   rows, k, dim = items.shape
   video = tf.math.l2_normalize(video, axis=-1)
   items = tf.math.l2_normalize(items, axis=-1)
@@ -52,22 +44,18 @@ def mil_nce(video, items, video_mask, item_mask, temperature=0.07,
         tf.reduce_any(item_mask, axis=1, keepdims=True), k, axis=1)
   valid = tf.reduce_any(item_mask, axis=1)
 
-  def gather(x):
-    if x.dtype == tf.bool:  # collectives know numbers only
-      return gather(tf.cast(x, tf.int32)) > 0
-    return context.all_gather(x, axis=0)
-
   def masked(scores, mask):
     return tf.where(mask, scores, tf.constant(MASKED, scores.dtype))
 
   def lse(scores):  # [b, ...] -> [b]
     return tf.reduce_logsumexp(tf.reshape(scores, [rows, -1]), axis=1)
 
-  all_video, all_video_mask = gather(video), gather(video_mask)
+  all_video = replicas.gather(video)
+  all_video_mask = replicas.gather(video_mask)
   # [b, K, E] -> [b·K, E]: items of all replicas in one list
-  all_items = gather(tf.reshape(items, [-1, dim]))
-  all_item_mask = gather(tf.reshape(item_mask, [-1]))
-  own_row = (context.replica_id_in_sync_group * rows + tf.range(rows))[:, None]
+  all_items = replicas.gather(tf.reshape(items, [-1, dim]))
+  all_item_mask = replicas.gather(tf.reshape(item_mask, [-1]))
+  own_row = (replicas.rank() * rows + tf.range(rows))[:, None]
   is_own = own_row == tf.range(tf.shape(all_video)[0])[None]  # [b, B]
 
   positives = masked(
@@ -173,6 +161,4 @@ def balanced_sigmoid_cross_entropy(logits, labels, mask):
 
 def _global_sum(x):
   """The sum over the rows of the global batch: [b, …] -> […]."""
-  context = tf.distribute.get_replica_context()
-  return context.all_reduce(
-      tf.distribute.ReduceOp.SUM, tf.reduce_sum(x, axis=0))
+  return replicas.all_sum(tf.reduce_sum(x, axis=0))

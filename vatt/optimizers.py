@@ -3,8 +3,7 @@ import math
 import warnings
 
 import tensorflow as tf
-
-from vatt.errors import UserError
+from ml_collections import ConfigDict
 
 SCHEDULES = ("quarter_cosine", "half_cosine", "levels", "constant")
 OPTIMIZERS = ("adam", "sgd", "lamb", "sgdw")
@@ -62,35 +61,20 @@ def learning_rate(config, total_steps):
 
   Returns:
     A schedule: step -> float32 []. Beyond the last step the rate stays.
-
-  Raises:
-    UserError: unknown schedule, or its steps do not fit into the run.
   """
-  if config.schedule not in SCHEDULES:
-    raise UserError(f"optimizer.schedule is {config.schedule!r}, expected one "
-                    f"of {', '.join(SCHEDULES)}")
-  if config.schedule == "levels":
-    knots = list(config.levels)
-    if not knots or any(len(knot) != 2 for knot in knots):
-      raise UserError(f"optimizer.levels is {config.levels}, expected pairs "
-                      "(step, rate)")
-  else:
-    knots = [(config.warmup_steps, config.lr)]
-  if config.schedule != "constant":
-    knots.append((total_steps, config.end_lr))
+  stretch = knots(config, total_steps)
+  if len(stretch) > 1 and stretch[-2][0] == stretch[-1][0]:
+    stretch.pop()  # Nothing is left to go down in.
+  return CosineKnots(stretch, 1 if config.schedule == "quarter_cosine" else 2)
 
-  steps = [step for step, _ in knots]
-  if not 0 <= steps[0] <= steps[-1] <= total_steps or any(
-      a >= b for a, b in zip(steps[:-2], steps[1:-1])):
-    raise UserError(
-        f"optimizer: warm-up and levels end at steps {steps[:-1] or steps}, "
-        f"expected rising numbers from 0 to total_steps ({total_steps})")
-  for _, rate in knots:
-    if not 0 <= rate < math.inf:
-      raise UserError(f"optimizer: learning rate {rate}, expected 0 or more")
-  if len(knots) > 1 and steps[-2] == steps[-1]:
-    knots.pop()  # Nothing is left to go down in.
-  return CosineKnots(knots, 1 if config.schedule == "quarter_cosine" else 2)
+
+def knots(config: ConfigDict, total_steps: int) -> list[tuple[int, float]]:
+  """The (step, rate)s between which a schedule goes, see `learning_rate`."""
+  found = (list(config.levels) if config.schedule == "levels"
+           else [(config.warmup_steps, config.lr)])
+  if config.schedule != "constant":
+    found.append((total_steps, config.end_lr))
+  return found
 
 
 class _Scaled(tf.keras.optimizers.schedules.LearningRateSchedule):
@@ -119,18 +103,8 @@ def make_optimizer(config, total_steps):
       `weight_decay` w takes lr·w·variable off in a step, of all but biases and
       norms; lamb and sgdw have it.
     total_steps: int, steps of the whole run.
-
-  Raises:
-    UserError: unknown name, or a weight decay that this optimizer has not.
   """
   rate = learning_rate(config, total_steps)
-  if config.name not in OPTIMIZERS:
-    raise UserError(f"optimizer.name is {config.name!r}, expected one of "
-                    f"{', '.join(OPTIMIZERS)}")
-  if config.weight_decay and config.name in ("adam", "sgd"):
-    raise UserError(f"optimizer.weight_decay is {config.weight_decay}, which "
-                    f"{config.name} has not; expected 0, or the optimizer lamb "
-                    "or sgdw")
   moments = dict(beta_1=config.beta_1, beta_2=config.beta_2,
                  epsilon=config.epsilon)
   if config.name == "adam":

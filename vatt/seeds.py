@@ -7,6 +7,8 @@ import zlib
 
 import tensorflow as tf
 
+from vatt import replicas
+
 # Seeds keep to 31 bits: XLA reads negative ones otherwise than TensorFlow.
 MASK = 0x7FFFFFFF
 
@@ -57,14 +59,8 @@ def uniform_rows(rows, shape, seed):
   Returns:
     float32 [rows, *shape].
   """
-  context = tf.distribute.get_replica_context()
-  replicas = context.num_replicas_in_sync if context else 1
   bits = tf.random.stateless_uniform(
-      [rows * replicas, *shape], seed, None, None, tf.int32)
+      [rows * replicas.count(), *shape], seed, None, None, tf.int32)
   # 24 bits are exact in float32. TensorFlow's own floats differ under XLA.
   draw = tf.cast(tf.bitwise.bitwise_and(bits, 0xFFFFFF), tf.float32) * 2 ** -24
-  if replicas == 1:
-    return draw
-  replica = context.replica_id_in_sync_group
-  first = [replica * rows] + [0] * len(shape)
-  return tf.slice(draw, first, [rows, *shape])
+  return replicas.own_rows(draw, rows)

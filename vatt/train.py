@@ -9,11 +9,12 @@ import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
-from vatt import distribute, optimizers, seeds
+from vatt import distribute, optimizers, replicas, seeds
 from vatt.checkpoints import Checkpoints, weights_sha256
 from vatt.data import input_pipeline
 from vatt.errors import UserError
 from vatt.metric_writers import MetricWriter
+from vatt.workdir import checkpoints_of
 
 NAMED_CORRUPT = 8  # corrupt records of a step that are named in the log
 
@@ -22,16 +23,7 @@ class NonFinite(UserError):
   """The loss or a gradient is not finite: names the step and the dump."""
 
 
-def check_durations(config):
-  """Raises UserError unless steps_per_loop divides what happens between."""
-  for field in ("log_every", "checkpoint_every", "eval_every", "total_steps"):
-    if config[field] % config.steps_per_loop:
-      raise UserError(
-          f"{field} is {config[field]}, expected a multiple of steps_per_loop "
-          f"({config.steps_per_loop})")
-
-
-def make_step(task, model, optimizer, config, strategy):
+def make_step(task, model, optimizer, strategy):
   """One training step, in two parts: gradients, then their application.
 
   Returns:
@@ -39,27 +31,22 @@ def make_step(task, model, optimizer, config, strategy):
       of the metrics, `grad_norm`, `finite`, and what is corrupt;
     apply(gradients).
   """
+  config = task.config
   run_seed = seeds.root(config.seed)
   variables = model.trainable_variables
 
   def replica_gradients(batch):
-    context = tf.distribute.get_replica_context()
-
-    def all_sum(value):
-      return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
-
     seed = seeds.fold(run_seed, optimizer.iterations)
     with tf.GradientTape() as tape:
-      loss, metrics = task.loss_and_metrics(model, batch, config, seed)
+      loss, metrics = task.loss_and_metrics(model, batch, seed)
     # Each replica's loss is its part of the global mean: gradients add up.
-    gradients = all_sum([tf.convert_to_tensor(g)
-                         for g in tape.gradient(loss, variables)])
-    metrics = all_sum(dict(metrics, loss=loss))
+    gradients = replicas.all_sum([tf.convert_to_tensor(g)
+                                  for g in tape.gradient(loss, variables)])
+    metrics = replicas.all_sum(dict(metrics, loss=loss))
     metrics["grad_norm"] = tf.linalg.global_norm(gradients)
     # 1 + position in the stream, 0 for a sound record.
-    corrupt = context.all_gather(
-        tf.where(batch["corrupt"], batch["index"] + 1, tf.zeros([], tf.int64)),
-        axis=0)
+    corrupt = replicas.gather(tf.where(
+        batch["corrupt"], batch["index"] + 1, tf.zeros([], tf.int64)))
     facts = {
         "finite": tf.math.is_finite(metrics["loss"])
                   & tf.math.is_finite(metrics["grad_norm"]),
@@ -129,17 +116,16 @@ def make_loop(gradients, apply, names, num_steps):
   return loop
 
 
-def train(config, workdir, strategy, task, model, optimizer, data_sources,
+def train(task, model, optimizer, data_sources, workdir, strategy,
           evaluate=None):
   """Trains, or goes on exactly where the workdir's newest checkpoint stands.
 
   Args:
-    config: resolved.
-    workdir: for checkpoints and metrics.
-    strategy: of `distribute.make_strategy`.
-    task: module with `METRICS`, `train_dataset` and `loss_and_metrics`.
+    task: resolved.
     model, optimizer: made in the strategy's scope; trained in place.
     data_sources: opened datasets.
+    workdir: for checkpoints and metrics.
+    strategy: of `distribute.make_strategy`.
     evaluate: called as evaluate(model) every `eval_every` steps; returns
       (name, value)s. None: no evaluation.
 
@@ -148,11 +134,12 @@ def train(config, workdir, strategy, task, model, optimizer, data_sources,
     UserError: too many corrupt records, no space left for a checkpoint.
   """
   # ---- State: where the run stands ------------------------------------------
+  config = task.config
   with strategy.scope():
     optimizer.iterations  # noqa: B018  creates the step counter
     optimizer._create_all_weights(model.trainable_variables)
   checkpoints = Checkpoints(
-      os.path.join(workdir, "checkpoints"), config.keep_checkpoints,
+      checkpoints_of(workdir), config.keep_checkpoints,
       is_chief=distribute.is_chief(strategy), model=model, optimizer=optimizer)
   start = checkpoints.restore_latest() or 0
   if start >= config.total_steps:
@@ -163,9 +150,9 @@ def train(config, workdir, strategy, task, model, optimizer, data_sources,
   # ---- Data: any step is as near as the first -------------------------------
   dataset = distribute.distribute_dataset(
       strategy, config.batch_size,
-      task.train_dataset(config, data_sources, start))
+      task.train_dataset(data_sources, start))
   iterator = iter(dataset)
-  gradients, apply = make_step(task, model, optimizer, config, strategy)
+  gradients, apply = make_step(task, model, optimizer, strategy)
   loop = make_loop(gradients, apply, (*task.METRICS, "loss", "grad_norm"),
                    config.steps_per_loop)
   schedule = optimizers.learning_rate(config.optimizer, config.total_steps)
@@ -184,7 +171,7 @@ def train(config, workdir, strategy, task, model, optimizer, data_sources,
         metrics, finite, corrupt, new_corrupt = loop(iterator)
       if not finite:
         raise NonFinite(dump_non_finite(
-            config, workdir, strategy, task, data_sources, gradients,
+            task, data_sources, workdir, strategy, gradients,
             int(optimizer.iterations.numpy())))
       step += config.steps_per_loop
       if new_corrupt:
@@ -246,16 +233,15 @@ def report_corrupt(config, data_sources, positions):
                     "stream); left out", path, offset, position)
 
 
-def dump_non_finite(config, workdir, strategy, task, data_sources, gradients,
-                    step):
+def dump_non_finite(task, data_sources, workdir, strategy, gradients, step):
   """Repeats the step that was not finite, and keeps what went into it.
 
   Returns:
     A line that names the step, the sample positions and the dump.
   """
+  batch_size = task.config.batch_size
   dataset = distribute.distribute_dataset(
-      strategy, config.batch_size,
-      task.train_dataset(config, data_sources, step))
+      strategy, batch_size, task.train_dataset(data_sources, step))
   batch = next(iter(dataset))
   _, metrics, _ = gradients(batch)
   path = os.path.join(workdir, f"non_finite_{step}.npz")
@@ -266,7 +252,7 @@ def dump_non_finite(config, workdir, strategy, task, data_sources, gradients,
   np.savez(content, **arrays)
   with tf.io.gfile.GFile(path, "wb") as file:
     file.write(content.getvalue())
-  first = step * config.batch_size
+  first = step * batch_size
   return (f"step {step}: loss {float(metrics['loss'])}, gradient norm "
           f"{float(metrics['grad_norm'])}; samples at positions {first} to "
-          f"{first + config.batch_size - 1}; batch in {path}")
+          f"{first + batch_size - 1}; batch in {path}")

@@ -1,14 +1,17 @@
 """The video encoder's training step alone: how it grows with the batch and with
 the tokens, and beside PyTorch's."""
+from vatt import seeds
+from vatt.config import replace
+from vatt.errors import UserError
+from vatt.models import cost
+from vatt.models.encoder import Encoder
+from vatt.tasks import make_task
+
 import numpy as np
 import tensorflow as tf
 
 from scripts.benchmarks import timing
 from scripts.benchmarks.step import Step
-from vatt import seeds
-from vatt.errors import UserError
-from vatt.models import cost
-from vatt.models.encoder import Encoder
 
 BATCHES = 1, 2, 4, 8, 16
 LENGTHS = 200, 400, 800, 1600, 3200
@@ -69,10 +72,8 @@ def measure_growth(config, repeats):
     Figures by name: seconds, and how much longer a clip (or a FLOP) takes than
     in the first; no more than 1 is no worse than linear.
   """
-  shallow = config.copy_and_resolve_references()
-  sizes = shallow.model.encoders.video
-  sizes.depth = min(DEPTH, sizes.depth)
-  step = EncoderStep(shallow)
+  depth = min(DEPTH, config.model.encoders.video.depth)
+  step = EncoderStep(replace(config, {"model.encoders.video.depth": depth}))
   figures = {}
 
   def compare(kind, runs, work):
@@ -92,9 +93,8 @@ def measure_growth(config, repeats):
           {name: step.flops(1, n) for name, n in names.items()})
   steps = {}
   for rate in DROP_RATES:
-    dropped = config.copy_and_resolve_references()
-    dropped.model.drop_rate = rate
-    steps[f"whole step, DropToken {rate:.0%}"] = Step(dropped)
+    steps[f"whole step, DropToken {rate:.0%}"] = Step(make_task(
+        replace(config, {"model.drop_rate": rate})))
   compare("FLOP of kept tokens",
           {name: whole.run() for name, whole in steps.items()},
           {name: whole.flops() for name, whole in steps.items()})

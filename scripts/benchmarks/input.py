@@ -6,18 +6,15 @@ import tempfile
 import time
 from unittest import mock
 
-import numpy as np
-import tensorflow as tf
-
-from scripts.benchmarks import timing
 from vatt import files, seeds
+from vatt.config import replace
 from vatt.data import (
-    input_pipeline,
-    record_index,
-    sources,
-    text,
-    video,
-    windows,
+  input_pipeline,
+  record_index,
+  sources,
+  text,
+  video,
+  windows,
 )
 from vatt.data.datasets.clips import Clips
 from vatt.data.datasets.demo import captions as demo_captions
@@ -25,6 +22,11 @@ from vatt.data.datasets.demo import media as demo_media
 from vatt.data.datasets.demo import scenes as demo_scenes
 from vatt.data.datasets.demo import sounds as demo_sounds
 from vatt.host import num_cores
+
+import numpy as np
+import tensorflow as tf
+
+from scripts.benchmarks import timing
 
 DATASET = "clips/benchmark"  # with the defaults of `clips`
 SECONDS = 10
@@ -172,9 +174,9 @@ def input_stages(config, source, num_clips, batch_size=4):
     with the same records and crops; "pipeline" makes training batches, "naive
     frames" are decoded whole, "naive pipeline" makes batches of these.
   """
-  data = config.data.copy_and_resolve_references()
-  data.datasets, data.shares = (source.name,), ()
-  data.vocabulary = data.vocabulary or f"{source.directory}/vocabulary.txt"
+  data = replace(config, {
+      "data.datasets": (source.name,), "data.shares": (), "data.vocabulary":
+      config.data.vocabulary or f"{source.directory}/vocabulary.txt"}).data
   table = text.make_table(text.load_vocabulary(data.vocabulary))
   tensors = record_index.file_tensors(source.index)
   stream = seeds.fold(seeds.root(0), source.name)

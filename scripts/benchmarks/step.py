@@ -4,13 +4,13 @@ import json
 import math
 import os
 
+from vatt import files, losses, optimizers, preprocess, seeds, train
+from vatt.models import cost
+
 import tensorflow as tf
 from tensorflow.compiler.xla.service import hlo_pb2
 
 from scripts.benchmarks import timing
-from vatt import files, losses, optimizers, pretrain, seeds, train
-from vatt.models import cost
-from vatt.tasks import task_of
 
 LARGE = (4096, 4096, 4096)
 
@@ -47,27 +47,25 @@ class Step:
   """A training step of a config, and its forward pass, on one batch.
 
   Args:
-    config: of pre-training or fine-tuning, with `model.vocab_size` or
-      `data.classes`.
+    task: of a config with `model.vocab_size` or `data.classes`.
     batch: of the input pipeline; noise if None.
     training: whether an optimizer is made.
   """
 
-  def __init__(self, config, batch=None, training=True):
-    self.config, self.task = config, task_of(config)
+  def __init__(self, task, batch=None, training=True):
+    self.task, self.config = task, task.config
+    config = self.config
     self.compute_dtype = tf.keras.mixed_precision.Policy(
         config.dtype).compute_dtype
     self.batch = batch or random_batch(config)
-    self.model = self.task.build_model(
-        config, [str(i) for i in range(config.data.classes)])
-    self.shapes = self.task.input_shapes(config)
+    self.model = task.build_model()
+    self.shapes = task.input_shapes()
     if training:
       self.optimizer = optimizers.make_optimizer(
           config.optimizer, config.total_steps)
       self.optimizer._create_all_weights(self.model.trainable_variables)
       self.gradients, self.apply = train.make_step(
-          self.task, self.model, self.optimizer, config,
-          tf.distribute.get_strategy())
+          task, self.model, self.optimizer, tf.distribute.get_strategy())
 
   def function(self, **options):
     """A training step as a tf.function of the batch; returns the loss."""
@@ -87,7 +85,7 @@ class Step:
     """A function that runs the model as in evaluation."""
     @tf.function
     def forward(batch):
-      inputs = pretrain.model_inputs(
+      inputs = preprocess.model_inputs(
           {name: batch[name] for name in self.shapes}, self.config)
       if self.config.task == "finetune":
         inputs, = inputs.values()
@@ -131,11 +129,10 @@ class Step:
     config, model = self.config, self.model
     seed = seeds.root(config.seed)
     pretraining = config.task == "pretrain"
-    towers = model.towers if pretraining else {
-        model.tower.modality: model.tower}
+    towers = model.towers
 
     def tokenize(batch):
-      inputs = pretrain.model_inputs(
+      inputs = preprocess.model_inputs(
           {name: batch[name] for name in towers}, config, True, seed)
       if "text" in inputs:  # [B, K, W] -> [B·K, W]
         inputs["text"] = tf.reshape(inputs["text"], [-1, config.data.words])

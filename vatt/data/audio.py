@@ -4,7 +4,7 @@ import math
 
 import tensorflow as tf
 
-from vatt import seeds
+from vatt import replicas, seeds
 
 # Taps to each side of the resampling filter, in periods of the lower rate.
 RESAMPLING_ZEROS = 16
@@ -184,10 +184,8 @@ def augment_audio(audio, seed, augment):
     x = equalize(x, augment.equalizer * (2.0 * uniform - 1.0))
   if augment.noise:
     # Too large to draw for the global batch and cut: each replica its own.
-    context = tf.distribute.get_replica_context()
-    replica = context.replica_id_in_sync_group if context else 0
     x += augment.noise * tf.random.stateless_normal(
-        x.shape, seeds.fold(seed, "noise", replica))
+        x.shape, seeds.fold(seed, "noise", replicas.rank()))
   return tf.clip_by_value(x, -1.0, 1.0)
 
 

@@ -46,7 +46,6 @@ def train_dataset(data, sources, batch_size, seed, start_step, input_id=0,
     UserError: the batch cannot be divided as asked, or the config and the data
       do not fit.
   """
-  windows.check_windows(data)
   dataset_of_row, rank_of_row = mixture(data, batch_size)
   rows = _host_rows(batch_size, input_id, num_inputs)
   table = _table(data, sources)
@@ -85,7 +84,6 @@ def eval_dataset(data, source, batch_size, num_windows=1, num_crops=1,
     record and valid bool [R], false in the rows that fill the last global
     batch up.
   """
-  windows.check_windows(data)
   rows = _host_rows(batch_size, input_id, num_inputs)
   table = _table(data, [source])
   total = len(source.index) * num_windows * num_crops

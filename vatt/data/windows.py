@@ -4,7 +4,6 @@ import tensorflow as tf
 from vatt.data import audio as audio_lib
 from vatt.data import text
 from vatt.data import video as video_lib
-from vatt.errors import UserError
 
 CAPTIONS = ("captions/text", "captions/start", "captions/end")
 
@@ -13,39 +12,6 @@ def span(data):
   """Seconds of a window."""
   return (data.frames / data.fps if data.frames
           else data.audio_samples / data.audio_rate)
-
-
-def check_windows(data):
-  """Checks that frames and audio span the same time.
-
-  Raises:
-    UserError: their windows differ by more than a frame.
-  """
-  audio_s = data.audio_samples / data.audio_rate
-  if data.frames and data.audio_samples and (
-      abs(span(data) - audio_s) > 1.0 / data.fps):
-    raise UserError(
-        f"data: {data.frames} frames at {data.fps} fps are "
-        f"{span(data):.3f} s, {data.audio_samples} audio_samples at "
-        f"{data.audio_rate} Hz are {audio_s:.3f} s; expected the same span")
-
-
-def check_views(config):
-  """Checks how many windows, and crops of each, evaluation takes of a clip.
-
-  Args:
-    config: of the run.
-
-  Raises:
-    UserError: they are none, or crops of sound alone.
-  """
-  for field in ("windows", "crops"):
-    if config.eval[field] < 1:
-      raise UserError(
-          f"eval.{field} is {config.eval[field]}, expected 1 or more")
-  if config.eval.crops > 1 and not config.data.frames:
-    raise UserError(f"eval.crops is {config.eval.crops} and data.frames 0, "
-                    "expected 1 crop: sound has nothing to crop")
 
 
 def read_window(data, source, raw, choose, crop=None, num_crops=1):

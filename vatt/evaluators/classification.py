@@ -1,18 +1,23 @@
 """Classification: measures, and zero-shot by the nearest class's sentences."""
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 
 from vatt.errors import UserError
 from vatt.similarity import normalize
 
 
-def top_k(scores, labels, ks=(1, 5)):
-  """Yields ("top-K", share of the rows whose label is among the K best).
+def top_k(scores: np.ndarray, labels: np.ndarray,
+          ks: Sequence[int] = (1, 5)) -> Iterator[tuple[str, float]]:
+  """Yields ("top-K", share of the rows one of whose classes is among the K
+  best).
 
-  Ties count against: an equal score of another class ranks before.
+  Ties count against: an equal score of a class that is not a row's ranks
+  before.
 
   Args:
     scores: [N, C].
-    labels: int [N].
+    labels: bool [N, C], the classes of each row, one at least.
     ks: the Ks.
 
   Raises:
@@ -20,8 +25,9 @@ def top_k(scores, labels, ks=(1, 5)):
   """
   if not len(scores):
     raise UserError("no clip with a label, expected some")
-  own = np.take_along_axis(scores, labels[:, None], axis=1)
-  rank = (~(scores < own)).sum(axis=1)  # from 1; last for NaN
+  own = np.where(labels, scores, -np.inf).max(axis=1, keepdims=True)
+  before = ~labels & ~(scores < own)  # all others where a score is NaN
+  rank = 1 + before.sum(axis=1)
   for k in ks:
     yield f"top-{k}", float(np.mean(rank <= k))
 
@@ -82,7 +88,7 @@ class ZeroShot:
     """Yields (name, value): the share of clips that are classified right.
 
     Args:
-      clips: arrays of `pretrain.embed_split`; those without a label are left
+      clips: embeddings as of `tasks.pretrain`; those without a label are left
         out.
 
     Raises:

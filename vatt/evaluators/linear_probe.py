@@ -1,222 +1,21 @@
 """Linear probes: classifiers of frozen features (section 4.3, appendix B.8).
 
-`load_tower` and the functions behind it make features of clips, `LRC`, `SVM`
-and `KNN` classify them. In training a clip has the features of several windows,
-augmented as in the model's own training, [N, W, D]; in the test it has the mean
-over evenly spread windows, [M, D].
+They are trained on the features of several windows of each clip, [N, W, D], and
+tested on one vector a clip, [M, D]; see features.py.
 """
-import dataclasses
-import os
-
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from vatt import checkpoints, distribute, inference, pretrain, seeds
-from vatt.data import input_pipeline, record_index
+from vatt import seeds
 from vatt.errors import UserError
 from vatt.evaluators import classification
 from vatt.models.heads import LowRankClassifier
 from vatt.similarity import normalize
-from vatt.tasks import task_of
 
 HOLD_OUT = 5  # one training clip in so many, to choose the SVM's C
 
 
-# -----------------------------------------------------------------------------
-# Features.
-# -----------------------------------------------------------------------------
-def load_tower(workdir, modality, strategy):
-  """The trained tower of a modality; no words are needed.
-
-  Args:
-    workdir: of pre-training or fine-tuning, or of a converted model.
-    modality: video or audio.
-    strategy: of `distribute.make_strategy`.
-
-  Returns:
-    The workdir's config, the Tower, the step.
-
-  Raises:
-    UserError: there is no model, or it has no such tower.
-  """
-  config = inference.read_config(workdir)
-  config.model.word_vectors = ""  # the checkpoint has them
-  with strategy.scope():
-    model = task_of(config).build_model(config, [])
-  towers = getattr(model, "towers", None) or {
-      model.tower.modality: model.tower}
-  if modality not in ("video", "audio") or modality not in towers:
-    known = ", ".join(name for name in towers if name != "text")
-    raise UserError(f"probe.modality is {modality!r}, expected {known}, which "
-                    f"{workdir} has")
-  step = checkpoints.restore_model(os.path.join(workdir, "checkpoints"), model)
-  return config, towers[modality], step
-
-
-def settle(config, options, data_dir):
-  """Makes the config of a workdir that of a data set's features.
-
-  The shape of a window and its augmentation stay, the other modality goes.
-
-  Args:
-    config: of `load_tower`.
-    options: the `probe` part of a config.
-    data_dir: of the data set; "" for the config's own.
-  """
-  config.data.update(dict(
-      datasets=(options.dataset,), shares=(), captions=0, classes=0,
-      data_dir=data_dir or config.data.data_dir, shuffle_captions=False,
-      cache=False))
-  unused = "audio_samples" if options.modality == "video" else "frames"
-  config.data[unused] = 0
-  config.eval.update(dict(
-      windows=options.test_windows, crops=options.test_crops,
-      batch_size=options.batch_size))
-
-
-def union(sources):
-  """One source of the records of several, each record once.
-
-  Returns:
-    Source, and for each of the sources the numbers of its records in it.
-  """
-  files = sorted({path for source in sources for path in source.index.files})
-  number = {path: i for i, path in enumerate(files)}
-  places = []  # [N, 2]: file and offset
-  for source in sources:
-    index = source.index
-    numbers = np.array([number[path] for path in index.files])
-    places.append(np.stack([numbers[index.file_ids], index.offsets], axis=1))
-  unique, inverse = np.unique(
-      np.concatenate(places), axis=0, return_inverse=True)
-  ends = np.cumsum([len(place) for place in places])
-  index = record_index.RecordIndex(
-      files, unique[:, 0].astype(np.int32), unique[:, 1])
-  return (dataclasses.replace(sources[0], index=index),
-          np.split(inverse.reshape(-1), ends[:-1]))
-
-
-def make_run(config, tower):
-  """A function of a replica's batch (and the seed of augmentation) -> dict of
-  features [b, D], label [b] and there [b], whether the signal is."""
-  name = tower.modality
-
-  def run(batch, seed=None):
-    inputs = pretrain.model_inputs(
-        {name: batch[name]}, config, training=seed is not None, seed=seed)
-    pooled, _ = tower(inputs[name])
-    return dict(features=tf.cast(pooled, tf.float32), label=batch["label"],
-                there=batch[f"{name}_mask"])
-
-  return run
-
-
-def window_features(config, tower, strategy, source, windows, seed=0,
-                    progress=None):
-  """Features of training windows: every clip once in each of `windows` epochs.
-
-  They are the first epochs of training with that seed: window, crop, flip and
-  colours are functions of the seed and the place in the stream.
-
-  Args:
-    config: of the workdir, after `settle`.
-    tower: of `load_tower`.
-    strategy: the tower's.
-    source: Source.
-    windows: W.
-    seed: int.
-    progress: called with the number of windows done.
-
-  Returns:
-    Arrays in the order of the records: `features` [N, W, D], `label` [N, W],
-    `there` bool [N, W].
-  """
-  batch_size, count = config.eval.batch_size, len(source.index)
-  records = np.concatenate([
-      input_pipeline.epoch_records(seed, source, epoch)
-      for epoch in range(windows)])
-  run = make_run(config, tower)
-
-  @tf.function
-  def run_batch(batch, step):
-    def replica(batch):
-      return dict(run(batch, seeds.fold(seeds.root(seed), step)),
-                  index=batch["index"])
-    return strategy.run(replica, args=(batch,))
-
-  def make(input_id, num_inputs, rows_per_batch):
-    return input_pipeline.train_dataset(
-        config.data, [source], batch_size, seed, 0, input_id, num_inputs,
-        rows_per_batch)
-
-  batches = iter(distribute.distribute_dataset(strategy, batch_size, make))
-  table = {}
-  for step in range(-(-len(records) // batch_size)):
-    rows = {name: distribute.gather(strategy, value) for name, value in
-            run_batch(next(batches), tf.constant(step, tf.int64)).items()}
-    position = rows.pop("index")
-    position = position[position < len(records)]
-    for name, value in rows.items():
-      if name not in table:
-        table[name] = np.zeros([count, windows, *value.shape[1:]], value.dtype)
-      table[name][records[position], position // count] = value[:len(position)]
-    if progress:
-      progress(len(position))
-  return table
-
-
-def mean_features(config, tower, strategy, source, progress=None):
-  """Features of test clips: means over their windows and crops.
-
-  Args:
-    config, tower, strategy, source: as of `window_features`.
-    progress: called with the number of clips done.
-
-  Returns:
-    Arrays in the order of the records: `features` [N, D], `label` [N], `there`
-    bool [N].
-  """
-  run = make_run(config, tower)
-
-  def run_and_count(batch):
-    return dict(run(batch), views=tf.ones(batch["label"].shape))
-
-  table = pretrain.run_split(
-      config, run_and_count, strategy, source, progress)
-  table["features"] /= table.pop("views")[:, None]
-  return table
-
-
-def labelled(table, rows, split):
-  """The clips of a split that have a label, and their signal in all windows.
-
-  Args:
-    table: of `window_features` or `mean_features`.
-    rows: numbers of the split's records in it.
-    split: the split's name, for errors.
-
-  Returns:
-    Features and labels.
-
-  Raises:
-    UserError: there is none.
-  """
-  label = table["label"][rows].reshape(len(rows), -1)
-  there = table["there"][rows].reshape(len(rows), -1) & (label >= 0)
-  there = there.all(axis=1)
-  if not there.any():
-    raise UserError(f"{split}: none of the {len(rows)} clips has a label and "
-                    "the signal, expected labelled clips")
-  if not there.all():
-    logging.warning("%s: %d of %d clips have no label or not the signal, and "
-                    "are left out", split, (~there).sum(), len(rows))
-  return table["features"][rows][there], label[there, 0].astype(np.int64)
-
-
-# -----------------------------------------------------------------------------
-# Classifiers.
-# -----------------------------------------------------------------------------
 class Probe:
   """A classifier of features; `name` and `scores` are its kind's."""
 
@@ -246,7 +45,7 @@ class Probe:
                       f"expected those of the training clips ({len(classes)})")
     scores = self.scores(train, labels, test)
     for name, value in classification.top_k(
-        scores, np.searchsorted(classes, test_labels),
+        scores, test_labels[:, None] == classes,
         (1, 5) if len(classes) > 5 else (1,)):
       yield f"{self.name}/{name}", value
 

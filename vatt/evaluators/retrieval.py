@@ -2,7 +2,6 @@
 import numpy as np
 
 from vatt import similarity
-from vatt.errors import UserError
 
 RECALLS = (1, 5, 10)
 
@@ -22,12 +21,8 @@ class Retrieval:
   Args:
     options: config.eval, of which these are used. `match`, "pair": the clip
       that a query belongs to is right; "label": every clip of its class, and
-      clips without one are left out. `average`, as of `pretrain.embed_split`:
-      "embedding" or "similarity". `captions`: of each clip, so many of the
+      clips without one are left out. `captions`: of each clip, so many of the
       first are sentences to search with and to be found.
-
-  Raises:
-    UserError: another value.
   """
 
   DIRECTIONS = {
@@ -40,21 +35,13 @@ class Retrieval:
   }
 
   def __init__(self, options):
-    for field, known in (("match", ("pair", "label")),
-                         ("average", ("embedding", "similarity"))):
-      if options[field] not in known:
-        raise UserError(f"eval.{field} is {options[field]!r}, expected "
-                        f"{known[0]!r} or {known[1]!r}")
-    if options.captions < 1:
-      raise UserError(
-          f"eval.captions is {options.captions}, expected at least 1")
     self.options = options
 
   def run(self, clips):
     """Yields (name, value), such as ("text_to_video/R@10", 0.4).
 
     Args:
-      clips: arrays of `pretrain.embed_split`; np.memmaps are read in blocks,
+      clips: embeddings as of `tasks.pretrain`; np.memmaps are read in blocks,
         but for the queries.
     """
     count, captions = clips["has_caption"].shape

@@ -2,6 +2,8 @@
 (section 3.3), and the classifier of frozen features (appendix B.8)."""
 import tensorflow as tf
 
+from vatt import replicas
+
 
 class BatchNorm(tf.keras.layers.Layer):
   """Batch normalization over the valid rows of the GLOBAL batch.
@@ -47,17 +49,12 @@ class BatchNorm(tf.keras.layers.Layer):
     return normal * self.scale + self.offset
 
   def _batch_statistics(self, x, mask):
-    context = tf.distribute.get_replica_context()
     weight = tf.cast(mask, x.dtype)[:, None]  # [B] -> [B, 1]
-
-    def all_sum(value):
-      return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
-
-    count = all_sum(tf.reduce_sum(weight))
+    count = replicas.all_sum(tf.reduce_sum(weight))
     divisor = tf.maximum(count, 1.0)
-    mean = all_sum(tf.reduce_sum(weight * x, axis=0)) / divisor
+    mean = replicas.all_sum(tf.reduce_sum(weight * x, axis=0)) / divisor
     # Around the mean, not E[x²] - mean²: no cancellation in float32.
-    variance = all_sum(
+    variance = replicas.all_sum(
         tf.reduce_sum(weight * tf.square(x - mean), axis=0)) / divisor
     some = count > 0
     mean = tf.where(some, mean, self.moving_mean)

@@ -10,7 +10,6 @@ import numpy as np
 import tensorflow as tf
 
 from vatt import seeds
-from vatt.errors import UserError
 from vatt.models.encoder import LayerNorm
 
 
@@ -19,23 +18,13 @@ def table_init(scale=0.02):
   return tf.keras.initializers.TruncatedNormal(stddev=scale)
 
 
-def grid_of(shape, patch, field="patch"):
+def grid_of(shape, patch):
   """Patches along each axis, the last one padded: ceil(size / patch).
 
   Args:
     shape: sizes of the signal's axes, such as (T, H, W).
     patch: sizes of a patch along the same axes.
-    field: what an error calls the patch.
-
-  Raises:
-    UserError: a patch is larger than the signal, or of another rank.
   """
-  if len(shape) != len(patch):
-    raise UserError(f"{field} is {tuple(patch)}, expected {len(shape)} sizes: "
-                    f"the input is {tuple(shape)}")
-  if any(p > s or p < 1 for p, s in zip(patch, shape)):
-    raise UserError(f"{field} is {tuple(patch)}, expected sizes from 1 to "
-                    f"those of the input, {tuple(shape)}")
   return tuple(math.ceil(s / p) for s, p in zip(shape, patch))
 
 
@@ -180,7 +169,7 @@ class PatchTokenizer(tf.keras.layers.Layer):
     patch: sizes of a patch along them.
     width: D.
     axes: names of the axes, for the tables' names.
-    modality: video or audio, for the layer's name and in errors.
+    modality: video or audio, for the layer's name.
     pre_projection: whether a Dense layer with GELU follows the projection (the
       released agnostic model).
     normalize_positions: whether e_POS passes a LayerNorm (released weights).
@@ -190,7 +179,7 @@ class PatchTokenizer(tf.keras.layers.Layer):
                normalize_positions=False):
     super().__init__(name=f"{modality}_tokenizer")
     self.patch = tuple(patch)
-    grid = grid_of(shape, patch, f"model.{modality}_patch")
+    grid = grid_of(shape, patch)
     self.num_tokens = math.prod(grid)
     self.projection = tf.keras.layers.Dense(width, name="projection")
     self.pre_projection = pre_projection and tf.keras.layers.Dense(

@@ -2,7 +2,6 @@
 import tensorflow as tf
 
 from vatt import seeds
-from vatt.errors import UserError
 from vatt.models import kernels, tokenizers
 from vatt.models.encoder import Encoder, dropout
 from vatt.models.heads import ProjectionHead
@@ -144,20 +143,9 @@ def make_towers(config, shapes):
     config: the `model` part of a config.
     shapes: of each modality's input: (T, H, W, C) of `video`; (S, 1) of
       `audio` as waveform, (frames, bins, 1) as spectrogram; (W,) of `text`.
-
-  Raises:
-    UserError: a patch does not fit in its input, heads do not divide a width,
-      a rate is not one.
   """
-  for field in ("drop_rate", "dropout"):
-    if not 0 <= config[field] < 1:
-      raise UserError(f"model.{field} is {config[field]}, expected at least "
-                      "0 and less than 1")
   sizes = {part: dict(size) for part, size in config.encoders.items()}
   shared = "shared" in sizes
-  if set(sizes) not in ({"shared"}, set(shapes)):
-    raise UserError(f"model.encoders has {sorted(sizes)}, expected "
-                    f"{', '.join(shapes)}, or shared")
   if "text" in sizes:
     sizes["text"].setdefault("relative_bias", "first")
   encoders = {}
@@ -195,18 +183,12 @@ class VATT(tf.keras.Model):
     video_shape: (T, H, W, C).
     audio_shape: (S, 1) of a waveform, or (frames, bins, 1) of a spectrogram.
     num_words: words of a caption.
-
-  Raises:
-    UserError: as of `make_towers`; unknown heads.
   """
 
   def __init__(self, config, video_shape, audio_shape, num_words):
     super().__init__(name="vatt")
     self.towers = make_towers(config, dict(
         video=video_shape, audio=audio_shape, text=(num_words,)))
-    if config.heads not in FLAVOURS:
-      raise UserError(f"model.heads is {config.heads!r}, expected one of "
-                      f"{', '.join(FLAVOURS)}")
     self.in_turn = config.remat
     paper = config.heads == "paper"
     self.heads = {
@@ -315,9 +297,6 @@ class Classifier(tf.keras.Model):
     modality: video or audio.
     shape: (T, H, W, C), (S, 1) or (frames, bins, 1).
     num_classes: C.
-
-  Raises:
-    UserError: as of `make_towers`.
   """
 
   def __init__(self, config, modality, shape, num_classes):
@@ -329,6 +308,11 @@ class Classifier(tf.keras.Model):
     self.dropout_rate = config.classifier_dropout
     tf.function(lambda signal: self(signal)[0]).get_concrete_function(
         tf.TensorSpec([1, *shape]))  # creates the variables
+
+  @property
+  def towers(self):
+    """{modality: Tower}, as VATT has."""
+    return {self.tower.modality: self.tower}
 
   def call(self, signal, training=False, seed=None):
     """[B, *shape] in [-1, 1] -> logits [B, C] in float32, and a dict of the

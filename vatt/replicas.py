@@ -1,0 +1,51 @@
+"""Collectives in a replica: sums, the rows of all replicas, a replica's own."""
+from typing import Any
+
+import tensorflow as tf
+
+# What the collectives of CPUs and GPUs can gather; others go as the wider one.
+GATHERED_AS = {tf.bool: tf.int32, tf.uint8: tf.int32, tf.int8: tf.int32,
+               tf.int16: tf.int32, tf.uint16: tf.int32, tf.bfloat16: tf.float32}
+
+
+def count() -> int:
+  """The number of replicas that take part here; 1 outside of a replica."""
+  context = tf.distribute.get_replica_context()
+  return context.num_replicas_in_sync if context else 1
+
+
+def rank() -> int | tf.Tensor:
+  """This replica's number, int32 []; 0 outside of a replica."""
+  context = tf.distribute.get_replica_context()
+  return context.replica_id_in_sync_group if context else 0
+
+
+def all_sum(values: Any) -> Any:
+  """The sum over the replicas of each tensor of a nest."""
+  return tf.distribute.get_replica_context().all_reduce(
+      tf.distribute.ReduceOp.SUM, values)
+
+
+def gather(x: tf.Tensor) -> tf.Tensor:
+  """The rows of all replicas in global order: [b, …] -> [B, …], of any dtype
+  but strings."""
+  wide = GATHERED_AS.get(x.dtype, x.dtype)
+  rows = tf.distribute.get_replica_context().all_gather(
+      tf.cast(x, wide), axis=0)
+  return tf.cast(rows, x.dtype)
+
+
+def own_rows(x: tf.Tensor, rows: int) -> tf.Tensor:
+  """This replica's rows of what was made for the global batch.
+
+  Args:
+    x: [B, …].
+    rows: b, rows of a replica.
+
+  Returns:
+    [b, …].
+  """
+  if count() == 1:
+    return x
+  first = [rank() * rows] + [0] * (len(x.shape) - 1)
+  return tf.slice(x, first, [rows, *x.shape[1:]])
