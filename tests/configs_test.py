@@ -9,12 +9,11 @@ import pytest
 import tensorflow as tf
 
 from configs import ablations, common, finetune
-from vatt import finetune as finetuning
-from vatt import optimizers, pretrain, train
-from vatt.data import windows
+from vatt import config as config_lib
+from vatt import optimizers, train
 from vatt.errors import UserError
 from vatt.models.vatt import SIZES, VARIANTS, VATT, Classifier
-from vatt.tasks import task_of
+from vatt.tasks import make_task
 
 TOWERS = ("base", "medium", "large", "ma")
 ARGUMENTS = {
@@ -106,21 +105,20 @@ def test_pretrain_is_the_papers_recipe():
 def test_builds_at_full_size(name, arg):
   """In a graph, where variables have shapes and no values."""
   config = get_config(name, arg)
-  data = config.data
-  windows.check_windows(data)
-  train.check_durations(config)
-  optimizers.learning_rate(config.optimizer, config.total_steps)
   if not config.model.vocab_size:  # as many as there are words
     config.model.vocab_size = 1000
+  task = make_task(config)
+  config_lib.check(config)
   try:
     tf.keras.mixed_precision.set_global_policy(config.dtype)
     with tf.Graph().as_default():
+      shapes = task.input_shapes()
       if config.task == "finetune":
-        (modality, shape), = finetuning.input_shapes(config).items()
+        (modality, shape), = shapes.items()
         model = Classifier(config.model, modality, shape, 600)
       else:
-        model = VATT(config.model, (data.frames, data.size, data.size, 3),
-                     pretrain.audio_shape(config), data.words)
+        model = VATT(config.model, shapes["video"], shapes["audio"],
+                     config.data.words)
       assert len(model.trainable_variables) > 50
   finally:
     tf.keras.mixed_precision.set_global_policy("float32")
@@ -147,16 +145,17 @@ def test_one_step(name, arg, digits_dir):
       config.data.update(dict(frames=8, audio_samples=38_400))
   config.batch_size = 4
   config.optimizer.warmup_steps = 1  # else the second step's rate is 1e-8
-  task = task_of(config)
+  task = make_task(config)
+  config_lib.check(config)
   try:
-    sources = task.open_sources(config, "train")
-    words = task.resolve(config, sources)
-    model = task.build_model(config, words)
+    sources = task.open_sources("train")
+    task = task.resolve(sources)
+    model = task.build_model()
     optimizer = optimizers.make_optimizer(config.optimizer, config.total_steps)
     before = [v.numpy() for v in model.trainable_variables]
-    dataset = task.train_dataset(config, sources, 0)(0, 1, 4)
+    dataset = task.train_dataset(sources, 0)(0, 1, 4)
     gradients, apply = train.make_step(
-        task, model, optimizer, config, tf.distribute.get_strategy())
+        task, model, optimizer, tf.distribute.get_strategy())
     # Two steps: the rate of the first is 0, as it warms up.
     loop = train.make_loop(gradients, apply,
                            (*task.METRICS, "loss", "grad_norm"), 2)

@@ -10,6 +10,7 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from vatt import distribute
+from vatt.config import check_strategy
 from vatt.errors import UserError
 
 
@@ -126,6 +127,7 @@ def test_one_device_is_the_first_cpu(strategy):
 def test_bad_config(asked, said, monkeypatch):
   monkeypatch.delenv("TPU_NAME", raising=False)
   with pytest.raises(UserError, match=said):
+    check_strategy(asked)
     distribute.make_strategy(asked)
 
 

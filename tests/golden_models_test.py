@@ -9,11 +9,12 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from tests.golden import FOLDER, NO_DROPOUT, fine_tuned, layouts
-from vatt import finetune, seeds
+from vatt import seeds
 from vatt.models import tokenizers
 from vatt.models.convert import released
 from vatt.models.encoder import relative_buckets
 from vatt.models.vatt import VATT, Classifier
+from vatt.tasks import finetune
 
 CLOSE = 1e-5
 # The release expands tables of positions in float32 by another formula.

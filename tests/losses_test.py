@@ -6,7 +6,6 @@ import pytest
 import tensorflow as tf
 
 from vatt import losses
-from vatt.errors import UserError
 
 TAU = 0.07
 
@@ -230,13 +229,6 @@ def test_sum_of_both_losses():
     if form == "released":
       total /= 1.5
     assert float(loss) == pytest.approx(total, rel=1e-12)
-
-
-def test_unknown_form():
-  video, items = vectors()
-  with pytest.raises(UserError, match="loss.form is 'sym'.*paper.*one_way"):
-    losses.mil_nce(tf.constant(video), tf.constant(items), np.ones(4, bool),
-                   np.ones((4, 3), bool), TAU, "sym")
 
 
 # ---- Of fine-tuning --------------------------------------------------------

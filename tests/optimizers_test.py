@@ -7,6 +7,7 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from vatt import optimizers
+from vatt.config import check_optimizer
 from vatt.errors import UserError
 
 
@@ -95,7 +96,7 @@ def test_levels_by_hand():
 ])
 def test_bad_config(fields, total, named):
   with pytest.raises(UserError, match=named):
-    optimizers.make_optimizer(config(**fields), total)
+    check_optimizer(config(**fields), total)
 
 
 def take_steps(optimizer, gradients, names=("layer/kernel", "layer/bias")):

@@ -9,8 +9,9 @@ from ml_collections import ConfigDict
 from configs import common
 from tests import tiny
 from tests.data import conftest as records
-from vatt import finetune, losses, seeds
+from vatt import losses, seeds
 from vatt.data import input_pipeline
+from vatt.tasks import finetune, make_task
 from vatt.train import make_step
 
 ROWS = 16
@@ -252,17 +253,18 @@ def test_steps_of_fine_tuning(modality, counts):
       "index": np.arange(ROWS), "corrupt": ~there}
   batch = {name: tf.constant(value) for name, value in batch.items()
            if name not in {"video", "audio"} - {modality}}
-  first = finetune.build_model(config, []).get_weights()
+  task = make_task(config)
+  first = task.build_model().get_weights()
 
   def train(replicas):
     strategy = strategy_of(replicas)
     with strategy.scope():
-      model = finetune.build_model(config, [])
+      model = task.build_model()
       model.set_weights(first)
       optimizer = tf.keras.optimizers.legacy.SGD(0.2, momentum=0.9)
       optimizer.iterations  # noqa: B018  creates the step counter
       optimizer._create_all_weights(model.trainable_variables)
-    gradients, apply = make_step(finetune, model, optimizer, config, strategy)
+    gradients, apply = make_step(task, model, optimizer, strategy)
     own = spread(strategy, batch)
 
     @tf.function
@@ -293,8 +295,9 @@ def test_predictions_of_every_clip_once(tmp_path):
   config = finetuning("video", data_dir=str(tmp_path), datasets=("clips",),
                       classes=10)
   config.eval.update(dict(windows=2, crops=3, batch_size=8))
-  source, = finetune.open_sources(config, "test")
-  model = finetune.build_model(config, [])
+  task = make_task(config, "abcdefghij")
+  source, = task.open_sources("test")
+  model = task.build_model()
   first = [3 * w for w in model.get_weights()]
   model.set_weights(first)
   batch, = input_pipeline.eval_dataset(config.data, source, 42, 2, 3)
@@ -309,12 +312,11 @@ def test_predictions_of_every_clip_once(tmp_path):
   for replicas in (1, 2, 4):
     strategy = strategy_of(replicas)
     with strategy.scope():
-      model = finetune.build_model(config, [])
+      model = task.build_model()
     model.set_weights(first)
     done = []
-    measures.append(finetune.evaluate(
-        config, model, strategy, source, source.label_names, done.append,
-        str(tmp_path)))
+    measures.append(task.evaluate(
+        model, strategy, source, done.append, str(tmp_path)))
     counted.append(sum(done))
     with np.load(tmp_path / "predictions.npz") as arrays:
       found.append(dict(arrays))

@@ -48,7 +48,11 @@ def resolve(config: ConfigDict, facts: dict[str, Fact]) -> FrozenConfigDict:
 
 
 def replace(config: ConfigDict, fields: dict[str, Any]) -> FrozenConfigDict:
-  """A config with other values of some fields, such as {"data.size": 40}."""
+  """A config with other values of some fields, such as {"data.size": 40}.
+
+  Raises:
+    KeyError: the config has no such field.
+  """
   copy = ConfigDict(config).copy_and_resolve_references()
   with copy.unlocked():
     for field, value in fields.items():
@@ -56,6 +60,8 @@ def replace(config: ConfigDict, fields: dict[str, Any]) -> FrozenConfigDict:
       part = copy
       for step in path:
         part = part[step]
+      if name not in part:
+        raise KeyError(f"{field}: no such field in the config")
       if isinstance(value, Mapping):  # takes the place of all that is in it
         del part[name]
       part[name] = value

@@ -421,8 +421,6 @@ def test_replicas_get_the_rows_of_the_global_batch(clips_dir, records):
     ({}, {"rows_per_batch": 3}, "8 of the rows, expected a multiple of the 3"),
     ({"shares": (1, 2)}, {}, r"data.shares is \(1, 2\), expected a positive"),
     ({"shares": (0,)}, {}, r"data.shares is \(0,\), expected a positive"),
-    ({"audio_samples": 16000}, {}, "4 frames at 8.0 fps are 0.500 s, 16000 "
-     "audio_samples at 8000 Hz are 2.000 s"),
     ({"vocabulary": "/nowhere/words.txt"}, {}, "/nowhere/words.txt: cannot"),
 ])
 def test_bad_input(clips_dir, records, changes, call, message):

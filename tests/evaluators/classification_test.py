@@ -34,7 +34,8 @@ def test_class_is_the_mean_of_normalized_sentences():
 
 def test_top_k_counts_ties_against():
   scores = np.array([[3.0, 2, 1, 0], [1, 1, 0, 0], [0, 1, 2, 3], [1, 1, 1, 1]])
-  found = dict(classification.top_k(scores, np.array([0, 0, 1, 2]), (1, 2, 3)))
+  found = dict(classification.top_k(
+      scores, np.eye(4, dtype=bool)[[0, 0, 1, 2]], (1, 2, 3)))
   # Ranks: 1; 2, as its equal goes first; 3; 4.
   assert found == {"top-1": 0.25, "top-2": 0.5, "top-3": 0.75}
 
@@ -64,13 +65,14 @@ def test_top_k_as_sklearn(case):
   ks = (1, 2, classes - 1, classes)
   scores = rng.permuted(
       np.tile(np.arange(classes, dtype=np.float32), (rows, 1)), axis=1)
-  found = dict(classification.top_k(scores, labels, ks))
+  own = labels[:, None] == np.arange(classes)
+  found = dict(classification.top_k(scores, own, ks))
   for k in ks[:-1]:
     assert found[f"top-{k}"] == pytest.approx(metrics.top_k_accuracy_score(
         labels, scores, k=k, labels=np.arange(classes)))
   assert found[f"top-{classes}"] == 1
   tied = rng.integers(0, 3, (rows, classes)).astype(np.float32)
-  found = dict(classification.top_k(tied, labels, ks))
+  found = dict(classification.top_k(tied, own, ks))
   for k in ks:
     hits = 0
     for row, label in zip(tied, labels):
@@ -138,7 +140,7 @@ def test_nothing_to_measure_is_refused():
                        " no class has clips with it and clips without"):
       dict(classification.multi_label(scores[:len(labels)], labels))
   with pytest.raises(UserError, match="no clip with a label, expected some"):
-    dict(classification.top_k(scores[:0], np.zeros([0], int)))
+    dict(classification.top_k(scores[:0], np.zeros([0, scores.shape[1]], bool)))
 
 
 def test_a_label_without_a_sentence_is_refused():

@@ -7,7 +7,6 @@ import tensorflow as tf
 from scipy import stats
 
 from vatt import seeds
-from vatt.errors import UserError
 from vatt.models import tokenizers
 
 
@@ -96,22 +95,6 @@ def test_grid_of_each_ablation(shape, patch, grid):
   assert tokens.shape == (1, 1 + math.prod(grid), 2)
   kernel = tokenizer.projection.kernel
   assert kernel.shape == (math.prod(patch) * channels, 2)
-
-
-@pytest.mark.parametrize("shape, patch, words", [
-    ((8, 40, 40), (4, 64, 16), ["model.video_patch", "(4, 64, 16)",
-                                "(8, 40, 40)"]),
-    ((8, 40, 40), (9, 8, 8), ["model.video_patch", "(9, 8, 8)"]),
-    ((8, 40, 40), (0, 8, 8), ["model.video_patch", "(0, 8, 8)"]),
-    ((8, 40, 40), (128,), ["model.video_patch", "(128,)", "3 sizes"]),
-])
-def test_a_patch_that_does_not_fit_gives_one_line(shape, patch, words):
-  with pytest.raises(UserError) as error:
-    tokenizers.PatchTokenizer(shape, patch, 4, "abc", "video")
-  message = str(error.value)
-  assert "\n" not in message
-  for word in words:
-    assert word in message
 
 
 def tokens_by_hand(tokenizer, signal):

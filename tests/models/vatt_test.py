@@ -18,7 +18,6 @@ from tests.tiny import (
     make_model,
 )
 from vatt import seeds
-from vatt.errors import UserError
 from vatt.models import encoder, tokenizers
 from vatt.models.vatt import SIZES, VARIANTS, VATT
 
@@ -361,21 +360,3 @@ def test_no_two_draws_of_a_step_share_a_seed(setting, monkeypatch):
   model(batch, training=True, seed=seeds.root(0))
   assert len(draws) == 2 + 3 * (2 + 2 * 4)
   assert len(set(draws)) == len(draws)
-
-
-# ---- Bad sizes -------------------------------------------------------------
-
-
-@pytest.mark.parametrize("fields, words", [
-    (dict(video_patch=(5, 3, 4)), "model.video_patch is (5, 3, 4)"),
-    (dict(audio_patch=(23,)), "model.audio_patch is (23,)"),
-    (dict(audio_patch=(4, 4)), "model.audio_patch is (4, 4)"),
-    (dict(drop_rate=1.0), "model.drop_rate is 1.0"),
-    (dict(dropout=-0.1), "model.dropout is -0.1"),
-    (dict(encoders=dict(video=dict(depth=1, width=8, mlp_dim=8, num_heads=2))),
-     "model.encoders has ['video']"),
-])
-def test_bad_sizes_give_one_line(fields, words):
-  with pytest.raises(UserError) as error:
-    make_model(**fields)
-  assert words in str(error.value) and "\n" not in str(error.value)

@@ -1,5 +1,4 @@
 """Fine-tuning: where it starts, what it trains on, how it is measured."""
-import json
 
 import numpy as np
 import pytest
@@ -8,10 +7,12 @@ from sklearn import metrics
 
 from configs import common
 from tests.data import conftest as records
-from vatt import checkpoints, finetune, optimizers, pretrain, seeds, train
+from vatt import checkpoints, inference, optimizers, seeds, train, workdir
 from vatt.data import input_pipeline
 from vatt.errors import UserError
+from vatt.evaluators import classification
 from vatt.models.tokenizers import resize_positions
+from vatt.tasks import finetune, make_task
 
 TINY = dict(depth=1, width=16, mlp_dim=32, num_heads=2)
 
@@ -34,29 +35,27 @@ def small(config, digits_dir, frames=8, size=32):
   return config
 
 
-def save_workdir(workdir, config, model):
-  """What training leaves: a checkpoint and the config."""
-  checkpoints.Checkpoints(str(workdir / "checkpoints"), model=model).save(7)
-  (workdir / "config.json").write_text(
-      json.dumps(json.loads(config.to_json_best_effort())))
+def resolved(config):
+  """The task of a config, as the data complete it."""
+  task = make_task(config)
+  return task.resolve(task.open_sources("train"))
+
+
+def save_workdir(folder, task, model):
+  """What training leaves: a checkpoint, the config and the words."""
+  checkpoints.Checkpoints(str(folder / "checkpoints"), model=model).save(7)
+  workdir.write(str(folder), task.config, task.WORDS_FILE, task.words)
 
 
 def pretrained(tmp_path, digits_dir, variant):
   """The workdir of a pre-trained model with random weights, and the model."""
-  config = small(common.pretraining(variant), digits_dir)
-  words = pretrain.resolve(
-      config, pretrain.open_sources(config, "train"))
-  model = pretrain.build_model(config, words)
+  task = resolved(small(common.pretraining(variant), digits_dir))
+  model = task.build_model()
   rng = np.random.default_rng(0)
   for variable in model.variables:
     variable.assign(rng.normal(size=variable.shape))
-  save_workdir(tmp_path, config, model)
+  save_workdir(tmp_path, task, model)
   return model
-
-
-def classifier(config):
-  finetune.resolve(config, finetune.open_sources(config, "train"))
-  return finetune.build_model(config, [])
 
 
 @pytest.mark.parametrize("variant, size, modality", [
@@ -67,9 +66,10 @@ def test_starts_from_a_pretrained_tower(
   donor = pretrained(tmp_path, digits_dir, variant).towers[modality]
   config = small(common.finetuning(modality, size), digits_dir, frames=16,
                  size=48)
-  model = classifier(config)
+  task = resolved(config)
+  model = task.build_model()
   last = model.classifier.kernel.numpy()
-  assert finetune.start_from(str(tmp_path), config, model) == 7
+  assert inference.start_from(str(tmp_path), task, model) == 7
   np.testing.assert_array_equal(model.classifier.kernel, last)
   ours, theirs = model.tower, donor
   for a, b in zip(ours.encoder.variables, theirs.encoder.variables):
@@ -86,30 +86,42 @@ def test_starts_from_a_pretrained_tower(
 def test_start_from_another_model_is_refused(tmp_path, digits_dir):
   pretrained(tmp_path, digits_dir, "mbs")
   config = small(common.finetuning("video", "medium"), digits_dir)
+
+  def start(folder):
+    task = resolved(config)
+    inference.start_from(str(folder), task, task.build_model())
+
   config.model.encoders.video.depth = 2
   with pytest.raises(UserError, match="its video tower has .* variables, "
                      "expected the"):
-    finetune.start_from(str(tmp_path), config, classifier(config))
+    start(tmp_path)
   config.model.encoders.video.update(dict(depth=1, width=32))
   with pytest.raises(UserError, match=r"is \(16,\), expected \(32,\)|"
                      r"expected \(.*32\) by this config"):
-    finetune.start_from(str(tmp_path), config, classifier(config))
+    start(tmp_path)
   with pytest.raises(UserError, match="not found, expected the workdir"):
-    finetune.start_from(str(tmp_path / "no"), config, classifier(config))
+    start(tmp_path / "no")
+
+
+def test_start_from_a_model_without_the_tower_is_refused(tmp_path, digits_dir):
+  task = resolved(small(common.finetuning("audio", "base"), digits_dir))
+  save_workdir(tmp_path, task, task.build_model())
+  task = resolved(small(common.finetuning("video", "base"), digits_dir))
+  with pytest.raises(UserError, match="has towers of audio, expected video"):
+    inference.start_from(str(tmp_path), task, task.build_model())
 
 
 def test_resolve_names_the_classes(digits_dir):
   config = small(common.finetuning("video", "base"), digits_dir)
-  sources = finetune.open_sources(config, "train")
-  names = finetune.resolve(config, sources)
-  assert names == list(sources[0].label_names) and len(names) > 1
-  assert config.data.classes == len(names)
-  config.data.classes += 1
+  task = make_task(config)
+  sources = task.open_sources("train")
+  found = task.resolve(sources)
+  assert found.words == list(sources[0].label_names) and len(found.words) > 1
+  assert found.config.data.classes == len(found.words)
+  assert config.data.classes == 0  # as it was given
+  config.data.classes = len(found.words) + 1
   with pytest.raises(UserError, match="classes, expected data.classes"):
-    finetune.resolve(config, sources)
-  config.finetune.modality = "text"
-  with pytest.raises(UserError, match="finetune.modality is 'text'"):
-    finetune.resolve(config, sources)
+    task.resolve(sources)
 
 
 def test_mixup_is_that_of_the_paper():
@@ -134,11 +146,11 @@ def test_evaluation_averages_logits_of_windows(digits_dir, multi_label):
   """Against logits that are computed here, clip by clip."""
   config = small(common.finetuning("video", "base"), digits_dir, frames=4)
   config.finetune.multi_label = multi_label
-  model = classifier(config)
-  source, = finetune.open_sources(config, "test")
-  found = dict(finetune.evaluate(
-      config, model, tf.distribute.get_strategy(), source, []))
-  dataset = input_pipeline.eval_dataset(config.data, source, 2, 2)
+  task = resolved(config)
+  model = task.build_model()
+  source, = task.open_sources("test")
+  found = dict(task.evaluate(model, tf.distribute.get_strategy(), source))
+  dataset = input_pipeline.eval_dataset(task.config.data, source, 2, 2)
   logits, labels = [], []
   for batch in dataset:  # both windows of a clip
     assert len(set(batch["index"].numpy())) == 1
@@ -169,24 +181,17 @@ def test_what_cannot_be_evaluated_is_told(tmp_path):
           ("train", {}), ("none", {"label": []}), ("same", {"label": [3]}))})
   config = small(common.finetuning("video", "base"), str(tmp_path), frames=4)
   config.data.datasets = ("clips",)
-  model = classifier(config)
   for split, multi_label, message in (
       ("none", False, "no clip with a label, expected some"),
       ("none", True, "of 10 classes and 3 clips, no class has clips with it "),
       ("same", True, "of 10 classes and 3 clips, no class has clips with it ")):
     config.finetune.multi_label = multi_label
-    source, = finetune.open_sources(config, split)
+    task = resolved(config)
+    source, = task.open_sources(split)
     with pytest.raises(UserError, match=(
         f"/clips/1.0.0: split '{split}', video: {message}")):
-      finetune.evaluate(
-          config, model, tf.distribute.get_strategy(), source, [])
-  config.eval.crops = 3
-  config.data.frames = 0
-  with pytest.raises(UserError, match="eval.crops is 3 and data.frames 0, "):
-    finetune.resolve(config, [source])
-  config.eval.windows = 0
-  with pytest.raises(UserError, match="eval.windows is 0, expected 1 or more"):
-    finetune.resolve(config, [source])
+      task.evaluate(
+          task.build_model(), tf.distribute.get_strategy(), source)
 
 
 def test_loss_of_a_step_by_hand(digits_dir):
@@ -196,26 +201,44 @@ def test_loss_of_a_step_by_hand(digits_dir):
       flip=False, brightness=0.0, saturation=0.0, contrast=0.0, hue=0.0))
   config.model.dropout = 0.0
   config.batch_size = 3
-  model = classifier(config)
+  task = resolved(config)
+  config, model = task.config, task.build_model()
   rng = np.random.default_rng(0)
   video = rng.integers(0, 256, (3, 8, 32, 32, 3)).astype(np.uint8)
   labels = np.zeros((3, config.data.classes), bool)
   labels[0, 1] = labels[1, 0] = True
   batch = dict(video=tf.constant(video), labels=tf.constant(labels),
                video_mask=tf.constant([True, True, True]))
-  loss, parts = finetune.loss_and_metrics(model, batch, config, seeds.root(0))
+  loss, parts = task.loss_and_metrics(model, batch, seeds.root(0))
   logits = model(video / np.float32(127.5) - 1)[0].numpy().astype(float)
   chance = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
   target = 0.9 * labels + 0.1 / config.data.classes
   expected = -(target * np.log(chance)).sum(1)[:2].sum() / 3
   assert float(loss) == pytest.approx(expected, rel=1e-5)
-  assert float(parts["accuracy"]) * 3 == pytest.approx(
+  assert float(parts["accuracy"]) * 2 == pytest.approx(  # of the labelled
       labels[np.arange(3), logits.argmax(1)].sum())
   # Nor does a row without its signal.
   batch["video_mask"] = tf.constant([True, False, True])
-  loss, _ = finetune.loss_and_metrics(model, batch, config, seeds.root(0))
+  loss, _ = task.loss_and_metrics(model, batch, seeds.root(0))
   expected = -(target * np.log(chance)).sum(1)[0] / 3
   assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_training_and_evaluation_count_the_same(digits_dir):
+  """Any of a clip's labels is right, ties are wrong, and what has no label or
+  no signal does not count: by the numbers of both."""
+  logits = np.array([[3, 1, 0], [0, 2, 1], [0, 1, 2], [2, 2, 0], [5, 1, 0],
+                     [1, 0, 0], [0, 0, np.nan]], np.float32)
+  labels = np.array([[1, 0, 1], [1, 0, 1], [0, 1, 1], [1, 0, 0], [1, 0, 0],
+                     [0, 0, 0], [1, 0, 0]], bool)
+  mask = np.array([1, 1, 1, 1, 0, 1, 1], bool)
+  # Right, wrong, right, a tie, no signal, no label, not a number.
+  found = finetune.accuracy(
+      *(tf.constant(x) for x in (logits, labels, mask)))
+  counted = mask & labels.any(axis=1)
+  expected = dict(classification.top_k(logits[counted], labels[counted], (1,)))
+  assert float(found) == pytest.approx(2 / 5)
+  assert expected == {"top-1": pytest.approx(2 / 5)}
 
 
 @pytest.mark.parametrize("what, names", [
@@ -229,15 +252,17 @@ def test_what_is_frozen_stays(tmp_path, digits_dir, what, names):
   config.model.encoders.video.depth = 2
   config.batch_size = 2
   config.optimizer.update(dict(schedule="constant", warmup_steps=0))
-  donor = classifier(config)
+  task = resolved(config)
+  donor = task.build_model()
   rng = np.random.default_rng(0)
   for variable in donor.variables:
     variable.assign(rng.normal(size=variable.shape))
-  save_workdir(tmp_path, config, donor)
+  save_workdir(tmp_path, task, donor)
 
   config.finetune.freeze = what
-  model = classifier(config)
-  finetune.start_from(str(tmp_path), config, model)
+  task = resolved(config)
+  model = task.build_model()
+  inference.start_from(str(tmp_path), task, model)
 
   def parts_of(model):
     encoder = model.tower.encoder
@@ -251,37 +276,34 @@ def test_what_is_frozen_stays(tmp_path, digits_dir, what, names):
       np.testing.assert_array_equal(a, b)
   before = {name: [v.numpy() for v in part.variables]
             for name, part in parts.items()}
-  sources = finetune.open_sources(config, "train")
-  batch = next(iter(finetune.train_dataset(config, sources, 0)(0, 1, 2)))
+  sources = task.open_sources("train")
+  batch = next(iter(task.train_dataset(sources, 0)(0, 1, 2)))
   optimizer = optimizers.make_optimizer(config.optimizer, config.total_steps)
   gradients, apply = train.make_step(
-      finetune, model, optimizer, config, tf.distribute.get_strategy())
+      task, model, optimizer, tf.distribute.get_strategy())
   grads, metrics, _ = gradients(batch)
   apply(grads, metrics["grad_norm"])
   moved = {name for name, part in parts.items()
            if any(np.any(v != old) for v, old in zip(
                part.variables, before[name]))}
   assert moved == set(parts) - set(names)
-  config.finetune.freeze = "blocks_3"
-  with pytest.raises(UserError, match="freeze is 'blocks_3', expected one of "
-                     "'', tokenizer, tower, blocks_1 to blocks_2"):
-    classifier(config)
 
 
 def test_rare_classes_start_rare(digits_dir):
   config = small(common.finetuning("audio", "base"), digits_dir)
   config.finetune.rare_classes = True
-  bias = classifier(config).classifier.bias
+  task = resolved(config)
+  bias = task.build_model().classifier.bias
   chance = 1 / (1 + np.exp(-bias.numpy().astype(float)))
-  np.testing.assert_allclose(chance, 1 / config.data.classes, rtol=1e-6)
+  np.testing.assert_allclose(chance, 1 / task.config.data.classes, rtol=1e-6)
 
 
 def test_few_labels_are_of_training_alone(digits_dir):
   config = small(common.finetuning("video", "base"), digits_dir)
-  everything = {split: len(finetune.open_sources(config, split)[0].index)
+  everything = {split: len(make_task(config).open_sources(split)[0].index)
                 for split in ("train", "test")}
   config.finetune.labels_per_class = 2
-  few = {split: finetune.open_sources(config, split)[0]
+  few = {split: make_task(config).open_sources(split)[0]
          for split in ("train", "test")}
   assert len(few["train"].index) == 2 * len(few["train"].label_names)
   assert len(few["train"].index) < everything["train"]
@@ -290,15 +312,16 @@ def test_few_labels_are_of_training_alone(digits_dir):
 
 def test_other_classes_than_those_trained_are_refused(tmp_path, digits_dir):
   config = small(common.finetuning("video", "base"), digits_dir)
-  sources = finetune.open_sources(config, "train")
-  names = finetune.resolve(config, sources)
+  task = make_task(config)
+  sources = task.open_sources("train")
+  names = task.resolve(sources).words
   (tmp_path / "labels.txt").write_text("".join(n + "\n" for n in names))
-  assert finetune.resolve(config, sources, str(tmp_path)) == names
+  assert task.resolve(sources, str(tmp_path)).words == names
   (tmp_path / "labels.txt").write_text("".join(
       n + "\n" for n in [*names[:-1], "other"]))
   with pytest.raises(UserError, match=f"class {len(names) - 1} is "
                      f"'{names[-1]}', expected 'other' as in "):
-    finetune.resolve(config, sources, str(tmp_path))
+    task.resolve(sources, str(tmp_path))
   (tmp_path / "labels.txt").write_text("one\n")
   with pytest.raises(UserError, match=f"{len(names)} classes, expected the 1"):
-    finetune.resolve(config, sources, str(tmp_path))
+    task.resolve(sources, str(tmp_path))

@@ -1,0 +1,106 @@
+"""Configs: what is refused, what the data complete, and that none changes."""
+import numpy as np
+import pytest
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from configs import common, finetune, pretrain
+from vatt import config as config_lib
+from vatt.config import Fact
+from vatt.errors import UserError
+
+BAD = [  # of pre-training: fields, what is said
+    ({"log_every": 7}, "log_every is 7, expected a multiple of steps_per_loop"),
+    ({"total_steps": 99_950}, "total_steps is 99950"),
+    ({"keep_checkpoints": 0}, "keep_checkpoints is 0"),
+    ({"strategy.name": "horovod"},
+     "'horovod', expected one of one_device, mirrored, multi_worker, tpu"),
+    ({"strategy.devices": -1}, "strategy.devices is -1"),
+    ({"data.audio_samples": 16_000}, "32 frames at 10.0 fps are 3.200 s, 16000 "
+     "audio_samples at 48000 Hz are 0.333 s; expected the same span"),
+    ({"data.shares": (1, 2, 3)}, "data.shares is (1, 2, 3), expected a"),
+    ({"eval.windows": 0}, "eval.windows is 0, expected 1 or more"),
+    ({"eval.captions": 0}, "eval.captions is 0"),
+    ({"eval.match": "clip"}, "eval.match is 'clip', expected one of pair, lab"),
+    ({"eval.average": "logits"}, "eval.average is 'logits'"),
+    ({"data.frames": 0, "eval.crops": 3}, "eval.crops is 3 and data.frames 0"),
+    ({"loss.form": "sym"}, "loss.form is 'sym', expected one of paper, rel"),
+    ({"model.drop_rate": 1.0}, "model.drop_rate is 1.0"),
+    ({"model.dropout": -0.1}, "model.dropout is -0.1"),
+    ({"model.audio_input": "mp3"}, "model.audio_input is 'mp3'"),
+    ({"model.heads": "three"}, "model.heads is 'three'"),
+    ({"model.video_patch": (4, 256, 16)}, "model.video_patch is (4, 256, 16), "
+     "expected sizes from 1 to those of the input, (32, 224, 224)"),
+    ({"model.video_patch": (0, 16, 16)}, "model.video_patch is (0, 16, 16)"),
+    ({"model.video_patch": (128,)}, "(128,), expected 3 sizes: the input is"),
+    ({"model.audio_patch": (4, 4)}, "model.audio_patch is (4, 4), expected 1"),
+    ({"model.encoders": dict(video=dict(
+        depth=1, width=8, mlp_dim=8, num_heads=2))},
+     "model.encoders has ['video'], expected video, audio, text, or shared"),
+    ({"model.encoders.audio.width": 10, "model.encoders.audio.num_heads": 4},
+     "model.encoders.audio: width is 10, expected a multiple of num_heads (4)"),
+    ({"model.encoders.text": dict(
+        depth=1, width=8, mlp_dim=8, num_heads=2, norm="batch")},
+     "model.encoders.text: norm is 'batch', expected one of 'layer', 'rms'"),
+    ({"optimizer.name": "adamw"}, "'adamw', expected one of adam, sgd, lamb"),
+    ({"optimizer.warmup_steps": 600_000}, "expected rising numbers from 0"),
+]
+BAD_TUNING = [
+    ({"finetune.modality": "text"}, "finetune.modality is 'text'"),
+    ({"finetune.positions": "linear"}, "finetune.positions is 'linear'"),
+    ({"finetune.label_smoothing": 1.0}, "label_smoothing is 1.0, mixup 0"),
+    ({"finetune.freeze": "blocks_13"}, "freeze is 'blocks_13', expected one of "
+     "'', tokenizer, tower, blocks_1 to blocks_12"),
+    ({"model.encoders": dict(audio=dict(
+        depth=12, width=8, mlp_dim=8, num_heads=2))},
+     "model.encoders has ['audio'], expected video, or shared"),
+]
+
+
+@pytest.mark.parametrize("config, fields, said", [
+    *((pretrain.get_config("bbs"), *bad) for bad in BAD),
+    *((finetune.get_config("kinetics400,base"), *bad) for bad in BAD_TUNING)])
+def test_bad_fields_give_one_line(config, fields, said):
+  config_lib.check(config)  # as it ships
+  with pytest.raises(UserError) as error:
+    config_lib.check(config_lib.replace(config, fields))
+  assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_signal_that_is_not_read_needs_no_patch_in_it():
+  config_lib.check_evaluation(config_lib.replace(
+      common.pretraining("bbs"), {"data.audio_samples": 0}))
+
+
+def test_resolve_completes_what_is_open():
+  config = common.pretraining("bbs")
+  config.model.vocab_size = 0
+  facts = {"model.vocab_size": Fact(19, "words.txt: 17 words"),
+           "data.vocabulary": Fact("words.txt", "a vocabulary")}
+  found = config_lib.resolve(config, facts)
+  assert (found.model.vocab_size, found.data.vocabulary) == (19, "words.txt")
+  assert (config.model.vocab_size, config.data.vocabulary) == (0, "")
+  assert config_lib.resolve(found, facts) == found
+  with pytest.raises(UserError, match=r"words.txt: 17 words, expected "
+                     r"model.vocab_size \(18\)"):
+    config_lib.resolve(config_lib.replace(
+        config, {"model.vocab_size": 18}), facts)
+
+
+def test_replace_makes_a_new_one_that_cannot_be_changed():
+  config = common.pretraining("bbs")
+  before = config.to_json()
+  found = config_lib.replace(config, {
+      "data.size": 40, "model.encoders": dict(shared=dict(depth=1))})
+  assert isinstance(found, FrozenConfigDict)
+  assert found.data.size == 40 and config.to_json() == before
+  assert found.model.encoders.to_dict() == dict(shared=dict(depth=1))
+  with pytest.raises(AttributeError):
+    found.data.size = 3
+  again = config_lib.replace(found, {"data.size": 41})
+  assert (found.data.size, again.data.size) == (40, 41)
+  assert ConfigDict(again).data.frames == np.int64(32)
+
+
+def test_an_unknown_field_is_refused():
+  with pytest.raises(KeyError, match="siez"):
+    config_lib.replace(common.pretraining("bbs"), {"data.siez": 40})
