@@ -38,7 +38,7 @@ setup(
         "gpu": ["tensorflow[and-cuda]==2.15.1"],
         # pytest-xdist 3.8 cannot keep tests together with pytest 9.
         # transformers: another's ViT and T5, to compare ours with.
-        "dev": ["dill", "pytest<9", "pytest-xdist", "ruff",
+        "dev": ["dill", "import-linter", "pytest<9", "pytest-xdist", "ruff",
                 "transformers==4.45.2"],
     },
 )

@@ -23,4 +23,5 @@ done
 
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2}
 .venv/bin/python -m ruff check
+.venv/bin/lint-imports --no-cache --no-logo
 exec .venv/bin/python -m pytest -n 2 --dist loadgroup ${arguments[@]+"${arguments[@]}"}

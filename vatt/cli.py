@@ -123,6 +123,8 @@ def run(main: Callable[[], object],
       rest = flags.FLAGS(argv)
     except UserError as error:
       fail(error)
+    except BrokenPipeError:  # of --help
+      _end_without_reader()
     # ml_collections: an unknown field, or a value of another type.
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError,
             OSError) as error:
@@ -137,11 +139,16 @@ def run(main: Callable[[], object],
     except UserError as error:
       fail(error)
     except BrokenPipeError:
-      # What is still to be written at exit has no reader either.
-      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-      sys.exit(128 + signal.SIGPIPE)
+      _end_without_reader()
 
   app.run(guarded, flags_parser=parse)
+
+
+def _end_without_reader():
+  """Ends as a process does that SIGPIPE kills."""
+  # What is still to be written at exit has no reader either.
+  os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+  sys.exit(128 + signal.SIGPIPE)
 
 
 def _line_of(error):

@@ -53,7 +53,6 @@ def load_model(path: str, config: ConfigDict | None = None,
       raise UserError(
           f"data.{field} is {config.data[field]}, expected "
           f"{trained.data[field]}, which the model was trained with")
-  config_lib.check_evaluation(config)
   # The words are the model's own, wherever the data lie now, and the checkpoint
   # has their vectors.
   words = workdir.read_words(path, make_task(trained).WORDS_FILE)
@@ -126,6 +125,7 @@ class Embedder:
                strategy: tf.distribute.Strategy | None = None):
     self.strategy = strategy or tf.distribute.get_strategy()
     self.task, self.model, self.step = load_model(path, config, self.strategy)
+    config_lib.check_evaluation(self.task.config)
     if self.task.config.task != "pretrain":
       raise UserError(f"{path}: a model of the task {self.task.config.task}, "
                       "expected a pre-trained one")

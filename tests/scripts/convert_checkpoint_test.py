@@ -9,9 +9,11 @@ import pytest
 import tensorflow as tf
 
 from configs import common
-from vatt import checkpoints, finetune, inference
+from vatt import inference, workdir
+from vatt.config import replace
 from vatt.errors import UserError
 from vatt.models.convert import released
+from vatt.tasks import make_task
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -39,10 +41,10 @@ def test_golden_there_and_back(golden, tmp_path, convert):
   # The workdir is one of ours: it embeds the sentences of the fixture.
   sentences = [" ".join(f"word{i}" for i in ids if i)
                for ids in expected["text"]]
-  config = inference.read_config(f"{tmp_path}/ma")
+  config = workdir.read_config(f"{tmp_path}/ma")
   # Its sound is shorter than its video at the rates that were released.
-  config.data.audio_rate = round(
-      config.data.audio_samples * config.data.fps / config.data.frames)
+  config = replace(config, {"data.audio_rate": round(
+      config.data.audio_samples * config.data.fps / config.data.frames)})
   embedder = inference.Embedder(f"{tmp_path}/ma", config)
   np.testing.assert_allclose(
       embedder.embed_text(sentences), expected["head_text_tovid"], atol=1e-5)
@@ -52,8 +54,8 @@ def test_golden_there_and_back(golden, tmp_path, convert):
   model = golden.classifier("vit_from_ma", tuned["input"].shape[1:])
   for variable in model.tower.variables:
     variable.assign(tf.zeros_like(variable))
-  config = common.finetuning("video", "ma", "released")
-  finetune.start_from(f"{tmp_path}/ma", config, model)
+  task = make_task(common.finetuning("video", "ma", "released"))
+  inference.start_from(f"{tmp_path}/ma", task, model)
   np.testing.assert_allclose(
       model(tuned["input"])[0], tuned["logits"], atol=1e-5)
 
@@ -84,10 +86,10 @@ def test_golden_fine_tuned_there_and_back(golden, tmp_path, convert):
   done = convert(f"--checkpoint={path}", f"--workdir={tmp_path}/vit",
                  f"--head_dim={golden.sizes['head_width']}", f"--size={size}")
   assert done.returncode == 0, done.stderr
-  config = inference.read_config(f"{tmp_path}/vit")
-  assert config.data.size == size > golden.sizes["video"][1]
-  model = finetune.build_model(config, [])
-  finetune.start_from(f"{tmp_path}/vit", config, model)
+  task = make_task(workdir.read_config(f"{tmp_path}/vit"))
+  assert task.config.data.size == size > golden.sizes["video"][1]
+  model = task.build_model()
+  inference.start_from(f"{tmp_path}/vit", task, model)
   vertical = model.tower.tokenizer.position.tables["vertical"]
   assert vertical.shape[0] == size // golden.sizes["video_patch"][1]
 
@@ -96,12 +98,9 @@ def test_golden_fine_tuned_there_and_back(golden, tmp_path, convert):
     done = convert(f"--checkpoint={path}", f"--workdir={tmp_path}/{name}",
                    f"--head_dim={golden.sizes['head_width']}")
     assert done.returncode == 0, done.stderr
-    config = inference.read_config(f"{tmp_path}/{name}")
+    task, model, _ = inference.load_model(f"{tmp_path}/{name}")
     expected = golden.npz(f"ft_{name}")
-    assert list(finetune.input_shapes(config).values()) == [
-        expected["input"].shape[1:]]
-    model = finetune.build_model(config, [])
-    checkpoints.restore_model(f"{tmp_path}/{name}/checkpoints", model)
+    assert list(task.input_shapes().values()) == [expected["input"].shape[1:]]
     np.testing.assert_allclose(
         model(expected["input"])[0], expected["logits"], atol=1e-5)
   done = convert(f"--checkpoint={path}", f"--workdir={tmp_path}/other",

@@ -104,7 +104,3 @@ def test_sizes_of_no_model_are_refused(fields, words):
     paper_tables.cost_of_config(config.lock())
   assert words in str(error.value)
 
-
-def test_no_argument_is_overlooked():
-  with pytest.raises(UserError, match="unexpected argument 'extra'"):
-    paper_tables.main(["paper_tables", "extra"])

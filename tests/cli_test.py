@@ -1,0 +1,80 @@
+"""What all programs share, by a small program in processes of its own."""
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+from vatt import cli
+from vatt.errors import UserError
+from absl import flags
+flags.DEFINE_string("say", "", "")
+cli.define_workdir("A folder.")
+def main():
+  say = flags.FLAGS.say
+  if say == "wrong":
+    raise UserError("field: found 1,\\n  expected 2")
+  if say == "much":
+    for i in range(100_000):
+      print(i)
+  print(say, cli.workdir())
+  return 3
+cli.run(main)
+"""
+
+
+@pytest.fixture
+def run(tmp_path, python_env):
+  """A function of flags that runs the program."""
+  path = tmp_path / "program.py"
+  path.write_text(PROGRAM)
+
+  def run(*flags, **environment):
+    return subprocess.run(
+        [sys.executable, str(path), *flags], env=python_env | environment,
+        capture_output=True)
+
+  return run
+
+
+@pytest.mark.parametrize("flags, said", [
+    ([], "--workdir is missing"),
+    (["--workdir=a", "b"], "unexpected argument 'b', expected flags"),
+    (["--workdir=a", "--sya=b"],
+     "command line: Unknown command line flag 'sya'"),
+    (["--workdir=a", "--say=wrong"], "field: found 1, expected 2"),
+])
+def test_errors_are_one_line(run, flags, said):
+  done = run(*flags)
+  assert done.returncode == 1 and not done.stdout
+  error, = done.stderr.decode().splitlines()
+  assert error.startswith(f"error: {said}")
+
+
+def test_result_is_the_exit_code_and_home_is_known(run):
+  done = run("--workdir=~/a", "--say=b", HOME="/home/of")
+  assert (done.returncode, done.stdout) == (3, b"b /home/of/a\n")
+
+
+def test_what_the_output_cannot_show_is_replaced(run):
+  done = run("--workdir=a", "--say=caf\u00e9", PYTHONIOENCODING="ascii")
+  assert (done.returncode, done.stdout) == (3, b"caf? a\n")
+
+
+def test_a_reader_that_goes_away_ends_it_without_a_word(
+    run, tmp_path, python_env):
+  run("--workdir=a")
+  process = subprocess.Popen(
+      [sys.executable, str(tmp_path / "program.py"), "--workdir=a",
+       "--say=much"], env=python_env, stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE)
+  assert process.stdout.readline() == b"0\n"
+  process.stdout.close()
+  assert process.stderr.read() == b""
+  assert process.wait() == 141
+
+
+def test_the_face_loads_no_tensorflow(python_env):
+  subprocess.run(
+      [sys.executable, "-c", "import sys, vatt.main\n"
+       "assert 'tensorflow' not in sys.modules"], env=python_env, check=True)
