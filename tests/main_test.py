@@ -18,7 +18,7 @@ BAD = {
     "vocabulary": (["--config.model.vocab_size=999"], "vocabulary.txt"),
     "word vectors": (["--config.model.word_vectors=/nowhere.txt"],
                      "/nowhere.txt"),
-    "init": (["--config.init=/nowhere"], "/nowhere/checkpoints: no checkpoint"),
+    "init": (["--config.init=/nowhere"], "/nowhere/config.json: not found"),
     "loop": (["--config.log_every=7"], "log_every is 7"),
     "loss": (["--config.loss.form=nce"], "loss.form is 'nce'"),
     "strategy": (["--config.strategy.name=gpus"], "strategy.name is 'gpus'"),

@@ -49,8 +49,8 @@ def config():
   """The ConfigDict of --config; UserError if its file cannot be read."""
   found = flags.FLAGS.config
   try:
-    len(found)
-  except OSError as error:  # ml_collections tells of a missing file at use
+    found.items  # noqa: B018  ml_collections tells of a missing file at use
+  except OSError as error:
     raise UserError(
         f"--config: {str(error).splitlines()[-1].strip()}") from None
   return found

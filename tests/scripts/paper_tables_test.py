@@ -56,7 +56,7 @@ def test_what_is_off_ends_it_with_code_1(
   monkeypatch.setattr(paper_tables, constant, value)
   monkeypatch.setattr(
       paper_tables.flags, "FLAGS", types.SimpleNamespace(config=None))
-  assert paper_tables.main(["paper_tables"]) == 1
+  assert paper_tables.main() == 1
   output = capsys.readouterr().out
   assert words in output and "All within" not in output
 
