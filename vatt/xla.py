@@ -1,5 +1,6 @@
 """XLA: for what lies between TensorFlow's own kernels, or for all (TPUs)."""
 import functools
+from collections.abc import Callable
 
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
@@ -10,7 +11,7 @@ from tensorflow.python.ops import control_flow_util
 COMPILED_SIZE = 2 ** 17
 
 
-def compiled(function):
+def compiled(function: Callable) -> Callable:
   """Has XLA compile a function of tensors, where one of them is large: what
   TensorFlow does in a dozen passes over memory becomes one.
 
@@ -28,7 +29,7 @@ def compiled(function):
   return call
 
 
-def whole_program():
+def whole_program() -> bool:
   """Whether what is being traced is part of a program that XLA compiles whole,
   as it does for a TPU. A function that was traced by itself before does not
   find out when such a program calls it."""
@@ -37,14 +38,15 @@ def whole_program():
           tf.compat.v1.get_default_graph()))
 
 
-def not_before(event, *tensors):
-  """The tensors, as something that is there once `event` is: what is made of
-  them is made again then, not kept from an earlier time.
+def not_before(event: tf.Tensor,
+               *tensors: tf.Tensor | None) -> list[tf.Tensor | None]:
+  """The tensors, available no earlier than `event`: what a backward pass
+  computes from them is recomputed then, not kept since the forward pass.
 
   Compilers merge what is computed twice of the same tensors. TensorFlow heeds
   control dependencies, XLA only barriers; its compiler for processors takes
   these away before it merges for the last time, that for GPUs does not.
-  A barrier has no gradient: this is for the way back.
+  A barrier has no gradient: this is for backward passes.
 
   Args:
     event: a tensor.

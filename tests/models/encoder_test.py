@@ -197,8 +197,7 @@ def test_bias_is_added_in_the_first_block_only():
       block = encoder.blocks[i]
       z = tf.reshape(out["blocks"][i - 1], [6, 8])
       _, maps = block.attention(
-          z, block.attention_norm.maker, (1, 6), None, None, False,
-          tf.zeros([2], tf.int32), return_attention=True)
+          z, block.attention_norm, (1, 6), return_attention=True)
       np.testing.assert_allclose(maps, out["attention"][i], atol=1e-6)
 
 
@@ -272,11 +271,11 @@ def test_every_site_drops_by_its_own_seed(monkeypatch):
 
   def record(shape, rate, seed, site):
     calls.append((rate, (*seed.numpy(), site), tuple(shape)))
-    return words(shape, rate, seed, site)
+    return bits(shape, rate, seed, site)
 
   encoder = make_encoder(dropout_rate=0.3)
-  words = encoder_lib.dropout_words
-  monkeypatch.setattr(encoder_lib, "dropout_words", record)
+  bits = encoder_lib.dropout_bits
+  monkeypatch.setattr(encoder_lib, "dropout_bits", record)
   tokens = tf.zeros([2, 5, 8])
   encoder(tokens, training=True, seed=seeds.root(1))
   # Input and output; in a block attention, its output, MLP, its output.
@@ -343,10 +342,10 @@ def test_bfloat16_keeps_statistics_and_softmax_in_float32():
       tf.cast(got, tf.float64), expected, rtol=2 ** -7, atol=1e-3)
   # With all scores equal, each of 1500 keys weighs 1/1500, and the mean of the
   # values comes out; a softmax summed in bfloat16 would stop at 256.
-  attention = encoder_lib.Attention(8, 2, 0.0)
+  attention, norm = encoder_lib.Attention(8, 2), LayerNorm()
   tokens = tf.cast(tf.ones([1500, 8]), tf.bfloat16)
-  _, maps = attention(tokens, None, (1, 1500), None, None, False,
-                      tf.zeros([2], tf.int32), return_attention=True)
+  norm(tokens)  # creates its weights
+  _, maps = attention(tokens, norm, (1, 1500), return_attention=True)
   np.testing.assert_allclose(
       tf.cast(maps, tf.float32), 1 / 1500, rtol=2 ** -8)
   assert all(v.dtype == tf.float32 for v in attention.variables)

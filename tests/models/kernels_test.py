@@ -10,38 +10,97 @@ from vatt import seeds, xla
 from vatt.models import kernels
 from vatt.models.encoder import Encoder
 
-# ---- The same written plainly, for TensorFlow to differentiate -------------
+EPSILON = 1e-6
+
+# ---- The formulas, worked out in NumPy --------------------------------------
 
 
-def plain_dropout(x, words, rate):
-  keep = kernels.is_kept(words, x.shape[-1], rate) if rate else True
-  return tf.where(keep, x / (1 - rate), 0)
+def dropped_by_hand(x, random_bits, rate):
+  if not rate:
+    return x
+  keep = kernels.is_kept(random_bits, x.shape[-1], rate).numpy()
+  return np.where(keep, x / (1 - rate), 0)
 
 
-def plain_norm(x, scale, offset):
-  if offset is not None:
-    x -= tf.reduce_mean(x, -1, keepdims=True)
-  y = x / tf.sqrt(tf.reduce_mean(x * x, -1, keepdims=True) + 1e-6) * scale
+def norm_by_hand(x, scale, offset):
+  centre = x.mean(-1, keepdims=True) if offset is not None else 0
+  square = ((x - centre) ** 2).mean(-1, keepdims=True)
+  y = (x - centre) / np.sqrt(square + EPSILON) * scale
   return y if offset is None else y + offset
 
 
-def plain_gelu(x):
-  return x * 0.5 * (1 + tf.math.erf(x / math.sqrt(2)))
+def gelu_by_hand(x):
+  return x * np.vectorize(lambda v: 0.5 * (1 + math.erf(v / math.sqrt(2))))(x)
 
 
-def plain_attention(qkv, shape, scale, bias, mask, words, rate):
+def attention_by_hand(qkv, bias, mask, random_bits, shape, scale, rate):
   batch, length, heads = shape
-  query, key, value = (
-      tf.transpose(tf.reshape(x, [batch, length, heads, -1]), [0, 2, 1, 3])
-      for x in tf.split(qkv, 3, -1))
-  scores = tf.einsum("bhqd,bhkd->bhqk", query, key) * scale
-  if bias is not None:
-    scores += bias
-  if mask is not None:
-    scores = tf.where(mask[:, None, None], scores, -1e9)
-  weights = plain_dropout(tf.nn.softmax(scores), words, rate)
-  mixed = tf.einsum("bhqk,bhkd->bqhd", weights, value)
-  return tf.reshape(mixed, [batch * length, -1])
+  # [B·N, 3·H·d] -> [3, B, H, N, d]
+  query, key, value = qkv.reshape(
+      batch, length, 3, heads, -1).transpose(2, 0, 3, 1, 4)
+  weights = np.zeros((batch, heads, length, length))
+  for b, h, i in np.ndindex(batch, heads, length):
+    scores = scale * key[b, h] @ query[b, h, i]
+    if bias is not None:
+      scores = scores + bias[0, h, i]
+    there = np.ones(length, bool) if mask is None else mask[b].numpy()
+    weights[b, h, i, there] = np.exp(scores[there]) / np.exp(
+        scores[there]).sum()
+  weights = dropped_by_hand(weights, random_bits, rate)
+  mixed = np.einsum("bhqk,bhkd->bqhd", weights, value)
+  return mixed.reshape(batch * length, -1)
+
+
+def both(name, *args):
+  """A kernel, and its formula for autodiff, of float64 arguments."""
+  args = [tf.constant(x) if isinstance(x, np.ndarray) else x for x in args]
+  return (getattr(kernels, name)(*args),
+          getattr(kernels, f"plain_{name}")(*args))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_worked_by_hand(rate, masked):
+  rng = np.random.default_rng(1)
+  shape, scale = (2, 5, 3), 0.4
+  qkv = rng.normal(size=(10, 3 * 3 * 2))
+  bias = rng.normal(size=(1, 3, 5, 5)) if masked else None
+  mask = tf.sequence_mask([5, 2], 5) if masked else None
+  random_bits = kernels.draw_bits([2, 3, 5, 5], seeds.root(1))
+  expected = attention_by_hand(
+      qkv, bias, mask, random_bits, shape, scale, rate)
+  for y in both("attention", qkv, bias, mask, random_bits, shape, scale, rate,
+                tf.float64):
+    np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_the_others_worked_by_hand(full):
+  """With an offset, a bias and dropout, and without."""
+  rng = np.random.default_rng(1)
+  x, kernel = rng.normal(size=(6, 5)) * 2 + 1, rng.normal(size=(5, 4))
+  scale, offset, bias = (rng.normal(size=n) for n in (5, 5, 4))
+  rate, shift = (0.3, bias) if full else (0.0, 0)
+  if not full:
+    offset = bias = None
+  random_bits = kernels.draw_bits([6, 5], seeds.root(1))
+  norm = norm_by_hand(x, scale, offset)
+  gelu = dropped_by_hand(gelu_by_hand(x), random_bits, rate)
+  dropped = dropped_by_hand(x, random_bits, 0.3)
+  for name, args, expected in (
+      ("norm", (x, scale, offset, EPSILON), norm),
+      ("norm_linear", (x, scale, offset, kernel, bias, EPSILON),
+       norm @ kernel + shift),
+      ("gelu_linear", (x, kernel, bias, random_bits, rate),
+       gelu @ kernel + shift),
+      ("dropout", (x, random_bits, 0.3), dropped),
+      ("add_dropped", (2 * x, x, random_bits, 0.3), 2 * x + dropped)):
+    for y in both(name, *args):
+      np.testing.assert_allclose(
+          y, expected, rtol=1e-12, atol=1e-12, err_msg=name)
+
+
+# ---- The gradients, beside TensorFlow's own of the formulas ------------------
 
 
 def compare(ours, plain, inputs, dtype, is_compiled, tolerance):
@@ -81,69 +140,109 @@ CASES = pytest.mark.parametrize("dtype, size, tolerance", [
 def test_attention(dtype, size, tolerance, rate, with_bias, monkeypatch):
   monkeypatch.setattr(xla, "COMPILED_SIZE", size)
   rng = np.random.default_rng(0)
-  shape, scale = (2, 7, 3), 0.4
-  words = kernels.draw_words([2, 3, 7, 7], seeds.root(1)) if rate else None
-  inputs = [rng.normal(size=(14, 45))]
-  mask = None
+  random_bits = kernels.draw_bits([2, 3, 7, 7], seeds.root(1)) if rate else None
+  inputs, mask = [rng.normal(size=(14, 45))], None
   if with_bias:
     inputs.append(rng.normal(size=(1, 3, 7, 7)))
     mask = tf.constant([[True] * 7, [True] * 4 + [False] * 3])
-  compare(
-      lambda qkv, bias=None: kernels.attention(
-          qkv, shape, scale, bias, mask, words, rate, dtype),
-      lambda qkv, bias=None: plain_attention(
-          tf.cast(qkv, dtype), shape, scale, bias, mask, words, rate),
-      inputs, dtype, size == 0, tolerance)
+
+  def of(function):
+    return lambda qkv, bias=None: function(
+        qkv, bias, mask, random_bits, (2, 7, 3), 0.4, rate, dtype)
+
+  compare(of(kernels.attention), of(kernels.plain_attention), inputs, dtype,
+          size == 0, tolerance)
 
 
 @CASES
 @pytest.mark.parametrize("rate", [0.0, 0.3])
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_linear_after_gelu(dtype, size, tolerance, rate, with_bias,
-                           monkeypatch):
+def test_gelu_linear(dtype, size, tolerance, rate, with_bias, monkeypatch):
   monkeypatch.setattr(xla, "COMPILED_SIZE", size)
   rng = np.random.default_rng(0)
-  words = kernels.draw_words([6, 5], seeds.root(1)) if rate else None
-  inputs = [rng.normal(size=shape) * 2 for shape in [(6, 5), (5, 4)]]
-  if with_bias:
-    inputs.append(rng.normal(size=4))
-  compare(
-      lambda x, kernel, bias=None: kernels.linear(
-          x, kernel, bias, kernels.gelu(words, rate)),
-      lambda x, kernel, bias=0.0: plain_dropout(
-          plain_gelu(x), words, rate) @ kernel + bias,
-      inputs, dtype, size == 0, tolerance)
+  random_bits = kernels.draw_bits([6, 5], seeds.root(1)) if rate else None
+  inputs = [rng.normal(size=shape) * 2
+            for shape in [(6, 5), (5, 4), (4,)][:2 + with_bias]]
+
+  def of(function):
+    return lambda x, kernel, bias=None: function(
+        x, kernel, bias, random_bits, rate)
+
+  compare(of(kernels.gelu_linear), of(kernels.plain_gelu_linear), inputs,
+          dtype, size == 0, tolerance)
 
 
 @CASES
 @pytest.mark.parametrize("centred", [False, True])
-@pytest.mark.parametrize("before_linear", [False, True])
-def test_norms(dtype, size, tolerance, centred, before_linear, monkeypatch):
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_norm_linear(dtype, size, tolerance, centred, with_bias, monkeypatch):
   monkeypatch.setattr(xla, "COMPILED_SIZE", size)
   rng = np.random.default_rng(0)
-  inputs = [rng.normal(size=(6, 5)) * 3 + 1, rng.normal(size=(5, 4)),
-            rng.normal(size=5), rng.normal(size=5)][:3 + centred]
+  inputs = [rng.normal(size=(6, 5)) * 3 + 1, rng.normal(size=5),
+            *(rng.normal(size=5) for _ in range(centred)),
+            rng.normal(size=(5, 4)), *(rng.normal(size=4)
+                                       for _ in range(with_bias))]
 
-  def ours(x, kernel, scale, offset=None):
-    maker = kernels.layer_norm(scale, offset, 1e-6)
-    if before_linear:
-      return kernels.linear(x, kernel, None, maker)
-    return kernels.apply(x, maker) @ kernel
+  def of(function):
+    def run(x, scale, *others):
+      others = list(others)
+      offset = others.pop(0) if centred else None
+      kernel, bias = (*others, None)[:2]
+      return function(x, scale, offset, kernel, bias, EPSILON)
+    return run
 
-  compare(ours, lambda x, kernel, scale, offset=None: plain_norm(
-      x, scale, offset) @ kernel, inputs, dtype, size == 0, tolerance)
+  compare(of(kernels.norm_linear), of(kernels.plain_norm_linear), inputs,
+          dtype, size == 0, tolerance)
+
+
+@CASES
+@pytest.mark.parametrize("centred", [False, True])
+def test_norm(dtype, size, tolerance, centred, monkeypatch):
+  monkeypatch.setattr(xla, "COMPILED_SIZE", size)
+  rng = np.random.default_rng(0)
+  inputs = [rng.normal(size=(6, 5)) * 3 + 1, rng.normal(size=5),
+            rng.normal(size=5)][:2 + centred]
+
+  def of(function):
+    return lambda x, scale, offset=None: function(x, scale, offset, EPSILON)
+
+  compare(of(kernels.norm), of(kernels.plain_norm), inputs, dtype, size == 0,
+          tolerance)
 
 
 @CASES
 def test_dropout(dtype, size, tolerance, monkeypatch):
   monkeypatch.setattr(xla, "COMPILED_SIZE", size)
   rng = np.random.default_rng(0)
-  words = kernels.draw_words([6, 5], seeds.root(1))
+  random_bits = kernels.draw_bits([6, 5], seeds.root(1))
   inputs = [rng.normal(size=(6, 5)) for _ in range(2)]
-  compare(lambda z, x: kernels.add_dropped(z, x, words, 0.3)
-          + kernels.dropout(z, words, 0.4),
-          lambda z, x: z + plain_dropout(x, words, 0.3)
-          + plain_dropout(z, words, 0.4), inputs, dtype, size == 0, tolerance)
+
+  def of(add_dropped, dropout):
+    return lambda z, x: (
+        add_dropped(z, x, random_bits, 0.3) + dropout(z, random_bits, 0.4))
+
+  compare(of(kernels.add_dropped, kernels.dropout),
+          of(kernels.plain_add_dropped, kernels.plain_dropout), inputs, dtype,
+          size == 0, tolerance)
+
+
+def test_gradients_of_what_has_one_alone():
+  """Variables are read; constants, masks and None are handed on."""
+  @kernels.with_gradient
+  def scaled(x, nothing, integers, factor, y):
+    assert nothing is None and tf.is_tensor(integers) and factor == 3
+    return factor * x * y, lambda d: (d * 3 * y, None, None, None, d * 3 * x)
+
+  x, y = tf.Variable(2.0), tf.constant(5.0)
+
+  def run():
+    with tf.GradientTape() as tape:
+      tape.watch(y)
+      z = scaled(x, None, tf.constant([1, 2]), 3, y)
+    return [float(v) if tf.executing_eagerly() else v
+            for v in (z, *tape.gradient(z, [x, y]))]
+
+  assert run() == [float(v) for v in tf.function(run)()] == [30.0, 15.0, 6.0]
 
 
 # ---- Masks -----------------------------------------------------------------
@@ -154,7 +253,7 @@ def test_masks_are_as_random_as_they_should_be():
   each kind, the share of pairs that are both dropped is the rate squared,
   within four deviations of as many independent pairs."""
   rate, shape = 0.1, [400, 1500]
-  kept = [kernels.is_kept(kernels.draw_words(shape, seeds.root(i)), 1500, rate)
+  kept = [kernels.is_kept(kernels.draw_bits(shape, seeds.root(i)), 1500, rate)
           .numpy() for i in range(2)]
   first = ~kept[0]
   deviation = math.sqrt(rate * (1 - rate) / first.size)
@@ -177,28 +276,28 @@ def test_masks_are_as_random_as_they_should_be():
 
 def test_mask_worked_by_hand():
   """The hash in Python's integers."""
-  words = kernels.draw_words([3, 5], seeds.root(4))
-  kept = kernels.is_kept(words, 5, 0.4).numpy()
+  random_bits = kernels.draw_bits([3, 5], seeds.root(4))
+  kept = kernels.is_kept(random_bits, 5, 0.4).numpy()
   for row, column in np.ndindex(3, 5):
-    x = (int(words[0, row, 0]) + column * 0x9E3779B9) % 2 ** 32
+    x = (int(random_bits[0, row, 0]) + column * 0x9E3779B9) % 2 ** 32
     x = (x ^ x >> 16) * 0x7FEB352D % 2 ** 32
-    x ^= int(words[1, row, 0])
+    x ^= int(random_bits[1, row, 0])
     x = (x ^ x >> 15) * 0x846CA68B % 2 ** 32
     x ^= x >> 16
     assert kept[row, column] == (x >= 0.4 * 2 ** 32)
 
 
 def test_masks_are_the_same_compiled():
-  words = kernels.draw_words([64, 3000], seeds.root(1))
-  plain = kernels.dropout(tf.ones([64, 100]), words, 0.25)
-  fast = kernels.dropout(tf.ones([64, 3000]), words, 0.25)
+  random_bits = kernels.draw_bits([64, 3000], seeds.root(1))
+  plain = kernels.dropout(tf.ones([64, 100]), random_bits, 0.25)
+  fast = kernels.dropout(tf.ones([64, 3000]), random_bits, 0.25)
   np.testing.assert_array_equal(plain, fast[:, :100])
 
 
 # ---- Order -----------------------------------------------------------------
 
 
-def test_in_turn_keeps_values_and_orders_the_way_back():
+def test_in_turn_keeps_values_and_orders_backward_passes():
   done = []
 
   def slowly(name, seconds):
@@ -275,7 +374,7 @@ def distinct(function, opcode, shape):
 
 @pytest.mark.parametrize("remat", [False, True])
 def test_xla_can_merge_no_map_no_mask_and_no_norm(remat):
-  """They are made again where XLA compiles the whole step, too, as long as it
+  """They are recomputed where XLA compiles the whole step, too, as long as it
   heeds barriers."""
   depth, batch, heads, length = 2, 3, 2, 7
   encoder = Encoder(depth, 8, 16, heads, dropout_rate=0.1, remat=remat)
@@ -288,13 +387,13 @@ def test_xla_can_merge_no_map_no_mask_and_no_norm(remat):
     return tape.gradient(loss, encoder.trainable_variables)
 
   maps = [batch, heads, length, length]
-  # On the way forward, in attention's gradient, and in a block's before it.
+  # Forward, in attention's gradient, and in a block's before it.
   times = 3 if remat else 2
   assert distinct(run, "exponential", maps) == times * depth
   assert distinct(run, "compare", maps) == times * depth
   rows = batch * length
   assert distinct(run, "compare", [rows, 16]) == times * depth  # of GELU
-  # Two residuals a block; that of tokens has no way back, as they are given.
+  # Two residuals a block; that of tokens has no gradient, as they are given.
   assert distinct(run, "compare", [rows, 8]) == times * 2 * depth + 1
   assert distinct(run, "rsqrt", [rows, 1]) == (
       times * 2 * depth + 2)  # two norms a block, and a last one
@@ -317,17 +416,17 @@ def test_compiled_kernels_run_on_replicas(monkeypatch):
   """Each on a processor of its own, and all of it inside a compiled step."""
   monkeypatch.setattr(xla, "COMPILED_SIZE", 0)
   strategy = tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
-  words = kernels.draw_words([4, 6], seeds.root(1))
+  random_bits = kernels.draw_bits([4, 6], seeds.root(1))
   x = tf.reshape(tf.range(24.0), [4, 6])
 
   def replica():
-    return kernels.dropout(x, words, 0.5)
+    return kernels.dropout(x, random_bits, 0.5)
 
   @tf.function
   def run():
     return strategy.run(replica)
 
-  expected = plain_dropout(x, words, 0.5)
+  expected = dropped_by_hand(x, random_bits, 0.5)
   for value in strategy.experimental_local_results(run()):
     np.testing.assert_array_equal(value, expected)
   whole = tf.function(replica, jit_compile=True)

@@ -355,7 +355,7 @@ def test_no_two_draws_of_a_step_share_a_seed(setting, monkeypatch):
     return recorded
 
   for module, name in ((tokenizers, "draw_kept_tokens"),
-                       (encoder, "dropout_words")):
+                       (encoder, "dropout_bits")):
     monkeypatch.setattr(module, name, record(getattr(module, name)))
   model(batch, training=True, seed=seeds.root(0))
   assert len(draws) == 2 + 3 * (2 + 2 * 4)

@@ -125,11 +125,11 @@ def flops(model, shapes, captions=1, num_classes=0, training=False,
 
 
 def activation_bytes(model, shapes, captions=1, dtype="float32"):
-  """Estimates what a clip's training step keeps for the way back, in bytes.
+  """Estimates what a clip's step keeps for the backward pass, in bytes.
 
   Assumed: TensorFlow runs the graph as it is written, so that every tensor that
   a gradient reads is kept and none beside, and MLPs have GELU. Nothing is kept
-  that `kernels` makes again. With e bytes a number, N tokens and AGG, a block
+  that `kernels` recomputes. With e bytes a number, N tokens and AGG, a block
   keeps
 
   - the inputs of its norms, twice e [N, D];
@@ -140,7 +140,7 @@ def activation_bytes(model, shapes, captions=1, dtype="float32"):
   and with `model.remat` its input alone, e [N, D].
 
   Left out: what does not grow with the tokens (heads, losses), what lives for a
-  moment (on the way back, gradients of a block), weights and the input itself.
+  moment (in the backward pass, gradients of a block), weights and the input.
 
   Args:
     model, shapes: see above; `drop_rate` and `dropout` are those of `model`.
@@ -149,7 +149,7 @@ def activation_bytes(model, shapes, captions=1, dtype="float32"):
   """
   policy = tf.keras.mixed_precision.Policy(dtype)
   e = tf.as_dtype(policy.compute_dtype).size
-  words = 8 if model.dropout else 0  # of a row that is dropped from
+  bits = 8 if model.dropout else 0  # bytes of a row that is dropped from
   parts = {}
   for modality, shape in shapes.items():
     encoder = encoder_of(model, modality)
@@ -162,9 +162,9 @@ def activation_bytes(model, shapes, captions=1, dtype="float32"):
       row += bool(model.pre_projection) * (1 + GELU_KEEPS) * d
     parts[f"{modality} tokenizer"] = clip * (n - 1) * row * e
     block = (e * (2 * d + 4 * encoder.inner + encoder.mlp_dim)
-             + words * (3 + encoder.num_heads)) if not model.remat else e * d
+             + bits * (3 + encoder.num_heads)) if not model.remat else e * d
     parts[f"{modality} encoder"] = clip * n * (
-        encoder.depth * block + d * e + 2 * words)
+        encoder.depth * block + d * e + 2 * bits)
     if model.post_projection:
       parts[f"{modality} post-projection"] = (
           clip * n * (d + GELU_KEEPS * model.post_projection) * e)

@@ -10,8 +10,9 @@ from vatt.xla import not_before
 LAYER_NORM_EPSILON = 1e-6
 
 
-def dropout_words(shape, rate, seed, site):
-  """What the masks of a dropout are made of, see `kernels.draw_words`.
+def dropout_bits(shape, rate: float, seed: tf.Tensor,
+                 site: str) -> tf.Tensor | None:
+  """The random bits of a dropout's mask, see `kernels.draw_bits`.
 
   Args:
     shape: of what is dropped from.
@@ -25,22 +26,25 @@ def dropout_words(shape, rate, seed, site):
   context = tf.distribute.get_replica_context()
   if context and context.num_replicas_in_sync > 1:
     seed = seeds.fold(seed, tf.cast(context.replica_id_in_sync_group, tf.int32))
-  return kernels.draw_words(shape, seed)
+  return kernels.draw_bits(shape, seed)
 
 
-def dropout(x, rate, seed, site):
-  """Zeros a fraction of `x` and scales the rest; a pure function of the seed.
-
-  Args:
-    x: any shape.
-    rate, seed, site: as of `dropout_words`; rate 0 returns `x`.
-
-  Returns:
-    The same shape and dtype.
-  """
+def dropout(x: tf.Tensor, rate: float, seed: tf.Tensor,
+            site: str) -> tf.Tensor:
+  """Zeros a fraction of x, of any shape, and scales the rest; a pure function
+  of the seed. See `dropout_bits`; rate 0 returns x."""
   if not rate:
     return x
-  return kernels.dropout(x, dropout_words(x.shape, rate, seed, site), rate)
+  return kernels.dropout(x, dropout_bits(x.shape, rate, seed, site), rate)
+
+
+def add_dropped(z: tf.Tensor, x: tf.Tensor, rate: float, seed: tf.Tensor,
+                site: str) -> tf.Tensor:
+  """z + dropout(x), in one pass over memory."""
+  if not rate:
+    return z + x
+  return kernels.add_dropped(
+      z, x, dropout_bits(x.shape, rate, seed, site), rate)
 
 
 class LayerNorm(tf.keras.layers.Layer):
@@ -49,17 +53,12 @@ class LayerNorm(tf.keras.layers.Layer):
   def build(self, shape):
     self.scale = self.add_weight("scale", [shape[-1]], initializer="ones")
     self.offset = self.add_weight("offset", [shape[-1]], initializer="zeros")
-
-  @property
-  def maker(self):
-    """What it does, for a Linear layer after it."""
-    return kernels.layer_norm(
-        tf.convert_to_tensor(self.scale), tf.convert_to_tensor(self.offset),
-        LAYER_NORM_EPSILON)
+    super().build(shape)
 
   def call(self, x):
     rows = tf.reshape(x, [-1, x.shape[-1]])  # [..., D] -> [M, D]
-    return tf.reshape(kernels.apply(rows, self.maker), tf.shape(x))
+    y = kernels.norm(rows, self.scale, self.offset, LAYER_NORM_EPSILON)
+    return tf.reshape(y, tf.shape(x))
 
 
 class RMSNorm(LayerNorm):
@@ -67,26 +66,22 @@ class RMSNorm(LayerNorm):
 
   def build(self, shape):
     self.scale = self.add_weight("scale", [shape[-1]], initializer="ones")
-
-  @property
-  def maker(self):
-    return kernels.layer_norm(
-        tf.convert_to_tensor(self.scale), None, LAYER_NORM_EPSILON)
+    self.offset = None
+    tf.keras.layers.Layer.build(self, shape)
 
 
 NORMS = {"layer": LayerNorm, "rms": RMSNorm}
 
 
-class Linear(tf.keras.layers.Dense):
-  """A linear layer of [M, D] that can do what stands before it, too."""
-
-  def call(self, x, maker=None):
-    """[M, D] -> [M, E]; of what `maker` makes of x (`kernels.linear`)."""
-    bias = tf.convert_to_tensor(self.bias) if self.use_bias else None
-    return kernels.linear(x, tf.convert_to_tensor(self.kernel), bias, maker)
+def create_weights(layer: tf.keras.layers.Layer, width: int):
+  """Creates a layer's weights under its name, as calling it on [..., width]
+  would: kernels are called with the weights of several layers at once."""
+  with tf.name_scope(layer.name):
+    layer.build([None, width])
 
 
-def relative_buckets(length, num_buckets=32, max_distance=64):
+def relative_buckets(length: int, num_buckets: int = 32,
+                     max_distance: int = 64) -> np.ndarray:
   """T5's bidirectional buckets of the relative positions in a sequence.
 
   Half of the buckets serve each direction; of these, half hold one distance
@@ -125,8 +120,8 @@ class RelativeBias(tf.keras.layers.Layer):
 class Attention(tf.keras.layers.Layer):
   """Multi-head self-attention with one fused projection to Q, K and V."""
 
-  def __init__(self, width, num_heads, dropout_rate, head_dim=0, bias=True,
-               scaled=True, **kwargs):
+  def __init__(self, width, num_heads, head_dim=0, bias=True, scaled=True,
+               **kwargs):
     super().__init__(**kwargs)
     if not head_dim and width % num_heads:
       raise UserError(f"model.encoders: width is {width}, expected a multiple "
@@ -134,44 +129,53 @@ class Attention(tf.keras.layers.Layer):
     self.num_heads = num_heads
     self.head_dim = head_dim or width // num_heads
     self.scale = self.head_dim ** -0.5 if scaled else 1.0
-    self.dropout_rate = dropout_rate
-    self.qkv = Linear(
-        3 * num_heads * self.head_dim, use_bias=bias, name="qkv")
-    self.out = Linear(width, use_bias=bias, name="out")
+    inner = num_heads * self.head_dim
+    self.qkv = tf.keras.layers.Dense(3 * inner, use_bias=bias, name="qkv")
+    self.out = tf.keras.layers.Dense(width, use_bias=bias, name="out")
 
-  def call(self, x, norm, shape, mask, bias, training, seed,
+  def build(self, shape):
+    create_weights(self.qkv, shape[-1])
+    create_weights(self.out, self.num_heads * self.head_dim)
+    super().build(shape)
+
+  def call(self, z, norm, shape, mask=None, bias=None, rate=0.0, seed=None,
            return_attention=False):
-    """Attends from and to what a norm makes of x.
+    """MHA(norm(z)).
 
     Args:
-      x: [B·N, D].
-      norm: a Maker, or None.
+      z: [B·N, D].
+      norm: a LayerNorm or RMSNorm.
       shape: (B, N).
       mask, bias: see `kernels.attention`.
-      training, seed: of dropout.
+      rate, seed: of dropout.
       return_attention: whether to return the attention maps.
 
     Returns:
-      [B·N, D], and [B, H, N, N] or None.
+      [B·N, D], and on request [B, H, N, N].
     """
-    qkv = self.qkv(x, norm)
-    rate = self.dropout_rate if training else 0.0
+    heads = *shape, self.num_heads
     batch, length = shape
-    heads = batch, length, self.num_heads
-    words = dropout_words(
-        [batch, self.num_heads, length, length], rate, seed, "attention")
+    # [B·N, D] -> [B·N, 3·H·d]
+    qkv = kernels.norm_linear(
+        z, norm.scale, norm.offset, self.qkv.kernel, self.qkv.bias,
+        LAYER_NORM_EPSILON)
+    # -> [B·N, H·d]
     mixed = kernels.attention(
-        qkv, heads, self.scale, bias, mask, words, rate, self.variable_dtype)
-    maps = None
-    if return_attention:
-      query, key, _ = kernels.split_heads(qkv, heads, 3)
-      maps = kernels.attention_weights(
-          query * self.scale, key, bias, mask, self.variable_dtype)
-    return self.out(mixed), maps
+        qkv, bias, mask,
+        dropout_bits([batch, self.num_heads, length, length], rate, seed,
+                     "attention"),
+        heads, self.scale, rate, self.variable_dtype)
+    # -> [B·N, D]
+    out = kernels.linear(mixed, self.out.kernel, self.out.bias)
+    if not return_attention:
+      return out,
+    query, key, _ = kernels.split_heads(qkv, heads, 3)
+    return out, kernels.attention_weights(
+        query * self.scale, key, bias, mask, self.variable_dtype)
 
 
 class Block(tf.keras.layers.Layer):
-  """z' = MHA(LN(z)) + z;  z = MLP(LN(z')) + z'."""
+  """z' = MHA(LN(z)) + z;  z = MLP(LN(z')) + z' (section 3.2)."""
 
   def __init__(self, width, mlp_dim, num_heads, dropout_rate, head_dim=0,
                norm="layer", mlp_norm="layer", bias=True, scaled=True,
@@ -180,38 +184,52 @@ class Block(tf.keras.layers.Layer):
     self.dropout_rate = dropout_rate
     self.activation = tf.keras.activations.get(activation)
     self.attention_norm = NORMS[norm](name="attention_norm")
-    self.attention = Attention(width, num_heads, dropout_rate, head_dim, bias,
-                               scaled, name="attention")
+    self.attention = Attention(
+        width, num_heads, head_dim, bias, scaled, name="attention")
     self.mlp_norm = NORMS[mlp_norm](name="mlp_norm")
-    self.mlp_in = Linear(mlp_dim, use_bias=bias, name="mlp_in")
-    self.mlp_out = Linear(width, use_bias=bias, name="mlp_out")
+    self.mlp_in = tf.keras.layers.Dense(mlp_dim, use_bias=bias, name="mlp_in")
+    self.mlp_out = tf.keras.layers.Dense(width, use_bias=bias, name="mlp_out")
 
   def build(self, shape):
-    for norm in (self.attention_norm, self.mlp_norm):
-      with tf.name_scope(norm.name):  # of its variables, as when it is called
-        norm.build(shape)
-      norm.built = True
+    for layer in (self.attention_norm, self.mlp_norm, self.attention,
+                  self.mlp_in):
+      create_weights(layer, shape[-1])
+    create_weights(self.mlp_out, self.mlp_in.units)
+    super().build(shape)
 
-  def call(self, z, shape, mask, bias, training, seed, return_attention=False):
+  def call(self, z, bias=None, shape=None, mask=None, training=False,
+           seed=None, return_attention=False):
+    """Returns z [B·N, D], the MLP's output before it is added [B·N, D] and, on
+    request, the attention maps; for the arguments see `Attention`."""
     rate = self.dropout_rate if training else 0.0
-
-    def add(z, x, site):
-      if not rate:
-        return z + x
-      return kernels.add_dropped(
-          z, x, dropout_words(x.shape, rate, seed, site), rate)
-
-    mixed, attention = self.attention(
-        z, self.attention_norm.maker, shape, mask, bias, training, seed,
+    # z' = MHA(LN(z)) + z, all [B·N, D]
+    mixed, *maps = self.attention(
+        z, self.attention_norm, shape, mask, bias, rate, seed,
         return_attention)
-    z = add(z, mixed, "residual")
-    hidden = self.mlp_in(z, self.mlp_norm.maker)
+    z = add_dropped(z, mixed, rate, seed, "residual")
+
+    # z = MLP(LN(z')) + z', over [B·N, mlp_dim]
+    norm, into, out = self.mlp_norm, self.mlp_in, self.mlp_out
+    hidden = kernels.norm_linear(
+        z, norm.scale, norm.offset, into.kernel, into.bias, LAYER_NORM_EPSILON)
     if self.activation is tf.keras.activations.gelu:
-      mlp = self.mlp_out(hidden, kernels.gelu(
-          dropout_words(hidden.shape, rate, seed, "mlp"), rate))
+      bits = dropout_bits(hidden.shape, rate, seed, "mlp")
+      mlp = kernels.gelu_linear(hidden, out.kernel, out.bias, bits, rate)
     else:
-      mlp = self.mlp_out(dropout(self.activation(hidden), rate, seed, "mlp"))
-    return add(z, mlp, "mlp_residual"), attention, mlp
+      hidden = dropout(self.activation(hidden), rate, seed, "mlp")
+      mlp = kernels.linear(hidden, out.kernel, out.bias)
+    return add_dropped(z, mlp, rate, seed, "mlp_residual"), mlp, *maps
+
+
+def recomputed(block: Block):
+  """A block's call of which the backward pass is given the inputs alone."""
+  def call(z, bias, seed, **kwargs):
+    @tf.recompute_grad
+    def run(z, *bias):
+      later_seed, = not_before(z, seed)  # or random bits would be kept
+      return block(z, *bias, seed=later_seed, **kwargs)
+    return run(z, *([] if bias is None else [bias]))
+  return call
 
 
 class Encoder(tf.keras.layers.Layer):
@@ -230,9 +248,9 @@ class Encoder(tf.keras.layers.Layer):
     scaled: whether scores are divided by the root of a head's width.
     activation: of the MLP, as Keras names it.
     dropout_rate: of attention weights, MLP, residuals, input and output.
-    remat: whether training keeps of each block its input alone, and makes the
-      rest again on the way back: less memory for a third more time. (VATT then
-      has its towers go back one at a time, too.)
+    remat: whether training keeps of each block its input alone, and recomputes
+      the rest in the backward pass: less memory for a third more time. (VATT
+      then runs the backward passes of its towers one at a time, too.)
   """
 
   def __init__(self, depth, width, mlp_dim, num_heads, head_dim=0,
@@ -258,8 +276,9 @@ class Encoder(tf.keras.layers.Layer):
         for i in range(depth)]
     self.norm = NORMS[norm](name="norm")
 
-  def call(self, tokens, mask=None, training=False, seed=None,
-           return_attention=False):
+  def call(self, tokens: tf.Tensor, mask: tf.Tensor | None = None,
+           training: bool = False, seed: tf.Tensor | None = None,
+           return_attention: bool = False) -> tuple[tf.Tensor, dict]:
     """Encodes tokens.
 
     Args:
@@ -279,33 +298,24 @@ class Encoder(tf.keras.layers.Layer):
     batch = tf.shape(tokens)[0] if tokens.shape[0] is None else tokens.shape[0]
     shape = batch, tokens.shape[1]
 
-    def rows(x):  # [B, N, D] -> [B·N, D]
-      return tf.reshape(x, [-1, self.width])
-
-    def unrows(x):  # and back
+    def unrows(x):  # [B·N, D] -> [B, N, D]
       return tf.reshape(x, [*shape, self.width])
 
-    z = dropout(rows(tokens), rate, seed, "tokens")
+    z = tf.reshape(tokens, [-1, self.width])  # [B, N, D] -> [B·N, D]
+    z = dropout(z, rate, seed, "tokens")
     out = {"blocks": [], "mlps": []}
     if return_attention:
       out["attention"] = []
     bias = self.relative_bias(tokens) if self.biased_blocks else None
     for i, block in enumerate(self.blocks):
-      def run(seed, z, *biases, block=block, i=i):
-        return block(z, shape, mask, *(biases or [None]), training,
-                     seeds.fold(seed, f"block_{i}"), return_attention)
-
-      def run_again(z, *biases, run=run):
-        same_seed, = not_before(z, seed)  # nor are masks kept
-        return run(same_seed, z, *biases)[::2]
-
-      biases = [bias] if i < self.biased_blocks else []
-      if self.remat and training and not return_attention:
-        z, mlp = tf.recompute_grad(run_again)(z, *biases)
-      else:
-        z, attention, mlp = run(seed, z, *biases)
+      remat = self.remat and training and not return_attention
+      run = recomputed(block) if remat else block
+      z, mlp, *maps = run(
+          z, bias if i < self.biased_blocks else None, shape=shape, mask=mask,
+          training=training, seed=seeds.fold(seed, f"block_{i}"),
+          return_attention=return_attention)
       out["blocks"].append(unrows(z))
       out["mlps"].append(unrows(mlp))
       if return_attention:
-        out["attention"].append(attention)
+        out["attention"] += maps
     return dropout(unrows(self.norm(z)), rate, seed, "output"), out

@@ -1,13 +1,15 @@
-"""The encoder's arithmetic between matrix products, with gradients of its own.
+"""What the encoder computes, with gradients that recompute.
 
-What TensorFlow would do in a dozen passes over memory, XLA compiles to one.
-Nothing is kept for the way back that can be made again from what is: of
-attention no [N, N] tensor, of dropout no mask, of a linear layer no input that
-a norm or an activation makes.
+For the backward pass, autodiff keeps what every operation computes. The
+functions here keep their arguments and recompute the rest: of attention no
+[N, N] tensor is kept, of dropout no mask, of a linear layer no input that a
+norm or GELU yields. Beside each is its `plain_` formula, which TensorFlow can
+differentiate by itself. What lies between matrix products XLA compiles to one
+pass over memory.
 """
+import functools
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -15,6 +17,35 @@ from vatt.xla import compiled, not_before
 
 MASKED_SCORE = -1e9  # finite, so that a fully masked row stays finite
 GOLDEN = 0x9E3779B9  # 2³² / golden ratio: its multiples fill the range evenly
+
+
+def with_gradient(function: Callable) -> Callable[..., tf.Tensor]:
+  """tf.custom_gradient, where not every argument is a tensor with a gradient.
+
+  Args:
+    function: takes tensors, variables, None and constants; returns its value
+      and a function of the value's gradient, which returns the gradients of
+      the arguments in order (those that are no floating tensors get none).
+  """
+  @functools.wraps(function)
+  def call(*args):
+    floats = {i: tf.convert_to_tensor(x) for i, x in enumerate(args)
+              if tf.is_tensor(x) and x.dtype.is_floating}
+
+    @tf.custom_gradient
+    def of_floats(*values):
+      given = dict(enumerate(args)) | dict(zip(floats, values))
+      y, gradient = function(*given.values())
+
+      def gradient_of_floats(dy):
+        found = gradient(dy)
+        return [found[i] for i in floats]
+
+      return y, gradient_of_floats
+
+    return of_floats(*floats.values())
+
+  return call
 
 
 def _wide(x):
@@ -25,27 +56,27 @@ def _wide(x):
 # -----------------------------------------------------------------------------
 # Dropout.
 # -----------------------------------------------------------------------------
-def draw_words(shape, seed):
-  """Draws what sets the dropout masks of all rows apart.
+def draw_bits(shape: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
+  """Draws the random bits that set the dropout masks of all rows apart.
 
   Args:
     shape: of what will be dropped from, [..., n].
     seed: int32 [2].
 
   Returns:
-    uint32 [2, ..., 1]: two words a row, independent of each other.
+    uint32 [2, ..., 1]: two numbers a row, independent of each other.
   """
   return tf.random.stateless_uniform(
       [2, *shape[:-1], 1], seed, None, None, tf.uint32)
 
 
-def is_kept(words, length, rate):
-  """The mask of dropout: a hash of the row's two words and of the column.
+def is_kept(random_bits: tf.Tensor, length: int, rate: float) -> tf.Tensor:
+  """The mask of dropout: a hash of the row's random bits and of the column.
 
-  As fast as memory, and the same wherever it is made again: on the way back.
+  As fast as memory, and the same wherever it is recomputed.
 
   Args:
-    words: of `draw_words`.
+    random_bits: of `draw_bits`.
     length: n, of a row.
     rate: fraction that is dropped, to 2⁻³² exactly.
 
@@ -57,55 +88,53 @@ def is_kept(words, length, rate):
         x, tf.constant(bits, tf.uint32)))
 
   columns = tf.cast(tf.range(length), tf.uint32)
-  x = words[0] + columns * tf.constant(GOLDEN, tf.uint32)  # wraps around
+  x = random_bits[0] + columns * tf.constant(GOLDEN, tf.uint32)  # wraps around
   # Two rounds of xor, shift and multiply, in which each bit changes half of
-  # the others; the second word joins between them.
+  # the others; the second number joins between them.
   x = fold(x, 16) * tf.constant(0x7FEB352D, tf.uint32)
-  x = fold(tf.bitwise.bitwise_xor(x, words[1]), 15)
+  x = fold(tf.bitwise.bitwise_xor(x, random_bits[1]), 15)
   x = fold(x * tf.constant(0x846CA68B, tf.uint32), 16)
   return x >= tf.constant(round(rate * 2 ** 32), tf.uint32)
 
 
-def _dropped(x, words, rate):
+def plain_dropout(x, random_bits, rate):
+  """x / (1 - rate) where it is kept, else 0."""
   if not rate:
     return x
-  return tf.where(is_kept(words, x.shape[-1], rate), x * (1.0 / (1.0 - rate)),
-                  tf.zeros([], x.dtype))
+  return tf.where(is_kept(random_bits, x.shape[-1], rate),
+                  x * (1.0 / (1.0 - rate)), tf.zeros([], x.dtype))
 
 
-_drop = compiled(_dropped)
-
-
-@compiled
-def _add_dropped(z, x, words, rate):
-  return z + _dropped(x, words, rate)
-
-
-def dropout(x, words, rate):
-  """Zeros a fraction of `x` [..., n], by `draw_words`, and scales the rest."""
-  @tf.custom_gradient
-  def call(x):
-    return (_drop(x, words, rate),
-            lambda dy: _drop(dy, *not_before(dy, words), rate))
-  return call(x)
-
-
-def add_dropped(z, x, words, rate):
+def plain_add_dropped(z, x, random_bits, rate):
   """z + dropout(x)."""
-  @tf.custom_gradient
-  def call(z, x):
-    return (_add_dropped(z, x, words, rate),
-            lambda dy: (dy, _drop(dy, *not_before(dy, words), rate)))
-  return call(z, x)
+  return z + plain_dropout(x, random_bits, rate)
+
+
+_dropout, _add_dropped = compiled(plain_dropout), compiled(plain_add_dropped)
+
+
+@with_gradient
+def dropout(x: tf.Tensor, random_bits: tf.Tensor, rate: float):
+  """`plain_dropout` of x [..., n]; keeps the random bits of `draw_bits`."""
+  return (_dropout(x, random_bits, rate),
+          lambda dy: [_dropout(dy, *not_before(dy, random_bits), rate)])
+
+
+@with_gradient
+def add_dropped(
+    z: tf.Tensor, x: tf.Tensor, random_bits: tf.Tensor, rate: float):
+  """`plain_add_dropped` of z, x [..., n]; keeps the random bits."""
+  return (_add_dropped(z, x, random_bits, rate),
+          lambda dy: [dy, _dropout(dy, *not_before(dy, random_bits), rate)])
 
 
 # -----------------------------------------------------------------------------
 # Order.
 # -----------------------------------------------------------------------------
 @tf.custom_gradient
-def in_turn(first, second):
-  """Returns both, but has the way back into `first` begin when that into
-  `second` is done: what either needs on the way is not there at once."""
+def in_turn(first: tf.Tensor, second: tf.Tensor):
+  """Returns both, but has the backward pass into `first` begin when that into
+  `second` is done: the memory that each needs is not held at once."""
   def gradient(d_first, d_second):
     d_first, = not_before(d_second, d_first)
     return d_first, d_second
@@ -114,93 +143,23 @@ def in_turn(first, second):
 
 
 # -----------------------------------------------------------------------------
-# Linear layers, and what makes their input.
+# Linear layers, and the norm or GELU before one.
 # -----------------------------------------------------------------------------
-class Maker(NamedTuple):
-  """What stands before a linear layer.
-
-  make(x, *params) -> y; again(x, *params, dy) -> y, dx and the gradients of
-  params.
-  """
-  make: Callable
-  again: Callable
-  params: tuple = ()
+def linear(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None):
+  """x W + b, from [M, D] to [M, E]; autodiff keeps x, which is all it needs."""
+  y = tf.matmul(x, kernel)
+  return y if bias is None else tf.nn.bias_add(y, bias)
 
 
-def linear(x, kernel, bias=None, maker=None):
-  """y W + b, with y made of x [M, D]; y is not kept but made again.
-
-  Args:
-    x: [M, D].
-    kernel: W [D, E].
-    bias: b [E], or None.
-    maker: None if y is x.
-
-  Returns:
-    [M, E].
-  """
-  params = maker.params if maker else ()
-  num_biases = int(bias is not None)
-
-  @tf.custom_gradient
-  def call(x, kernel, *others):
-    others = others[num_biases:]
-    y = tf.matmul(maker.make(x, *others) if maker else x, kernel)
-    if bias is not None:
-      y = tf.nn.bias_add(y, bias)
-
-    def gradient(d):
-      dy = tf.matmul(d, kernel, transpose_b=True)
-      made, dx, *d_params = (
-          maker.again(*not_before(dy, x), *others, dy) if maker else (x, dy))
-      d_kernel = tf.matmul(made, d, transpose_a=True)
-      d_bias = [tf.raw_ops.BiasAddGrad(out_backprop=d)] * num_biases
-      return dx, d_kernel, *d_bias, *d_params
-
-    return y, gradient
-
-  return call(x, kernel, *([bias] * num_biases), *params)
-
-
-def apply(x, maker):
-  """What the maker makes of x, as a tensor that is kept."""
-  @tf.custom_gradient
-  def call(x, *params):
-    return (maker.make(x, *params),
-            lambda dy: maker.again(*not_before(dy, x), *params, dy)[1:])
-  return call(x, *maker.params)
-
-
-def _normal_cdf(x):
-  return 0.5 * (1.0 + tf.math.erf(x * (1.0 / math.sqrt(2.0))))
-
-
-@compiled
-def _gelu(x, words, rate):
-  wide = _wide(x)
-  return tf.cast(_dropped(wide * _normal_cdf(wide), words, rate), x.dtype)
-
-
-@compiled
-def _gelu_again(x, dy, words, rate):
-  wide = _wide(x)
-  cdf = _normal_cdf(wide)
-  density = tf.exp(-0.5 * wide * wide) * (1.0 / math.sqrt(2.0 * math.pi))
-  y = _dropped(wide * cdf, words, rate)
-  dx = _dropped(_wide(dy), words, rate) * (cdf + wide * density)
-  return tf.cast(y, x.dtype), tf.cast(dx, x.dtype)
-
-
-def gelu(words=None, rate=0.0):
-  """Maker of dropout(GELU(x)), with GELU(x) = x·Φ(x)."""
-  return Maker(lambda x: _gelu(x, words, rate),
-               lambda x, dy: _gelu_again(
-                   x, dy, *not_before(dy, words), rate))
+def _linear_gradient(x, bias, dy):
+  """Of the kernel and of the bias."""
+  return (tf.matmul(x, dy, transpose_a=True),
+          None if bias is None else tf.raw_ops.BiasAddGrad(out_backprop=dy))
 
 
 def _normalize(x, centred, epsilon):
-  """x over the root mean square of the last axis, its mean taken off before if
-  `centred`; and 1 / that root."""
+  """x over the root mean square of its rows, whose means are taken off before
+  if `centred`; and 1 / that root."""
   if centred:
     x -= tf.reduce_mean(x, -1, keepdims=True)
   square = tf.reduce_mean(tf.square(x), -1, keepdims=True)
@@ -208,8 +167,10 @@ def _normalize(x, centred, epsilon):
   return x * inverse, inverse
 
 
-@compiled
-def _norm(x, scale, offset, epsilon):
+def plain_norm(x, scale, offset, epsilon):
+  """(x - mean) / √(variance + ε) · scale + offset of each row, statistics in
+  float32 at least. With `offset` None it is T5's: x / √(mean(x²) + ε) · scale.
+  """
   y, _ = _normalize(_wide(x), offset is not None, epsilon)
   y *= _wide(scale)
   if offset is not None:
@@ -217,58 +178,133 @@ def _norm(x, scale, offset, epsilon):
   return tf.cast(y, x.dtype)
 
 
+_norm = compiled(plain_norm)
+
+
 @compiled
-def _norm_again(x, scale, offset, dy, epsilon):
+def _norm_gradient(x, scale, offset, dy, epsilon):
+  """The norm, and the gradients of x, scale and offset."""
   centred = offset is not None
   normal, inverse = _normalize(_wide(x), centred, epsilon)
   y, dy = normal * _wide(scale), _wide(dy)
-  d_params = [tf.reduce_sum(dy * normal, 0)]
+  d_scale, d_offset = tf.reduce_sum(dy * normal, 0), None
   if centred:
     y += _wide(offset)
-    d_params.append(tf.reduce_sum(dy, 0))
+    d_offset = tf.cast(tf.reduce_sum(dy, 0), scale.dtype)
   dy *= _wide(scale)
   dx = dy - normal * tf.reduce_mean(dy * normal, -1, keepdims=True)
   if centred:
     dx -= tf.reduce_mean(dy, -1, keepdims=True)
   return (tf.cast(y, x.dtype), tf.cast(dx * inverse, x.dtype),
-          *(tf.cast(d, scale.dtype) for d in d_params))
+          tf.cast(d_scale, scale.dtype), d_offset)
 
 
-def layer_norm(scale, offset, epsilon):
-  """Maker of a layer normalization of [M, D], statistics in float32 at least.
-  With `offset` None it is T5's: over the root mean square, without centring."""
-  if offset is None:
-    return Maker(lambda x, scale: _norm(x, scale, None, epsilon),
-                 lambda x, scale, dy: _norm_again(x, scale, None, dy, epsilon),
-                 (scale,))
-  return Maker(lambda x, scale, offset: _norm(x, scale, offset, epsilon),
-               lambda x, scale, offset, dy: _norm_again(
-                   x, scale, offset, dy, epsilon),
-               (scale, offset))
+@with_gradient
+def norm(x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor | None,
+         epsilon: float):
+  """`plain_norm`; keeps x.
+
+  Args:
+    x: [M, D].
+    scale, offset: [D]; no offset for T5's norm.
+    epsilon: added to the variance.
+
+  Returns:
+    [M, D].
+  """
+  def gradient(dy):
+    later_x, = not_before(dy, x)
+    return _norm_gradient(later_x, scale, offset, dy, epsilon)[1:]
+
+  return _norm(x, scale, offset, epsilon), gradient
+
+
+def plain_norm_linear(x, scale, offset, kernel, bias, epsilon):
+  """norm(x) W + b."""
+  return linear(plain_norm(x, scale, offset, epsilon), kernel, bias)
+
+
+@with_gradient
+def norm_linear(x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor | None,
+                kernel: tf.Tensor, bias: tf.Tensor | None, epsilon: float):
+  """`plain_norm_linear`; keeps x.
+
+  Args:
+    x, scale, offset, epsilon: see `norm`.
+    kernel: W [D, E].
+    bias: b [E], or None.
+
+  Returns:
+    [M, E].
+  """
+  def gradient(dy):
+    d_normal = tf.matmul(dy, kernel, transpose_b=True)
+    later_x, = not_before(d_normal, x)
+    normal, dx, d_scale, d_offset = _norm_gradient(
+        later_x, scale, offset, d_normal, epsilon)
+    return dx, d_scale, d_offset, *_linear_gradient(normal, bias, dy)
+
+  return linear(_norm(x, scale, offset, epsilon), kernel, bias), gradient
+
+
+def _normal_cdf(x):
+  return 0.5 * (1.0 + tf.math.erf(x * (1.0 / math.sqrt(2.0))))
+
+
+def plain_gelu(x, random_bits, rate):
+  """dropout(x · Φ(x)), in float32 at least."""
+  wide = _wide(x)
+  y = plain_dropout(wide * _normal_cdf(wide), random_bits, rate)
+  return tf.cast(y, x.dtype)
+
+
+_gelu = compiled(plain_gelu)
+
+
+@compiled
+def _gelu_gradient(x, dy, random_bits, rate):
+  """`plain_gelu`, and the gradient of x: Φ(x) + x · φ(x) where it is kept."""
+  wide = _wide(x)
+  cdf = _normal_cdf(wide)
+  density = tf.exp(-0.5 * wide * wide) * (1.0 / math.sqrt(2.0 * math.pi))
+  y = plain_dropout(wide * cdf, random_bits, rate)
+  dx = plain_dropout(_wide(dy), random_bits, rate) * (cdf + wide * density)
+  return tf.cast(y, x.dtype), tf.cast(dx, x.dtype)
+
+
+def plain_gelu_linear(x, kernel, bias, random_bits, rate):
+  """dropout(GELU(x)) W + b."""
+  return linear(plain_gelu(x, random_bits, rate), kernel, bias)
+
+
+@with_gradient
+def gelu_linear(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None,
+                random_bits: tf.Tensor | None, rate: float):
+  """`plain_gelu_linear`; keeps x and the random bits.
+
+  Args:
+    x: [M, D].
+    kernel: W [D, E].
+    bias: b [E], or None.
+    random_bits: of `draw_bits` for [M, D]; None without dropout.
+    rate: of dropout.
+
+  Returns:
+    [M, E].
+  """
+  def gradient(dy):
+    d_gelu = tf.matmul(dy, kernel, transpose_b=True)
+    later_x, later_bits = not_before(d_gelu, x, random_bits)
+    gelu, dx = _gelu_gradient(later_x, d_gelu, later_bits, rate)
+    return dx, *_linear_gradient(gelu, bias, dy)
+
+  return linear(_gelu(x, random_bits, rate), kernel, bias), gradient
 
 
 # -----------------------------------------------------------------------------
 # Attention.
 # -----------------------------------------------------------------------------
-@compiled
-def _drop_and_cast(weights, words, rate, dtype):
-  return tf.cast(_dropped(weights, words, rate), dtype)
-
-
-def _drop_weights(weights, words, rate, dtype):
-  if not rate and weights.dtype == dtype:
-    return weights  # not a copy
-  return _drop_and_cast(weights, words, rate, dtype)
-
-
-@compiled
-def _scores_gradient(weights, d_dropped, mean, words, rate, dtype):
-  """Through dropout and softmax."""
-  d_weights = _dropped(tf.cast(d_dropped, weights.dtype), words, rate)
-  return tf.cast(weights * (d_weights - mean), dtype)
-
-
-def split_heads(x, shape, parts=1):
+def split_heads(x: tf.Tensor, shape: tuple, parts: int = 1) -> list[tf.Tensor]:
   """[B·N, k·H·d] -> k tensors [B, H, N, d].
 
   Args:
@@ -283,7 +319,7 @@ def split_heads(x, shape, parts=1):
   return tf.unstack(tf.transpose(x, [2, 0, 3, 1, 4]))
 
 
-def merge_heads(*parts):
+def merge_heads(*parts: tf.Tensor) -> tf.Tensor:
   """k tensors [B, H, N, d] -> [B·N, k·H·d]."""
   _, heads, _, dim = parts[0].shape
   # [k, B, H, N, d] -> [B, N, k, H, d] -> [B·N, k·H·d]
@@ -291,8 +327,10 @@ def merge_heads(*parts):
   return tf.reshape(x, [-1, len(parts) * heads * dim])
 
 
-def attention_weights(query, key, bias, mask, dtype):
-  """softmax(Q Kᵀ + bias) over the keys that are there.
+def attention_weights(query: tf.Tensor, key: tf.Tensor,
+                      bias: tf.Tensor | None, mask: tf.Tensor | None,
+                      dtype: tf.DType) -> tf.Tensor:
+  """softmax(Q Kᵀ + bias) over the keys of the mask.
 
   Args:
     query, key: [B, H, N, d], scaled.
@@ -313,55 +351,81 @@ def attention_weights(query, key, bias, mask, dtype):
   return tf.nn.softmax(scores)
 
 
-def attention(qkv, shape, scale, bias, mask, words, rate, dtype):
-  """Attends: dropout(softmax(scale · Q Kᵀ + bias)) V.
+@compiled
+def _drop_and_cast(weights, random_bits, rate, dtype):
+  return tf.cast(plain_dropout(weights, random_bits, rate), dtype)
+
+
+def _drop_weights(weights, random_bits, rate, dtype):
+  if not rate and weights.dtype == dtype:
+    return weights  # not a copy
+  return _drop_and_cast(weights, random_bits, rate, dtype)
+
+
+@compiled
+def _scores_gradient(weights, d_dropped, mean, random_bits, rate, dtype):
+  """Through dropout and softmax."""
+  d_weights = plain_dropout(
+      tf.cast(d_dropped, weights.dtype), random_bits, rate)
+  return tf.cast(weights * (d_weights - mean), dtype)
+
+
+def plain_attention(qkv, bias, mask, random_bits, shape, scale, rate, dtype):
+  """dropout(softmax(scale · Q Kᵀ + bias)) V."""
+  query, key, value = split_heads(qkv, shape, 3)
+  weights = attention_weights(query * scale, key, bias, mask, dtype)
+  weights = tf.cast(plain_dropout(weights, random_bits, rate), qkv.dtype)
+  return merge_heads(tf.matmul(weights, value))
+
+
+@with_gradient
+def attention(qkv: tf.Tensor, bias: tf.Tensor | None, mask: tf.Tensor | None,
+              random_bits: tf.Tensor | None, shape: tuple, scale: float,
+              rate: float, dtype: tf.DType):
+  """`plain_attention`; keeps qkv, the random bits and the result.
 
   Args:
     qkv: [B·N, 3·H·d].
-    shape: (B, N, H).
-    scale: of the queries.
     bias: [1, H, N, N], or None.
     mask: bool [B, N], False for padding; None if there is none.
-    words: of `draw_words` for [B, H, N, N]; None without dropout.
+    random_bits: of `draw_bits` for [B, H, N, N]; None without dropout.
+    shape: (B, N, H).
+    scale: of the queries.
     rate: of dropout.
     dtype: of the softmax.
 
   Returns:
     [B·N, H·d].
   """
-  def weigh(qkv, bias):
+  def weigh(qkv):
     query, key, value = split_heads(qkv, shape, 3)
     query *= scale
     return query, key, value, attention_weights(query, key, bias, mask, dtype)
 
-  @tf.custom_gradient
-  def call(qkv, *biases):
-    *_, value, weights = weigh(qkv, *(biases or [None]))
-    mixed = merge_heads(tf.matmul(
-        _drop_weights(weights, words, rate, qkv.dtype), value))
+  *_, value, weights = weigh(qkv)
+  mixed = merge_heads(tf.matmul(
+      _drop_weights(weights, random_bits, rate, qkv.dtype), value))
 
-    def gradient(d_mixed):
-      again, same_words = not_before(d_mixed, qkv, words)
-      query, key, value, weights = weigh(again, *(biases or [None]))
-      d_out, = split_heads(d_mixed, shape)
-      # Σ weight · its gradient of a row: [B·N, H·d] -> [B, H, N, 1]
-      product, = split_heads(
-          tf.cast(d_mixed, dtype) * tf.cast(mixed, dtype), shape)
-      mean = tf.reduce_sum(product, -1, keepdims=True)
-      d_value = tf.matmul(
-          _drop_weights(weights, same_words, rate, qkv.dtype), d_out,
-          transpose_a=True)
-      # In turn: no more than three [N, N] tensors are there at a time.
-      value, = not_before(d_value, value)
-      d_dropped = tf.matmul(d_out, value, transpose_b=True)
-      d_scores = _scores_gradient(
-          weights, d_dropped, mean, same_words, rate, qkv.dtype)
-      d_qkv = merge_heads(tf.matmul(d_scores, key) * scale,
-                          tf.matmul(d_scores, query, transpose_a=True), d_value)
-      return d_qkv, *(
-          tf.cast(tf.reduce_sum(tf.cast(d_scores, dtype), 0, keepdims=True),
-                  bias.dtype) for bias in biases)
+  def gradient(d_mixed):
+    later_qkv, later_bits = not_before(d_mixed, qkv, random_bits)
+    query, key, value, weights = weigh(later_qkv)
+    d_out, = split_heads(d_mixed, shape)
+    # Σ weight · its gradient of a row: [B·N, H·d] -> [B, H, N, 1]
+    product, = split_heads(
+        tf.cast(d_mixed, dtype) * tf.cast(mixed, dtype), shape)
+    mean = tf.reduce_sum(product, -1, keepdims=True)
+    d_value = tf.matmul(
+        _drop_weights(weights, later_bits, rate, qkv.dtype), d_out,
+        transpose_a=True)
+    # In turn: no more than three [N, N] tensors are held at a time.
+    value, = not_before(d_value, value)
+    d_dropped = tf.matmul(d_out, value, transpose_b=True)
+    d_scores = _scores_gradient(
+        weights, d_dropped, mean, later_bits, rate, qkv.dtype)
+    d_qkv = merge_heads(tf.matmul(d_scores, key) * scale,
+                        tf.matmul(d_scores, query, transpose_a=True), d_value)
+    d_bias = None if bias is None else tf.cast(tf.reduce_sum(
+        tf.cast(d_scores, dtype), 0, keepdims=True), bias.dtype)
+    return d_qkv, d_bias
 
-    return mixed, gradient
-
-  return call(qkv, *([] if bias is None else [bias]))
+  return mixed, gradient
