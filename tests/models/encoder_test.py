@@ -243,7 +243,7 @@ def test_dropout_compiles():
 def test_replicas_drop_different_values():
   strategy = tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
 
-  @tf.function
+  @tf.function(autograph=False)
   def run():
     return strategy.run(
         lambda: dropout(tf.ones([1000]), 0.5, seeds.root(0), "site"))
@@ -297,7 +297,7 @@ def test_remat_changes_nothing(dtype):
   for remat in (False, True):
     encoder = make_encoder("first", 0.3, remat=remat)
 
-    @tf.function
+    @tf.function(autograph=False)
     def run(encoder=encoder):
       with tf.GradientTape() as tape:
         tape.watch(tokens)

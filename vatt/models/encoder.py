@@ -1,4 +1,6 @@
 """The Transformer encoder of all modalities: pre-LN blocks (section 3.2)."""
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -50,9 +52,13 @@ def add_dropped(z: tf.Tensor, x: tf.Tensor, rate: float, seed: tf.Tensor,
 class LayerNorm(tf.keras.layers.Layer):
   """Layer normalization over the last axis, statistics in float32."""
 
+  centred = True
+
   def build(self, shape):
     self.scale = self.add_weight("scale", [shape[-1]], initializer="ones")
-    self.offset = self.add_weight("offset", [shape[-1]], initializer="zeros")
+    self.offset = None
+    if self.centred:
+      self.offset = self.add_weight("offset", [shape[-1]], initializer="zeros")
     super().build(shape)
 
   def call(self, x):
@@ -64,10 +70,7 @@ class LayerNorm(tf.keras.layers.Layer):
 class RMSNorm(LayerNorm):
   """T5's norm: over the root mean square of the last axis, in float32."""
 
-  def build(self, shape):
-    self.scale = self.add_weight("scale", [shape[-1]], initializer="ones")
-    self.offset = None
-    tf.keras.layers.Layer.build(self, shape)
+  centred = False
 
 
 NORMS = {"layer": LayerNorm, "rms": RMSNorm}
@@ -153,18 +156,16 @@ class Attention(tf.keras.layers.Layer):
     Returns:
       [B·N, D], and on request [B, H, N, N].
     """
-    heads = *shape, self.num_heads
     batch, length = shape
-    # [B·N, D] -> [B·N, 3·H·d]
-    qkv = kernels.norm_linear(
+    heads = batch, length, self.num_heads
+    random_bits = dropout_bits(
+        [batch, self.num_heads, length, length], rate, seed, "attention")
+    qkv = kernels.norm_linear(  # [B·N, D] -> [B·N, 3·H·d]
         z, norm.scale, norm.offset, self.qkv.kernel, self.qkv.bias,
         LAYER_NORM_EPSILON)
-    # -> [B·N, H·d]
-    mixed = kernels.attention(
-        qkv, bias, mask,
-        dropout_bits([batch, self.num_heads, length, length], rate, seed,
-                     "attention"),
-        heads, self.scale, rate, self.variable_dtype)
+    mixed = kernels.attention(  # -> [B·N, H·d]
+        qkv, bias, mask, random_bits, heads, self.scale, rate,
+        self.variable_dtype)
     # -> [B·N, D]
     out = kernels.linear(mixed, self.out.kernel, self.out.bias)
     if not return_attention:
@@ -202,34 +203,36 @@ class Block(tf.keras.layers.Layer):
     """Returns z [B·N, D], the MLP's output before it is added [B·N, D] and, on
     request, the attention maps; for the arguments see `Attention`."""
     rate = self.dropout_rate if training else 0.0
-    # z' = MHA(LN(z)) + z, all [B·N, D]
-    mixed, *maps = self.attention(
+    # z' = MHA(LN(z)) + z
+    mixed, *maps = self.attention(  # [B·N, D] -> [B·N, D]
         z, self.attention_norm, shape, mask, bias, rate, seed,
         return_attention)
     z = add_dropped(z, mixed, rate, seed, "residual")
 
-    # z = MLP(LN(z')) + z', over [B·N, mlp_dim]
-    norm, into, out = self.mlp_norm, self.mlp_in, self.mlp_out
-    hidden = kernels.norm_linear(
-        z, norm.scale, norm.offset, into.kernel, into.bias, LAYER_NORM_EPSILON)
-    if self.activation is tf.keras.activations.gelu:
-      bits = dropout_bits(hidden.shape, rate, seed, "mlp")
-      mlp = kernels.gelu_linear(hidden, out.kernel, out.bias, bits, rate)
+    # z = MLP(LN(z')) + z'
+    hidden = kernels.norm_linear(  # [B·N, D] -> [B·N, mlp_dim]
+        z, self.mlp_norm.scale, self.mlp_norm.offset, self.mlp_in.kernel,
+        self.mlp_in.bias, LAYER_NORM_EPSILON)
+    out = self.mlp_out
+    if self.activation is tf.keras.activations.gelu:  # -> [B·N, D]
+      random_bits = dropout_bits(hidden.shape, rate, seed, "mlp")
+      mlp = kernels.gelu_linear(
+          hidden, out.kernel, out.bias, random_bits, rate)
     else:
       hidden = dropout(self.activation(hidden), rate, seed, "mlp")
       mlp = kernels.linear(hidden, out.kernel, out.bias)
-    return add_dropped(z, mlp, rate, seed, "mlp_residual"), mlp, *maps
+    z = add_dropped(z, mlp, rate, seed, "mlp_residual")
+    return z, mlp, *maps
 
 
-def recomputed(block: Block):
-  """A block's call of which the backward pass is given the inputs alone."""
-  def call(z, bias, seed, **kwargs):
-    @tf.recompute_grad
-    def run(z, *bias):
-      later_seed, = not_before(z, seed)  # or random bits would be kept
-      return block(z, *bias, seed=later_seed, **kwargs)
-    return run(z, *([] if bias is None else [bias]))
-  return call
+def recomputed(block, z, bias, seed, **kwargs):
+  """A block's call, for whose backward pass z and bias alone are kept."""
+  @tf.recompute_grad
+  def run(z, *bias):
+    later_seed, = not_before(z, seed)  # or random bits would be kept
+    return block(z, *bias, seed=later_seed, **kwargs)
+
+  return run(z, *([] if bias is None else [bias]))
 
 
 class Encoder(tf.keras.layers.Layer):
@@ -253,10 +256,12 @@ class Encoder(tf.keras.layers.Layer):
       then runs the backward passes of its towers one at a time, too.)
   """
 
-  def __init__(self, depth, width, mlp_dim, num_heads, head_dim=0,
-               relative_bias="", num_buckets=32, max_distance=64, norm="layer",
-               mlp_norm="layer", bias=True, scaled=True, activation="gelu",
-               dropout_rate=0.0, remat=False, **kwargs):
+  def __init__(self, depth: int, width: int, mlp_dim: int, num_heads: int,
+               head_dim: int = 0, relative_bias: str = "",
+               num_buckets: int = 32, max_distance: int = 64,
+               norm: str = "layer", mlp_norm: str = "layer", bias: bool = True,
+               scaled: bool = True, activation: str = "gelu",
+               dropout_rate: float = 0.0, remat: bool = False, **kwargs):
     super().__init__(**kwargs)
     for field, value, known in (
         ("relative_bias", relative_bias, ("", "first", "all")),
@@ -307,9 +312,9 @@ class Encoder(tf.keras.layers.Layer):
     if return_attention:
       out["attention"] = []
     bias = self.relative_bias(tokens) if self.biased_blocks else None
+    remat = self.remat and training and not return_attention
     for i, block in enumerate(self.blocks):
-      remat = self.remat and training and not return_attention
-      run = recomputed(block) if remat else block
+      run = functools.partial(recomputed, block) if remat else block
       z, mlp, *maps = run(
           z, bias if i < self.biased_blocks else None, shape=shape, mask=mask,
           training=training, seed=seeds.fold(seed, f"block_{i}"),
