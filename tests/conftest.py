@@ -12,6 +12,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 import pytest
 import tensorflow as tf
 
+from tests.forkserver import ForkServer
 from tests.golden import Golden
 
 pytest_plugins = ["tests.media"]
@@ -78,6 +79,14 @@ def python_env():
   """Environment for a Python process of its own that imports this project."""
   root = str(pathlib.Path(__file__).parents[1])
   return dict(os.environ, PYTHONPATH=root)
+
+
+@pytest.fixture(scope="session")
+def python(python_env):
+  """Runs commands in that environment: `python.run("scripts/x.py", *flags)`."""
+  server = ForkServer(python_env)
+  yield server
+  server.close()
 
 
 @pytest.fixture

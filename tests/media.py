@@ -2,7 +2,6 @@
 import io
 import pathlib
 import subprocess
-import sys
 import zipfile
 from fractions import Fraction
 
@@ -182,24 +181,28 @@ def media():
 
 
 @pytest.fixture(scope="session")
-def digits_dir(tmp_path_factory, python_env):
+def digits_dir(tmp_path_factory, python):
   """data_dir of spoken_digits/official with its vocabulary, built by the
   scripts: 3 digits, 2 speakers, 105 clips to train and 30 to test."""
   folder = tmp_path_factory.mktemp("digits")
   manual_dir, _ = write_sources(folder / "manual")
   for script, flags in (("prepare_dataset", [f"--manual_dir={manual_dir}"]),
                         ("build_vocabulary", [])):
-    subprocess.run(
-        [sys.executable, f"scripts/{script}.py",
-         "--dataset=spoken_digits/official", f"--data_dir={folder}/data",
-         *flags], env=python_env, check=True, capture_output=True)
+    python.run(
+        f"scripts/{script}.py", "--dataset=spoken_digits/official",
+        f"--data_dir={folder}/data", *flags).check_returncode()
   return f"{folder}/data"
 
 
 @pytest.fixture(scope="session")
-def run_main(digits_dir, python_env):
-  """A function (workdir, *flags, wait=True) that trains a tiny model of the
-  shipped config on `digits_dir`, in a process of its own."""
+def run_main(digits_dir, python):
+  """A function (workdir, *flags, wait=True, fork=True) that trains a tiny model
+  of the shipped config on `digits_dir`, in a process of its own.
+
+  Returns:
+    Its exit code and what it said; or else the Process, if not to be waited
+    for. See tests/forkserver.py for that and for `fork`.
+  """
   tiny = {
       "total_steps": 20, "batch_size": 6, "steps_per_loop": 5, "log_every": 5,
       "checkpoint_every": 10, "eval_every": 20, "optimizer.warmup_steps": 5,
@@ -210,19 +213,16 @@ def run_main(digits_dir, python_env):
     tiny |= {f"model.encoders.{part}.{size}": value for size, value in (
         ("depth", 1), ("width", 16), ("mlp_dim", 32), ("num_heads", 2))}
 
-  def run(workdir, *flags, wait=True):
+  def run(workdir, *flags, wait=True, fork=True):
     # A later flag takes the place of an earlier one, but adds to a tuple.
     values = {"--config": "configs/spoken_digits.py", "--workdir": workdir}
     values |= {f"--config.{name}": value for name, value in tiny.items()}
     values |= dict(flag.split("=", 1) for flag in flags)
-    command = [sys.executable, "-m", "vatt.main",
+    command = ["-m", "vatt.main",
                *(f"{name}={value}" for name, value in values.items())]
-    process = subprocess.Popen(
-        command, env=python_env, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True)
     if not wait:
-      return process
-    output, _ = process.communicate(timeout=300)
-    return process.returncode, output
+      return python.start(*command, stderr=subprocess.STDOUT)
+    done = python.run(*command, stderr=subprocess.STDOUT, fork=fork)
+    return done.returncode, done.stdout
 
   return run
