@@ -3,8 +3,6 @@ import json
 import logging
 import os
 import resource
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -207,10 +205,8 @@ print("saved", saved)
 """
 
 
-def test_kill_in_mid_save(tmp_path, python_env):
-  done = subprocess.run(
-      [sys.executable, "-c", KILLER, str(tmp_path), os.path.dirname(__file__)],
-      env=python_env, capture_output=True, text=True)
+def test_kill_in_mid_save(tmp_path, python):
+  done = python.run("-c", KILLER, tmp_path, os.path.dirname(__file__))
   assert done.returncode == 0, done.stderr[-3000:]
   saved = done.stdout.split()[-1]
   assert int(saved) >= 6

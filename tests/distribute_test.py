@@ -1,8 +1,6 @@
 import json
 import os
 import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -153,7 +151,7 @@ def test_tf_config_of_a_task_outside(monkeypatch):
     distribute.make_strategy(config("multi_worker", 2))
 
 
-def test_logical_cpus_are_made(python_env):
+def test_logical_cpus_are_made(python):
   script = """
 import tensorflow as tf
 from ml_collections import ConfigDict
@@ -163,7 +161,7 @@ strategy = distribute.make_strategy(
 assert strategy.num_replicas_in_sync == 3
 assert len(tf.config.list_logical_devices("CPU")) == 3
 """
-  subprocess.run([sys.executable, "-c", script], env=python_env, check=True)
+  python.run("-c", script).check_returncode()
 
 
 WORKER = """
@@ -213,19 +211,18 @@ print("chief" if chief else "worker", "done")
 """
 
 
-def test_two_workers(tmp_path, python_env):
+def test_two_workers(tmp_path, python, python_env):
   sockets = [socket.socket() for _ in range(2)]
   for one in sockets:
     one.bind(("localhost", 0))
   hosts = [f"localhost:{one.getsockname()[1]}" for one in sockets]
   for one in sockets:
     one.close()
-  workers = [subprocess.Popen(
-      [sys.executable, "-c", WORKER, os.path.dirname(__file__), str(tmp_path)],
+  workers = [python.start(
+      "-c", WORKER, os.path.dirname(__file__), tmp_path,
       env=dict(python_env, TF_CONFIG=json.dumps({
           "cluster": {"worker": hosts},
-          "task": {"type": "worker", "index": index}})),
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+          "task": {"type": "worker", "index": index}})))
       for index in range(2)]
   try:
     results = [worker.communicate(timeout=300) for worker in workers]

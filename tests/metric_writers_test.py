@@ -2,8 +2,6 @@ import json
 import logging
 import math
 import os
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -90,7 +88,7 @@ def test_cut_and_damaged_lines(tmp_path, caplog):
   assert steps_of(tmp_path) == [1, 5, 11]
 
 
-def test_kill(tmp_path, python_env):
+def test_kill(tmp_path, python):
   script = f"""
 from vatt.metric_writers import MetricWriter
 writer = MetricWriter({str(tmp_path)!r})
@@ -98,14 +96,13 @@ for step in range(1, 10 ** 9):
   writer.write(step, {{"loss": step, "lr": step}})
   print(step, flush=True)
 """
-  with subprocess.Popen([sys.executable, "-c", script], env=python_env,
-                        stdout=subprocess.PIPE, text=True) as process:
-    for line in process.stdout:
-      if int(line) == 20:
-        process.kill()
-        break
-    told = max([20] + [int(line) for line in process.stdout])
+  process, output = python.start("-c", script), ""
+  while "\n20\n" not in output:
+    assert process.poll() is None, process.stderr.read()
+    output += process.stdout.read()
+  process.kill()
   assert process.wait() == -9
+  told = int((output + process.stdout.read()).split()[-1])
   steps = steps_of(tmp_path)
   assert steps == list(range(1, len(steps) + 1)) and len(steps) >= told
   time.sleep(1)  # TensorBoard reads the files in the order of their seconds.

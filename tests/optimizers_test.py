@@ -1,5 +1,3 @@
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -184,7 +182,7 @@ def test_slots_exist_before_the_first_step(name, slots):
     assert optimizer.get_slot(variable, slot).numpy() == [0.0]
 
 
-def test_addons_are_imported_late_and_in_silence(python_env):
+def test_addons_are_imported_late_and_in_silence(python):
   script = """
 import sys
 from ml_collections import ConfigDict
@@ -198,8 +196,7 @@ config.name = "lamb"
 optimizers.make_optimizer(config, 10)
 assert "tensorflow_addons" in sys.modules
 """
-  done = subprocess.run([sys.executable, "-c", script], env=python_env,
-                        capture_output=True, text=True)
+  done = python.run("-c", script)
   assert done.returncode == 0, done.stderr
   assert "Warning" not in done.stderr and "addons" not in done.stderr.lower()
 

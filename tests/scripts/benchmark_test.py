@@ -3,7 +3,6 @@ import json
 import math
 import os
 import subprocess
-import sys
 
 import pytest
 from tensorflow.compiler.xla import xla_data_pb2
@@ -19,15 +18,14 @@ TINY = ("--config=configs/spoken_digits.py:specific,spectrogram",
 SIZES = {"F32": 4, "S32": 4, "S64": 8, "U8": 1, "S16": 2, "PRED": 1}  # bytes
 
 
-def run(env, *flags):
-  return subprocess.run([sys.executable, "scripts/benchmark.py", *flags],
-                        env=env, capture_output=True, text=True)
+SCRIPT = "scripts/benchmark.py"
 
 
-def test_step(python_env, tmp_path):
+@pytest.mark.slow  # and says no more than that it runs
+def test_step(python, tmp_path):
   figures = tmp_path / "step.json"
-  result = run(python_env, "--what=step", "--parts", *TINY,
-               f"--json={figures}")
+  result = python.run(SCRIPT, "--what=step", "--parts", *TINY,
+                      f"--json={figures}", fork=False)
   assert result.returncode == 0, result.stderr
   found = json.loads(figures.read_text())
   for name in ("seconds", "clips/s", "share of it", "tokenizers, s",
@@ -38,10 +36,10 @@ def test_step(python_env, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
+def exported(python, tmp_path_factory):
   folder = tmp_path_factory.mktemp("hlo")
-  result = run(dict(os.environ, PYTHONPATH="."), "--what=step", *TINY,
-               f"--export={folder}")
+  result = python.run(SCRIPT, "--what=step", *TINY, f"--export={folder}",
+                      fork=False)
   assert result.returncode == 0, result.stderr
   return folder
 
@@ -85,19 +83,18 @@ def test_time_hlo(exported, tmp_path):
       notes["state_bytes"], abs=64)
 
 
-def test_time_hlo_says_what_is_missing(python_env, tmp_path):
+def test_time_hlo_says_what_is_missing(python, tmp_path):
   """JAX here; there, the folder."""
-  result = subprocess.run(
-      [sys.executable, "scripts/time_hlo.py", tmp_path], env=python_env,
-      capture_output=True, text=True)
+  result = python.run("scripts/time_hlo.py", tmp_path, fork=False)
   assert result.returncode == 1
   line, = result.stderr.strip().splitlines()
   assert "expected JAX" in line or "expected step.hlo.pb and" in line
 
 
-def test_forward_of_a_classifier(python_env):
-  result = run(
-      python_env, "--what=forward", "--config=configs/finetune_digits.py:video",
+@pytest.mark.slow
+def test_forward_of_a_classifier(python):
+  result = python.run(
+      SCRIPT, "--what=forward", "--config=configs/finetune_digits.py:video",
       "--config.batch_size=1", "--config.data.classes=10", "--repeats=1")
   assert result.returncode == 0, result.stderr
   assert "share of it" in result.stdout
@@ -127,11 +124,11 @@ def test_growth(python_env, tmp_path, monkeypatch):
     assert found[f"{name}, s"]["least"] > 0
 
 
-def test_errors(python_env):
+def test_errors(python):
   for flags, error in (((), "--what is missing"),
                        (("--what=forward", "--export=x"),
                         "expected --what=step without --vs and --parts"),
                        (("--what=input",), "--folder is missing")):
-    result = run(python_env, *flags)
+    result = python.run(SCRIPT, *flags)
     assert result.returncode == 1
     assert result.stderr.strip().splitlines()[-1].endswith(error)

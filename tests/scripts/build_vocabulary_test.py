@@ -1,13 +1,10 @@
 """The script as its users call it, on a dataset made here."""
 import json
-import pathlib
-import subprocess
-import sys
 
 import pytest
 import tensorflow as tf
 
-ROOT = pathlib.Path(__file__).parents[2]
+SCRIPT = "scripts/build_vocabulary.py"
 
 
 def write_clips(data_dir, name, captions):
@@ -36,13 +33,7 @@ def write_clips(data_dir, name, captions):
   return directory
 
 
-def run(python_env, *arguments):
-  return subprocess.run(
-      [sys.executable, str(ROOT / "scripts/build_vocabulary.py"), *arguments],
-      env=python_env, capture_output=True, text=True)
-
-
-def test_words_of_two_datasets_by_frequency(tmp_path, python_env):
+def test_words_of_two_datasets_by_frequency(tmp_path, python):
   directory = write_clips(tmp_path, "one", ["B b a", "Été, c!", "b a"])
   write_clips(tmp_path, "two", ["c c c c", "zebra yak"])
   # A record that cannot be read is left out.
@@ -50,8 +41,8 @@ def test_words_of_two_datasets_by_frequency(tmp_path, python_env):
   content = bytearray(path.read_bytes())
   content[-5] ^= 1
   path.write_bytes(content)
-  result = run(python_env, "--dataset=one,two", f"--data_dir={tmp_path}",
-               "--size=6")
+  result = python.run(SCRIPT, "--dataset=one,two", f"--data_dir={tmp_path}",
+                      "--size=6", fork=False)
   assert result.returncode == 0, result.stderr
   assert "vocabulary.txt: 4 words" in result.stdout
   assert "100%" in result.stderr  # The progress bar.
@@ -65,8 +56,8 @@ def test_words_of_two_datasets_by_frequency(tmp_path, python_env):
     (["--dataset=none", "--data_dir=/nowhere"],
      "none: no finished data set in /nowhere/none"),
 ])
-def test_bad_input_is_one_line(python_env, arguments, message):
-  result = run(python_env, *arguments)
+def test_bad_input_is_one_line(python, arguments, message):
+  result = python.run(SCRIPT, *arguments)
   assert result.returncode == 1
   errors = [line for line in result.stderr.splitlines()
             if line.startswith("error: ")]

@@ -1,20 +1,13 @@
 """The script with the real program, on few clips."""
 import json
-import subprocess
-import sys
 
 import pytest
 
 
-def run(env, *command):
-  return subprocess.run([sys.executable, *command], env=env,
-                        capture_output=True, text=True)
-
-
 @pytest.mark.slow
-def test_few_labels(digits_dir, tmp_path, python_env):
-  done = run(
-      python_env, "-m", "vatt.main", f"--workdir={tmp_path}/pretrained",
+def test_few_labels(digits_dir, tmp_path, python):
+  done = python.run(
+      "-m", "vatt.main", f"--workdir={tmp_path}/pretrained",
       "--config=configs/spoken_digits.py:specific,spectrogram",
       f"--config.data.data_dir={digits_dir}", "--config.total_steps=20",
       "--config.batch_size=8", "--config.optimizer.warmup_steps=10",
@@ -23,7 +16,7 @@ def test_few_labels(digits_dir, tmp_path, python_env):
   assert done.returncode == 0, done.stderr
   claim = ["scripts/claims.py", "--claim=few_labels", "--seeds=1",
            f"--data_dir={digits_dir}", f"--folder={tmp_path}/claims"]
-  done = run(python_env, *claim, f"--pretrained={tmp_path}/pretrained")
+  done = python.run(*claim, f"--pretrained={tmp_path}/pretrained", fork=False)
   assert done.returncode == 0, done.stderr
   rows = json.loads((tmp_path / "claims/few_labels.json").read_text())["rows"]
   assert [row["name"] for row in rows] == [
@@ -40,7 +33,7 @@ def test_few_labels(digits_dir, tmp_path, python_env):
   assert (tmp_path / "claims/few_labels.png").exists()
   # The second time, all is trained.
   stamp = (workdir / "metrics.jsonl").stat().st_mtime
-  done = run(python_env, *claim, f"--pretrained={tmp_path}/pretrained")
+  done = python.run(*claim, f"--pretrained={tmp_path}/pretrained")
   assert done.returncode == 0, done.stderr
   assert (workdir / "metrics.jsonl").stat().st_mtime == stamp
 
@@ -49,6 +42,6 @@ def test_few_labels(digits_dir, tmp_path, python_env):
     (["--claim=few_labels", "--folder=/tmp/nowhere"], "--data_dir is missing"),
     (["--claim=other"], "few_labels|droptoken|resolution|agnostic"),
 ])
-def test_bad_input(python_env, flags, expected):
-  done = run(python_env, "scripts/claims.py", *flags)
+def test_bad_input(python, flags, expected):
+  done = python.run("scripts/claims.py", *flags)
   assert done.returncode == 1 and expected in done.stderr.splitlines()[-1]

@@ -1,8 +1,7 @@
 """Released checkpoints become workdirs, and workdirs such checkpoints."""
+import functools
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -15,17 +14,11 @@ from vatt.errors import UserError
 from vatt.models.convert import released
 from vatt.tasks import make_task
 
-ROOT = pathlib.Path(__file__).parents[2]
-
 
 @pytest.fixture
-def convert(python_env):
+def convert(python):
   """A function of flags that runs the command."""
-  def run(*flags):
-    return subprocess.run(
-        [sys.executable, "scripts/convert_checkpoint.py", *flags], cwd=ROOT,
-        env=python_env, capture_output=True, text=True)
-  return run
+  return functools.partial(python.run, "scripts/convert_checkpoint.py")
 
 
 def test_golden_there_and_back(golden, tmp_path, convert):
@@ -35,7 +28,7 @@ def test_golden_there_and_back(golden, tmp_path, convert):
   words.write_text("".join(f"word{i}\n" for i in range(2, rows)))
   done = convert(f"--checkpoint={path}", f"--workdir={tmp_path}/ma",
                  f"--vocabulary={words}",
-                 f"--head_dim={golden.sizes['head_width']}")
+                 f"--head_dim={golden.sizes['head_width']}", fork=False)
   assert done.returncode == 0, done.stderr
   assert "left out, of training alone: 6 variables" in done.stdout
   # The workdir is one of ours: it embeds the sentences of the fixture.

@@ -1,14 +1,9 @@
 """The script as its users call it: in, a model to start from, and out."""
-import pathlib
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import safetensors.numpy
 import tensorflow as tf
 
-ROOT = pathlib.Path(__file__).parents[2]
 WIDTH, HIDDEN = 8, 12
 
 
@@ -46,18 +41,18 @@ def make_t5():
 
 
 @pytest.fixture
-def run(python_env, tmp_path):
-  """A function (*flags) -> code, stdout, stderr; there are a ViT and a T5."""
+def run(python, python_env, tmp_path):
+  """A function (*flags, fork=True) -> code, stdout, stderr; there are a ViT and
+  a T5."""
   safetensors.numpy.save_file(make_vit(), tmp_path / "vit.safetensors")
   safetensors.numpy.save_file(make_t5(), tmp_path / "t5.safetensors")
   (tmp_path / "words.txt").write_text("a\nred\ncircle\n")
   # The script finds the configs by itself.
   env = {k: v for k, v in python_env.items() if k != "PYTHONPATH"}
 
-  def call(*flags):
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts/convert_standard.py"), *flags],
-        env=env, capture_output=True, text=True, cwd=ROOT)
+  def call(*flags, fork=True):
+    done = python.run(
+        "scripts/convert_standard.py", *flags, env=env, fork=fork)
     return done.returncode, done.stdout, done.stderr
 
   return call
@@ -81,7 +76,7 @@ def test_in_and_out(run, tmp_path):
                                    "t5.safetensors"))
   code, output, errors = run(
       f"--workdir={workdir}", f"--vit={vit}", f"--t5={t5}",
-      *config_flags(tmp_path))
+      *config_flags(tmp_path), fork=False)
   assert code == 0, errors
   assert f"{vit}: left out: head.weight" in output
   assert f"{vit}: positions: rows plus columns leave " in output

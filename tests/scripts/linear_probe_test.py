@@ -1,7 +1,5 @@
 """The script on a workdir of the real program, and the shipped configs."""
 import json
-import subprocess
-import sys
 
 import ml_collections
 import pytest
@@ -21,18 +19,17 @@ def workdir(run_main, tmp_path_factory):
   return folder
 
 
-def run(env, workdir, *flags, arg="digits_audio"):
-  return subprocess.run(
-      [sys.executable, "scripts/linear_probe.py", f"--workdir={workdir}",
-       f"--config=configs/linear_probe.py:{arg}", *flags],
-      env=env, capture_output=True, text=True)
+def run(python, workdir, *flags, fork=True):
+  return python.run(
+      "scripts/linear_probe.py", f"--workdir={workdir}",
+      "--config=configs/linear_probe.py:digits_audio", *flags, fork=fork)
 
 
-def test_table_and_files(workdir, python_env):
+def test_table_and_files(workdir, python):
   """Of two splits, here the same one under two names."""
-  result = run(python_env, workdir, "--config.lrc.steps=200",
+  result = run(python, workdir, "--config.lrc.steps=200",
                "--config.probe.splits=('','')",
-               "--config.probe.train_windows=2")
+               "--config.probe.train_windows=2", fork=False)
   assert result.returncode == 0, result.stderr
   lines = result.stdout.splitlines()
   assert lines[0] == (
@@ -61,8 +58,8 @@ def test_table_and_files(workdir, python_env):
     (["--config.lrc.stpes=3"], "stpes"),
     (["--workdir=/nowhere"], "/nowhere/config.json: not found"),
 ])
-def test_bad_input(workdir, python_env, flags, expected):
-  result = run(python_env, workdir, *flags)
+def test_bad_input(workdir, python, flags, expected):
+  result = run(python, workdir, *flags)
   assert result.returncode == 1
   assert result.stderr.splitlines()[-1].startswith("error: ")
   assert expected in result.stderr.splitlines()[-1]

@@ -1,8 +1,6 @@
 """The script as its users call it, and what it says when a count is off."""
 import pathlib
 import re
-import subprocess
-import sys
 import types
 
 import pytest
@@ -15,14 +13,17 @@ ROOT = pathlib.Path(__file__).parents[2]
 PATH = ROOT / "scripts/paper_tables.py"
 
 
-def run(folder, *arguments):
-  """From any folder, and with no path to the project but its own."""
-  return subprocess.run([sys.executable, str(PATH), *arguments], cwd=folder,
-                        capture_output=True, text=True)
+@pytest.fixture
+def run(python, python_env):
+  """A function of a folder and arguments, with no path to the project but the
+  script's own."""
+  env = {k: v for k, v in python_env.items() if k != "PYTHONPATH"}
+  return lambda folder, *arguments, fork=True: python.run(
+      PATH, *arguments, cwd=folder, env=env, fork=fork)
 
 
-def test_all_of_the_papers_costs_are_met(tmp_path):
-  result = run(tmp_path)
+def test_all_of_the_papers_costs_are_met(run, tmp_path):
+  result = run(tmp_path, fork=False)
   assert result.returncode == 0, result.stderr
   lines = result.stdout.splitlines()
   assert lines[-1] == "All within tolerance."
@@ -61,7 +62,7 @@ def test_what_is_off_ends_it_with_code_1(
   assert words in output and "All within" not in output
 
 
-def test_cost_of_a_config():
+def test_cost_of_a_config(run):
   result = run(ROOT, "--config=configs/pretrain.py:mbs",
                "--config.batch_size=64", "--config.model.drop_rate=0.0")
   assert result.returncode == 0, result.stderr
@@ -82,7 +83,7 @@ def test_cost_of_a_config_whose_words_are_the_datas(capsys):
   assert "shared encoder" in output
 
 
-def test_a_missing_config_is_one_line(tmp_path):
+def test_a_missing_config_is_one_line(run, tmp_path):
   result = run(tmp_path, "--config=none.py")
   assert result.returncode == 1
   errors = [line for line in result.stderr.splitlines()

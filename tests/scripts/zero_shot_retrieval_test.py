@@ -1,8 +1,6 @@
 """The script on a workdir of the real program."""
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -20,17 +18,16 @@ def workdir(run_main, tmp_path_factory):
   return folder
 
 
-def run(env, *flags):
-  return subprocess.run(
-      [sys.executable, "scripts/zero_shot_retrieval.py", *flags], env=env,
-      capture_output=True, text=True)
+def run(python, *flags, fork=True):
+  return python.run("scripts/zero_shot_retrieval.py", *flags, fork=fork)
 
 
 @pytest.fixture(scope="module")
-def pool(workdir, python_env, tmp_path_factory):
+def pool(workdir, python, tmp_path_factory):
   """What --export writes, and the run that did so."""
   folder = tmp_path_factory.mktemp("exported") / "pool"
-  return folder, run(python_env, f"--workdir={workdir}", f"--export={folder}")
+  return folder, run(python, f"--workdir={workdir}", f"--export={folder}",
+                     fork=False)
 
 
 def table_of(result):
@@ -55,10 +52,10 @@ def test_table_has_the_measures_of_the_run(workdir, pool):
 
 
 def test_query_ranks_clips_and_reports_unknown_words(
-    workdir, python_env, pool):
+    workdir, python, pool):
   flags = [f"--workdir={workdir}", "--top=3",
            "--query=somebody writes a zero with a zeppelin"]
-  result = run(python_env, *flags)
+  result = run(python, *flags)
   assert result.returncode == 0, result.stderr
   lines = result.stdout.splitlines()[1:]
   assert len(lines) == 3
@@ -67,20 +64,20 @@ def test_query_ranks_clips_and_reports_unknown_words(
   assert "not in the vocabulary: " in result.stderr
   assert "zeppelin" in result.stderr.split("not in the vocabulary: ")[1]
   # From a pool, with no dataset.
-  result = run(python_env, *flags, f"--pool={pool[0]}",
+  result = run(python, *flags, f"--pool={pool[0]}",
                "--config.data.data_dir=/nowhere")
   assert result.returncode == 0, result.stderr
   assert result.stdout.splitlines()[1:] == lines
 
 
-def test_a_pool_takes_the_place_of_its_split(workdir, python_env, pool):
+def test_a_pool_takes_the_place_of_its_split(workdir, python, pool):
   folder, exported = pool
   flags = [f"--workdir={workdir}", f"--pool={folder}",
            "--config.data.data_dir=/nowhere"]
   whole = table_of(exported)
   for measures in whole.values():
     measures.pop("accuracy", None)  # that takes the dataset's classes
-  assert table_of(run(python_env, *flags)) == whole
+  assert table_of(run(python, *flags)) == whole
   vectors = np.load(folder / "video_vt.npy")
   assert vectors.dtype == np.float32 and len(vectors) == 30
   np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
@@ -91,17 +88,17 @@ def test_a_pool_takes_the_place_of_its_split(workdir, python_env, pool):
     ("pool.json", b'{"step": 4}', ": embedded by step 4 of a model, expected "),
     ("video_vt.npy", b"cut", "/video_vt.npy: cannot be read")])
 def test_a_pool_that_does_not_fit(
-    workdir, python_env, pool, tmp_path, name, content, expected):
+    workdir, python, pool, tmp_path, name, content, expected):
   shutil.copytree(pool[0], tmp_path / "copy")
   (tmp_path / "copy" / name).write_bytes(content)
-  result = run(python_env, f"--workdir={workdir}", f"--pool={tmp_path}/copy")
+  result = run(python, f"--workdir={workdir}", f"--pool={tmp_path}/copy")
   assert result.returncode == 1
   assert result.stderr.splitlines()[-1].startswith(
       f"error: {tmp_path}/copy{expected}")
 
 
-def test_report(workdir, python_env):
-  result = run(python_env, f"--workdir={workdir}", "--report", "--top=30")
+def test_report(workdir, python):
+  result = run(python, f"--workdir={workdir}", "--report", "--top=30")
   assert result.returncode == 0, result.stderr
   report = json.loads((workdir / "report/retrieval.json").read_text())
   table = result.stdout.splitlines()
@@ -118,18 +115,18 @@ def test_report(workdir, python_env):
     assert all(word in text for text, _, right in clip["sentences"] if right)
 
 
-def test_a_protocol(workdir, python_env):
+def test_a_protocol(workdir, python):
   """Fields of the file take the place of the workdir's, and flags theirs."""
   flags = [f"--workdir={workdir}",
            "--config.data.datasets=spoken_digits/official"]
   protocol = table_of(run(
-      python_env, flags[0], "--config=configs/retrieval.py:msrvtt", flags[1],
+      python, flags[0], "--config=configs/retrieval.py:msrvtt", flags[1],
       "--config.eval.batch_size=4"))
   # No sound is read, which the model was trained with.
   assert set(protocol) == {"text to video", "video to text"}
   # The same by hand.
   assert protocol == table_of(run(
-      python_env, *flags, "--config.data.fps=12.5",
+      python, *flags, "--config.data.fps=12.5",
       "--config.data.audio_samples=0", "--config.data.captions=1",
       "--config.eval.windows=4", "--config.eval.match=pair",
       "--config.eval.templates=()"))
@@ -156,10 +153,10 @@ def test_protocols_differ_in_their_dataset():
     (["--config.data.audio_samples=0", "--config.data.frames=0", "--query=a"],
      "spoken_digits/official test: no clip has video"),
 ])
-def test_bad_input(workdir, python_env, flags, expected):
+def test_bad_input(workdir, python, flags, expected):
   if flags and "config" in flags[0]:
     flags = [f"--workdir={workdir}", *flags]
-  result = run(python_env, *flags)
+  result = run(python, *flags)
   assert result.returncode == 1
   assert result.stderr.splitlines()[-1].startswith("error: ")
   assert expected in result.stderr.splitlines()[-1]

@@ -4,8 +4,6 @@ import os
 import pathlib
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -380,13 +378,12 @@ def test_configurations():
 
 # ---- the command
 
-def test_command_killed_and_repeated(tmp_path, folder, python_env):
-  command = [sys.executable, "scripts/prepare_dataset.py",
+def test_command_killed_and_repeated(tmp_path, folder, python):
+  command = ["scripts/prepare_dataset.py",
              f"--dataset=clips/{SMALL}".replace("length=2", "length=1"),
              f"--manual_dir={folder}", f"--data_dir={tmp_path}/data"]
-  killed = subprocess.Popen(command, cwd=ROOT, env=python_env,
-                            start_new_session=True)
-  config = command[2].split("/", 1)[1]
+  killed = python.start(*command, start_new_session=True)
+  config = command[1].split("/", 1)[1]
   staging = tmp_path / f"data/clips/{config}/1.0.0.staging"
   while killed.poll() is None and len(list(staging.glob("*.json"))) < 3:
     time.sleep(0.01)
@@ -395,8 +392,7 @@ def test_command_killed_and_repeated(tmp_path, folder, python_env):
   finished = {path: path.stat().st_mtime_ns for path in staging.glob("*")
               if path.with_name(path.name + ".index.json").exists()}
   assert 3 <= len(finished) < 32
-  run = subprocess.run(command, cwd=ROOT, env=python_env, capture_output=True,
-                       text=True)
+  run = python.run(*command)
   assert run.returncode == 0, run.stderr
   assert "built 14 clips" in run.stdout.splitlines()[-1]
   # What was finished was not made again.
@@ -411,11 +407,9 @@ def test_command_killed_and_repeated(tmp_path, folder, python_env):
   assert once == twice
 
 
-def test_command_tells_errors_in_a_line(tmp_path, python_env):
-  run = subprocess.run(
-      [sys.executable, "scripts/prepare_dataset.py", "--dataset=clips",
-       f"--manual_dir={tmp_path}", f"--data_dir={tmp_path}/data"],
-      cwd=ROOT, env=python_env, capture_output=True, text=True)
+def test_command_tells_errors_in_a_line(tmp_path, python):
+  run = python.run("scripts/prepare_dataset.py", "--dataset=clips",
+                   f"--manual_dir={tmp_path}", f"--data_dir={tmp_path}/data")
   assert run.returncode == 1 and "Traceback" not in run.stderr
   # Before it may stand what TensorFlow has to say of the machine.
   assert run.stderr.splitlines()[-1].startswith("error: --manual_dir=")

@@ -5,8 +5,6 @@ import io
 import pathlib
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import av
@@ -221,12 +219,11 @@ def test_same_bytes_again(media, tmp_path):
   assert len(digests) == 40 + 8 + 3
 
 
-def test_kill_in_mid_run(media, tmp_path, python_env):
+def test_kill_in_mid_run(media, tmp_path, python):
   """A killed rendering leaves whole files only, and keeps them."""
-  process = subprocess.Popen(
-      [sys.executable, "-c", "from vatt.data.datasets.demo import media; "
-       f"media.render({str(tmp_path)!r}, 40, 8)"],
-      env=python_env, stderr=subprocess.DEVNULL)
+  process = python.start(
+      "-c", "from vatt.data.datasets.demo import media; "
+      f"media.render({str(tmp_path)!r}, 40, 8)")
   while process.poll() is None and len(
       list(tmp_path.glob("train/*.mp4"))) < 6:
     time.sleep(0.002)

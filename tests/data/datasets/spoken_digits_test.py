@@ -7,8 +7,6 @@ import os
 import pathlib
 import pickle
 import re
-import subprocess
-import sys
 import wave
 
 import numpy as np
@@ -370,11 +368,9 @@ def test_unknown_configuration_lists_the_speakers(tmp_path, sources):
                    manual_dir=sources[0]).download_and_prepare()
 
 
-def test_unknown_dataset():
-  result = subprocess.run(
-      [sys.executable, "scripts/prepare_dataset.py", "--dataset=base",
-       "--data_dir=/nowhere"], cwd=ROOT, capture_output=True, text=True,
-      env=os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"})
+def test_unknown_dataset(python):
+  result = python.run("scripts/prepare_dataset.py", "--dataset=base",
+                      "--data_dir=/nowhere")
   assert result.returncode == 1 and "Traceback" not in result.stderr
   last = result.stderr.splitlines()[-1]
   assert last.startswith("error: --dataset: no dataset 'base', expected one of")

@@ -1,8 +1,6 @@
 """Official lists in their published forms, to data sets opened by split."""
 import csv
 import json
-import subprocess
-import sys
 
 import pytest
 import tensorflow as tf
@@ -62,7 +60,7 @@ UCF101 = {
     "classInd.txt": "1 Archery\n2 YoYo"}
 
 
-def test_ucf101_by_the_commands(tmp_path, media, python_env):
+def test_ucf101_by_the_commands(tmp_path, media, python):
   lists = write(tmp_path / "lists", UCF101)
   folder = tmp_path / "UCF-101"
   numbers = {}
@@ -74,13 +72,12 @@ def test_ucf101_by_the_commands(tmp_path, media, python_env):
       media.write_media(folder / file, [media.numbered(numbers[file])] * 10,
                         rate=10, video="mpeg4")
 
-  def run(script, *flags):
-    return subprocess.run(
-        [sys.executable, f"scripts/{script}.py", f"--manual_dir={folder}",
-         *flags], env=python_env, capture_output=True, text=True)
+  def run(script, *flags, fork=True):
+    return python.run(f"scripts/{script}.py", f"--manual_dir={folder}", *flags,
+                      fork=fork)
 
   command = "list_clips", "--dataset=ucf101", f"--annotations={lists}"
-  done = run(*command)
+  done = run(*command, fork=False)
   assert done.returncode == 0, done.stderr
   assert done.stdout.splitlines()[-1] == (
       f"{folder}/clips.csv: 6 clips (train1 4, train2 4, test1 2, test2 2), 2 "

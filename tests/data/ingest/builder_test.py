@@ -299,22 +299,16 @@ def test_builder_and_shards_go_to_other_processes(tmp_path, photos):
 
 
 def command(manual_dir, data_dir):
-  return [sys.executable, "scripts/prepare_dataset.py",
+  return ["scripts/prepare_dataset.py",
           "--dataset=spoken_digits", f"--manual_dir={manual_dir}",
           f"--data_dir={data_dir}"]
 
 
-def environment():
-  return os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
-
-
-def test_kill_in_mid_run(tmp_path, media):
+def test_kill_in_mid_run(tmp_path, media, python):
   from vatt.data.datasets.spoken_digits.dataset import SpokenDigits
   manual_dir, _ = media.write_sources(
       tmp_path / "media", digits=range(10), each=170, takes=range(3, 7))
-  process = subprocess.Popen(
-      command(manual_dir, tmp_path / "killed"), cwd=ROOT, env=environment(),
-      stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+  process = python.start(*command(manual_dir, tmp_path / "killed"))
   staging = tmp_path / "killed/spoken_digits/official/1.0.0.staging"
   while process.poll() is None and len(
       list(staging.glob("*.index.json"))) < 4:
@@ -352,14 +346,14 @@ def test_no_space_left(tmp_path, media, small_disk):
       tmp_path / "fresh/spoken_digits/official/1.0.0")
 
 
-def test_file_size_limit(tmp_path, media):
+def test_file_size_limit(tmp_path, media, python_env):
   """The same with the limit that needs no permission, by the command line."""
   from vatt.data.datasets.spoken_digits.dataset import SpokenDigits
   manual_dir, _ = media.write_sources(tmp_path / "media")
   limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
   result = subprocess.run(
-      command(manual_dir, tmp_path / "data"), cwd=ROOT, env=environment(),
-      capture_output=True, text=True, preexec_fn=limit)
+      [sys.executable, *command(manual_dir, tmp_path / "data")], cwd=ROOT,
+      env=python_env, capture_output=True, text=True, preexec_fn=limit)
   assert result.returncode == 1
   assert "Traceback" not in result.stderr
   last = result.stderr.splitlines()[-1]
