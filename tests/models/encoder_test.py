@@ -5,7 +5,6 @@ import pytest
 import tensorflow as tf
 
 from vatt import seeds
-from vatt.errors import UserError
 from vatt.models import encoder as encoder_lib
 from vatt.models.encoder import Encoder, LayerNorm, dropout, relative_buckets
 
@@ -349,8 +348,3 @@ def test_bfloat16_keeps_statistics_and_softmax_in_float32():
   np.testing.assert_allclose(
       tf.cast(maps, tf.float32), 1 / 1500, rtol=2 ** -8)
   assert all(v.dtype == tf.float32 for v in attention.variables)
-
-
-def test_width_that_heads_do_not_divide():
-  with pytest.raises(UserError, match="width is 10.*num_heads.*4"):
-    Encoder(depth=1, width=10, mlp_dim=4, num_heads=4)

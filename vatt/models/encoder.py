@@ -4,8 +4,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from vatt import seeds
-from vatt.errors import UserError
+from vatt import replicas, seeds
 from vatt.models import kernels
 from vatt.xla import not_before
 
@@ -25,9 +24,8 @@ def dropout_bits(shape, rate: float, seed: tf.Tensor,
   if not rate:
     return None
   seed = seeds.fold(seed, site)
-  context = tf.distribute.get_replica_context()
-  if context and context.num_replicas_in_sync > 1:
-    seed = seeds.fold(seed, tf.cast(context.replica_id_in_sync_group, tf.int32))
+  if replicas.count() > 1:
+    seed = seeds.fold(seed, tf.cast(replicas.rank(), tf.int32))
   return kernels.draw_bits(shape, seed)
 
 
@@ -126,9 +124,6 @@ class Attention(tf.keras.layers.Layer):
   def __init__(self, width, num_heads, head_dim=0, bias=True, scaled=True,
                **kwargs):
     super().__init__(**kwargs)
-    if not head_dim and width % num_heads:
-      raise UserError(f"model.encoders: width is {width}, expected a multiple "
-                      f"of num_heads ({num_heads})")
     self.num_heads = num_heads
     self.head_dim = head_dim or width // num_heads
     self.scale = self.head_dim ** -0.5 if scaled else 1.0
@@ -263,12 +258,6 @@ class Encoder(tf.keras.layers.Layer):
                scaled: bool = True, activation: str = "gelu",
                dropout_rate: float = 0.0, remat: bool = False, **kwargs):
     super().__init__(**kwargs)
-    for field, value, known in (
-        ("relative_bias", relative_bias, ("", "first", "all")),
-        ("norm", norm, NORMS), ("mlp_norm", mlp_norm, NORMS)):
-      if value not in known:
-        raise UserError(f"model.encoders: {field} is {value!r}, expected one "
-                        f"of {', '.join(map(repr, known))}")
     self.width = width
     self.dropout_rate, self.remat = dropout_rate, remat
     self.biased_blocks = {"": 0, "first": 1, "all": depth}[relative_bias]
