@@ -70,10 +70,14 @@ def make_step(task, model, optimizer, strategy):
         lambda value: strategy.experimental_local_results(value)[0],
         per_replica)
 
+  # There is nothing to convert in a step, and looking through a model for it
+  # takes seconds.
+  @tf.autograph.experimental.do_not_convert
   def gradients(batch):
     grads, metrics, facts = strategy.run(replica_gradients, args=(batch,))
     return grads, first(metrics), first(facts)
 
+  @tf.autograph.experimental.do_not_convert
   def apply(grads, norm):
     strategy.run(replica_apply, args=(grads, norm))
 

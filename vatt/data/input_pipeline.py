@@ -21,6 +21,7 @@ from vatt.host import num_cores
 ENDLESS = np.iinfo(np.int64).max
 
 
+@tf.autograph.experimental.do_not_convert  # nothing to convert, and slow
 def train_dataset(data, sources, batch_size, seed, start_step, input_id=0,
                   num_inputs=1, rows_per_batch=None):
   """Makes the endless dataset of training batches, from any step on.
@@ -62,6 +63,7 @@ def train_dataset(data, sources, batch_size, seed, start_step, input_id=0,
   return _batches(dataset, len(rows), rows_per_batch)
 
 
+@tf.autograph.experimental.do_not_convert
 def eval_dataset(data, source, batch_size, num_windows=1, num_crops=1,
                  input_id=0, num_inputs=1, rows_per_batch=None):
   """Makes the dataset of evaluation batches: every record, every view, once.

@@ -201,6 +201,7 @@ def read_record(tensors, i):
   return record.take(1).get_single_element()
 
 
+@tf.autograph.experimental.do_not_convert  # nothing to convert, and slow
 def process_records(tensors, requests, process, sentinel, read=None):
   """Reads records and processes them, in parallel and in order; whatever fails
   costs its record only.

@@ -205,7 +205,8 @@ class VATT(tf.keras.Model):
   def create_variables(self, video_shape, audio_shape, num_words):
     """Traces the model once, as optimizers and checkpoints need its variables
     before the first step. Nothing is computed."""
-    tf.function(lambda batch: self(batch)[0]).get_concrete_function({
+    tf.function(lambda batch: self(batch)[0],
+                autograph=False).get_concrete_function({
         "video": tf.TensorSpec([1, *video_shape]),
         "audio": tf.TensorSpec([1, *audio_shape]),
         "text": tf.TensorSpec([1, 1, num_words], tf.int32),
@@ -306,8 +307,9 @@ class Classifier(tf.keras.Model):
         num_classes, name="classifier",
         dtype=tf.keras.mixed_precision.global_policy().variable_dtype)
     self.dropout_rate = config.classifier_dropout
-    tf.function(lambda signal: self(signal)[0]).get_concrete_function(
-        tf.TensorSpec([1, *shape]))  # creates the variables
+    tf.function(  # creates the variables
+        lambda signal: self(signal)[0], autograph=False
+        ).get_concrete_function(tf.TensorSpec([1, *shape]))
 
   @property
   def towers(self):
