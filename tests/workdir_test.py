@@ -1,0 +1,62 @@
+"""A run's folder: what is written comes back, what is another's is refused."""
+import json
+
+import pytest
+
+from configs import common
+from vatt import workdir
+from vatt.config import replace
+from vatt.errors import UserError
+
+
+@pytest.fixture
+def config():
+  return replace(common.finetuning("video", "base"), {"data.classes": 2})
+
+
+def test_what_is_written_comes_back(tmp_path, config):
+  folder = str(tmp_path / "run")
+  assert not workdir.has_model(folder)
+  workdir.claim(folder, config, "labels.txt", ["a cat", "caf\u00e9\u2028x"])
+  assert workdir.has_model(folder) and not workdir.has_checkpoint(folder)
+  assert workdir.read_config(folder).to_dict() == config.to_dict()
+  assert workdir.read_words(folder, "labels.txt") == [
+      "a cat", "caf\u00e9\u2028x"]
+  assert workdir.read_words(folder, "vocabulary.txt") == []
+
+
+def test_free_fields_may_change_and_others_may_not(tmp_path, config):
+  folder = str(tmp_path)
+  workdir.claim(folder, config, "labels.txt", ["a", "b"])
+  free = replace(config, {"eval.windows": 9, "data.data_dir": "elsewhere"})
+  workdir.claim(folder, free, "labels.txt", ["a", "b"])
+  assert workdir.read_config(folder).eval.windows == 9
+  with pytest.raises(UserError, match="config.json: optimizer.lr is 0.0001, "
+                     "this run has 0.5; expected the same config or another"):
+    workdir.claim(folder, replace(config, {"optimizer.lr": 0.5}),
+                  "labels.txt", ["a", "b"])
+  assert workdir.read_config(folder).to_dict() == free.to_dict()
+
+
+def test_fields_of_older_runs(tmp_path, config):
+  """Those that came later are as the older run was."""
+  workdir.write(str(tmp_path), config, "labels.txt", [])
+  path = tmp_path / "config.json"
+  older = json.loads(path.read_text())
+  for part, fields in workdir.ADDED.items():
+    for field in fields:
+      del older[part][field]
+  path.write_text(json.dumps(older))
+  found = workdir.read_config(str(tmp_path))
+  assert found.eval.crops == 1 and found.finetune.freeze == ""
+  assert found.optimizer.clip_part == "" and not found.model.remat
+
+
+@pytest.mark.parametrize("content, said", [
+    (None, "config.json: not found, expected the workdir of a run"),
+    ("{", "config.json: not valid JSON")])
+def test_what_is_no_workdir(tmp_path, content, said):
+  if content:
+    (tmp_path / "config.json").write_text(content)
+  with pytest.raises(UserError, match=said):
+    workdir.read_config(str(tmp_path))
