@@ -3,18 +3,21 @@ import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
+from tests.data import conftest as records
 from vatt.data import input_pipeline, sources
 from vatt.predict import Views, predict
 
 
-def test_means_and_first_views(clips_dir, records):
+def test_means_and_first_views(tmp_path):
   """Seven clips of 2 windows × 3 crops in batches of 4: a clip's views begin in
   one batch and end in another. What is declared decides, not the type: an
   integer has a first view's value, and so has a float if it is said so."""
-  data = records.config(clips_dir, frames=2)
+  records.write_built(tmp_path, "clips", {"test": [
+      records.serialize(records.clip(i, width=50)) for i in range(7)]})
+  data = records.config(tmp_path, frames=2)
   config = ConfigDict(dict(data=data, eval=dict(
       batch_size=4, windows=2, crops=3)))
-  source = sources.open_source("clips/official", str(clips_dir), "test")
+  source = sources.open_source("clips", str(tmp_path), "test")
   batch, = input_pipeline.eval_dataset(data, source, 42, 2, 3)
 
   def function(batch):
