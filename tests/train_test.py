@@ -124,7 +124,8 @@ def test_training_starts_from_another_models_weights(
 
   code, output = run_main(tmp_path / "wide", "--mode=train",
                           "--config.model.dim_vt=12", *still[-1:])
-  assert code == 1 and "does not fit this model" in output.splitlines()[-1]
+  assert code == 1 and "is (16, 8), expected (16, 12) by this config" in (
+      output.splitlines()[-1])
   assert not (tmp_path / "wide").exists()
   # Once a run has a checkpoint of its own, the source is not asked for.
   shutil.rmtree(source)

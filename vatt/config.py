@@ -181,7 +181,7 @@ def check_encoder(sizes: ConfigDict, field: str = "model.encoders") -> None:
     if name in sizes and sizes[name] not in known:
       raise UserError(f"{field}: {name} is {sizes[name]!r}, expected one of "
                       f"{', '.join(map(repr, known))}")
-  if not sizes.get("head_dim") and sizes["width"] % sizes["num_heads"]:
+  if not sizes.get("head_dim") and sizes["width"] % sizes.get("num_heads", 1):
     raise UserError(f"{field}: width is {sizes['width']}, expected a multiple "
                     f"of num_heads ({sizes['num_heads']})")
 
