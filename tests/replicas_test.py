@@ -1,5 +1,4 @@
 """The same global batch gives the same result on any number of replicas."""
-import types
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from tests import tiny
 from tests.data import conftest as records
 from vatt import losses, seeds
 from vatt.data import input_pipeline
-from vatt.tasks import finetune, make_task
+from vatt.tasks import Task, finetune, make_task
 from vatt.train import make_step
 
 ROWS = 16
@@ -60,10 +59,12 @@ def make_batch(audio="waveform"):
   return {name: tf.constant(value) for name, value in batch.items()}
 
 
-@tf.autograph.experimental.do_not_convert  # nothing to convert, and faster
-def loss_and_metrics(model, batch, config, seed):
-  embeddings, _ = model(batch, training=True, seed=seeds.fold(seed, "model"))
-  return losses.vatt_loss(embeddings, batch, 0.07, 1.0, "paper")
+class Contrast(Task):
+  """The losses of embeddings of ready inputs."""
+
+  def loss_and_metrics(self, model, batch, seed):
+    embeddings, _ = model(batch, training=True, seed=seeds.fold(seed, "model"))
+    return losses.vatt_loss(embeddings, batch, 0.07, 1.0, "paper")
 
 
 def make_run(replicas, **model):
@@ -74,8 +75,7 @@ def make_run(replicas, **model):
     optimizer = tf.keras.optimizers.legacy.Adam(1e-4)
     optimizer.iterations  # noqa: B018  creates the step counter
     optimizer._create_all_weights(model.trainable_variables)
-  task = types.SimpleNamespace(loss_and_metrics=loss_and_metrics)
-  gradients, apply = make_step(task, model, optimizer, CONFIG, strategy)
+  gradients, apply = make_step(Contrast(CONFIG), model, optimizer, strategy)
   return strategy, model, gradients, apply
 
 
