@@ -3,19 +3,24 @@
 Closed forms in the fields of a config's `model`. Tests hold them against the
 variables and the graph of the models themselves.
 
-All take `model`, that part of a config, and `shapes`: of each modality's input,
-as of `make_towers`. All return a dict by part: `video tokenizer`,
-`video encoder` and the like, `video post-projection` if there is one, and
-`heads`, or `classifier` where a number of classes is given.
+All take `model`, that part of a config, and `shapes` of each modality's input:
+(T, H, W, C) of `video`; (S, 1) or (frames, bins, 1) of `audio`; (W,) of `text`.
+All return a dict by part: `video tokenizer`, `video encoder` and the like,
+`video post-projection` if there is one, and `heads`, or `classifier` where a
+number of classes is given.
 """
 import inspect
 import math
 import types
+from collections.abc import Mapping
 
 import tensorflow as tf
+from ml_collections import ConfigDict
 
 from vatt.models.encoder import Encoder
 from vatt.models.tokenizers import grid_of, num_kept
+
+Shapes = Mapping[str, tuple[int, ...]]
 
 NORM_VECTORS = {"layer": 2, "rms": 1}  # scale, and offset
 BATCH_NORM_VECTORS = 4  # scale, offset, moving mean and variance: two trained
@@ -25,17 +30,18 @@ PAPER_SCORE_FLOPS = 7
 GELU_KEEPS = 3  # x / √2, 1 + erf(x / √2) and x / 2, by Keras' layers
 
 
-def total(parts):
+def total(parts: Mapping[str, float]) -> float:
   """The sum over all parts."""
   return sum(parts.values())
 
 
-def parameters(model, shapes, num_classes=0, trainable_only=False):
+def parameters(model: ConfigDict, shapes: Shapes, num_classes: int = 0,
+               trainable_only: bool = False) -> dict[str, int]:
   """Counts parameters; those of a shared encoder are `shared encoder`.
 
   Args:
     model, shapes: see above.
-    num_classes: of a Classifier; 0 for a VATT.
+    num_classes: a Classifier's; 0 for a VATT.
     trainable_only: leaves out what no gradient changes: frozen vectors of words
       and moving statistics.
   """
@@ -77,19 +83,20 @@ def parameters(model, shapes, num_classes=0, trainable_only=False):
   return parts
 
 
-def flops(model, shapes, captions=1, num_classes=0, training=False,
-          paper=False):
-  """Counts the floating-point operations of a clip's way forward.
+def flops(model: ConfigDict, shapes: Shapes, captions: int = 1,
+          num_classes: int = 0, training: bool = False, paper: bool = False
+          ) -> dict[str, int]:
+  """Counts the floating-point operations of a clip's forward pass.
 
   They are those of all matrix products, two a multiply-add. With `paper`, as
   the paper's figures were counted: all patches are projected, and DropToken
-  comes after; the product of queries and keys is not seen; 7 operations are
+  comes after; the product of queries and keys is not counted; 7 operations are
   added for each element of the scores.
 
   Args:
     model, shapes: see above.
     captions: K of a clip.
-    num_classes: of a Classifier; 0 for a VATT.
+    num_classes: a Classifier's; 0 for a VATT.
     training: whether DropToken drops `model.drop_rate` of the patches, and
       audio stays out of S_vt.
     paper: whether to count as the paper did.
@@ -118,19 +125,20 @@ def flops(model, shapes, captions=1, num_classes=0, training=False,
     return parts
   layers = [(captions if modality == "text" else 1) * fan_in * fan_out
             for modality, fan_in, fan_out, _ in head_layers(model)]
-  if not training:  # audio takes the video's way from S_va to S_vt
+  if not training:  # audio passes the video's head from S_va to S_vt
     layers.append(model.dim_va * model.dim_vt)
   parts["heads"] = 2 * sum(layers)
   return parts
 
 
-def activation_bytes(model, shapes, captions=1, dtype="float32"):
+def activation_bytes(model: ConfigDict, shapes: Shapes, captions: int = 1,
+                     dtype: str = "float32") -> dict[str, int]:
   """Estimates what a clip's step keeps for the backward pass, in bytes.
 
   Assumed: TensorFlow runs the graph as it is written, so that every tensor that
   a gradient reads is kept and none beside, and MLPs have GELU. Nothing is kept
-  that `kernels` recomputes. With e bytes a number, N tokens and AGG, a block
-  keeps
+  that `kernels` recomputes. With e bytes a number and N tokens, AGG among them,
+  a block keeps
 
   - the inputs of its norms, twice e [N, D];
   - queries, keys, values and their mixture, 4e [N, inner];
@@ -145,7 +153,7 @@ def activation_bytes(model, shapes, captions=1, dtype="float32"):
   Args:
     model, shapes: see above; `drop_rate` and `dropout` are those of `model`.
     captions: K of a clip.
-    dtype: of the config, a Keras policy.
+    dtype: name of a Keras policy.
   """
   policy = tf.keras.mixed_precision.Policy(dtype)
   e = tf.as_dtype(policy.compute_dtype).size
@@ -174,7 +182,7 @@ def activation_bytes(model, shapes, captions=1, dtype="float32"):
 # -----------------------------------------------------------------------------
 # Sizes.
 # -----------------------------------------------------------------------------
-def encoder_of(model, modality):
+def encoder_of(model: ConfigDict, modality: str) -> types.SimpleNamespace:
   """The fields of the encoder of a modality by their names, Encoder's defaults
   among them, and `inner`, the width of all heads."""
   fields = {name: field.default for name, field in
@@ -189,7 +197,8 @@ def encoder_of(model, modality):
   return encoder
 
 
-def num_tokens(model, modality, shape, training=False):
+def num_tokens(model: ConfigDict, modality: str, shape: tuple[int, ...],
+               training: bool = False) -> int:
   """Tokens that the encoder sees, AGG among them."""
   if modality == "text":
     return 1 + shape[0]
@@ -197,17 +206,18 @@ def num_tokens(model, modality, shape, training=False):
   return 1 + (num_kept(patches, model.drop_rate) if training else patches)
 
 
-def patch_values(model, modality, shape):
+def patch_values(model: ConfigDict, modality: str, shape: tuple[int, ...]
+                 ) -> int:
   """Numbers in a patch."""
   return math.prod(model[f"{modality}_patch"]) * shape[-1]
 
 
-def features(model, modality):
+def features(model: ConfigDict, modality: str) -> int:
   """Width of a modality's features."""
   return model.post_projection or encoder_of(model, modality).width
 
 
-def head_layers(model):
+def head_layers(model: ConfigDict) -> list[tuple[str, int, int, bool]]:
   """(modality, width in, width out, whether batch norm follows) of the linear
   layers of a VATT's heads."""
   va, vt, paper = model.dim_va, model.dim_vt, model.heads == "paper"
@@ -218,13 +228,13 @@ def head_layers(model):
           ("text", features(model, "text"), vt, paper)]
 
 
-def linear(fan_in, fan_out, bias=True):
+def linear(fan_in: int, fan_out: int, bias: bool = True) -> int:
   """Parameters of a linear layer."""
   return (fan_in + bool(bias)) * fan_out
 
 
-def encoder_parameters(encoder):
-  """Parameters of an encoder, of `encoder_of`."""
+def encoder_parameters(encoder: types.SimpleNamespace) -> int:
+  """Parameters of an encoder, given its fields."""
   d, bias = encoder.width, encoder.bias
   norms = NORM_VECTORS[encoder.norm], NORM_VECTORS[encoder.mlp_norm]
   block = (linear(d, 3 * encoder.inner, bias) + linear(encoder.inner, d, bias)
@@ -234,8 +244,8 @@ def encoder_parameters(encoder):
   return encoder.depth * block + norms[0] * d + table
 
 
-def encoder_flops(encoder, n, paper):
-  """Operations of an encoder on n tokens; `paper` as of `flops`."""
+def encoder_flops(encoder: types.SimpleNamespace, n: int, paper: bool) -> int:
+  """Operations of an encoder on n tokens; with `paper`, as the paper counts."""
   d, inner = encoder.width, encoder.inner
   block = 2 * n * (4 * d * inner + 2 * d * encoder.mlp_dim)
   if paper:

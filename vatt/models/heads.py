@@ -1,5 +1,8 @@
 """What follows an encoder: projections into the common spaces S_va and S_vt
 (section 3.3), and the classifier of frozen features (appendix B.8)."""
+from collections.abc import Sequence
+from typing import Any
+
 import tensorflow as tf
 
 from vatt import replicas
@@ -13,13 +16,14 @@ class BatchNorm(tf.keras.layers.Layer):
   any number of replicas.
   """
 
-  def __init__(self, momentum=0.9, epsilon=1e-5, **kwargs):
+  def __init__(self, momentum: float = 0.9, epsilon: float = 1e-5,
+               **kwargs: Any):
     # Not in bfloat16: statistics and embeddings keep the variables' precision.
     policy = tf.keras.mixed_precision.global_policy()
     super().__init__(dtype=policy.variable_dtype, **kwargs)
     self.momentum, self.epsilon = momentum, epsilon
 
-  def build(self, shape):
+  def build(self, shape: tf.TensorShape) -> None:
     def statistic(name, initializer):
       return self.add_weight(
           name, shape[-1:], initializer=initializer, trainable=False,
@@ -32,8 +36,8 @@ class BatchNorm(tf.keras.layers.Layer):
     self.moving_mean = statistic("moving_mean", "zeros")
     self.moving_variance = statistic("moving_variance", "ones")
 
-  def call(self, x, mask, training):
-    """Normalizes [B, E].
+  def call(self, x: tf.Tensor, mask: tf.Tensor, training: bool) -> tf.Tensor:
+    """Normalizes features.
 
     Args:
       x: [B, E].
@@ -41,6 +45,9 @@ class BatchNorm(tf.keras.layers.Layer):
         normalized with them. With no valid row in the global batch, the moving
         statistics are used and left as they are.
       training: whether batch statistics are used and the moving ones updated.
+
+    Returns:
+      [B, E].
     """
     mean, variance = self.moving_mean, self.moving_variance
     if training:
@@ -79,7 +86,8 @@ class ProjectionHead(tf.keras.layers.Layer):
       weights' head from S_va to S_vt).
   """
 
-  def __init__(self, widths, normalized=True, relu_first=False, **kwargs):
+  def __init__(self, widths: Sequence[int], normalized: bool = True,
+               relu_first: bool = False, **kwargs: Any):
     super().__init__(**kwargs)
     self.relu_first = relu_first
     self.linears = [
@@ -89,7 +97,7 @@ class ProjectionHead(tf.keras.layers.Layer):
     self.norms = normalized and [
         BatchNorm(name=f"norm_{i}") for i in range(len(widths))]
 
-  def call(self, x, mask, training):
+  def call(self, x: tf.Tensor, mask: tf.Tensor, training: bool) -> tf.Tensor:
     """[B, D] and bool [B] (rows that have this modality) -> [B, E]."""
     for i, linear in enumerate(self.linears):
       if i or self.relu_first:
@@ -103,25 +111,27 @@ class ProjectionHead(tf.keras.layers.Layer):
 class LowRankClassifier(tf.keras.layers.Layer):
   """A linear classifier whose weight is a product, C = UV (appendix B.8).
 
-  In training only some of its n components take part, others at every step;
+  In training only some of the n components, drawn anew each step, take part;
   their sum is scaled to that of all in the mean. The paper has no bias.
 
   Args:
     num_classes: C.
     components: n, columns of U and rows of V.
-    kept: of them, those that take part in a step of training.
+    kept: number of components that take part in a step of training.
   """
 
-  def __init__(self, num_classes, components=128, kept=13, **kwargs):
+  def __init__(self, num_classes: int, components: int = 128, kept: int = 13,
+               **kwargs: Any):
     super().__init__(**kwargs)
     self.num_classes = num_classes
     self.components, self.kept = components, kept
 
-  def build(self, shape):
+  def build(self, shape: tf.TensorShape) -> None:
     self.u = self.add_weight("u", [shape[-1], self.components])
     self.v = self.add_weight("v", [self.components, self.num_classes])
 
-  def call(self, x, training=False, seed=None):
+  def call(self, x: tf.Tensor, training: bool = False,
+           seed: tf.Tensor | None = None) -> tf.Tensor:
     """[B, D] -> logits [B, C]; training needs a seed, int32 [2]."""
     x = x @ self.u
     if training:

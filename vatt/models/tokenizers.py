@@ -5,6 +5,7 @@ spectrogram (frames, bins). DropToken picks patches of the raw signal, so that
 only what is kept is ever projected.
 """
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -13,12 +14,12 @@ from vatt import seeds
 from vatt.models.encoder import LayerNorm
 
 
-def table_init(scale=0.02):
+def table_init(scale: float = 0.02) -> tf.keras.initializers.Initializer:
   """Initializer of a learnable table; a new one each, as Keras asks for."""
   return tf.keras.initializers.TruncatedNormal(stddev=scale)
 
 
-def grid_of(shape, patch):
+def grid_of(shape: Sequence[int], patch: Sequence[int]) -> tuple[int, ...]:
   """Patches along each axis, the last one padded: ceil(size / patch).
 
   Args:
@@ -28,7 +29,7 @@ def grid_of(shape, patch):
   return tuple(math.ceil(s / p) for s, p in zip(shape, patch))
 
 
-def patchify(signal, patch):
+def patchify(signal: tf.Tensor, patch: Sequence[int]) -> tf.Tensor:
   """Cuts a signal into patches, zero-padded at the end of each axis.
 
   Args:
@@ -56,19 +57,20 @@ def patchify(signal, patch):
       signal, [batch, math.prod(grid), math.prod(patch) * channels])
 
 
-def num_kept(num_tokens, drop_rate):
+def num_kept(num_tokens: int, drop_rate: float) -> int:
   """Tokens that DropToken keeps of `num_tokens`: at least one."""
   return max(1, round(num_tokens * (1.0 - drop_rate)))
 
 
-def draw_kept_tokens(batch, num_tokens, drop_rate, seed):
+def draw_kept_tokens(batch: int, num_tokens: int, drop_rate: float,
+                     seed: tf.Tensor) -> tf.Tensor | None:
   """Draws the tokens that stay, a uniform random subset for each sample.
 
   DropToken (section 3.1.1 of the paper). The draw is made for the global batch,
   so that a sample keeps the same tokens on any number of replicas.
 
   Args:
-    batch: samples on this replica.
+    batch: samples on this replica, B.
     num_tokens: tokens of a sample, N.
     drop_rate: fraction that is dropped, in [0, 1).
     seed: int32 [2].
@@ -90,11 +92,12 @@ class PositionEmbedding(tf.keras.layers.Layer):
   Args:
     axes: {name: size} of the axes, in order.
     width: D.
-    scale: of the sum when it is drawn.
+    scale: standard deviation of the sum when it is drawn.
     normalized: whether the sum passes a LayerNorm (the released weights).
   """
 
-  def __init__(self, axes, width, scale, normalized):
+  def __init__(self, axes: Mapping[str, int], width: int, scale: float,
+               normalized: bool):
     super().__init__(name="position")
     self.sizes = tuple(axes.values())
     scale *= len(axes) ** -0.5
@@ -109,7 +112,7 @@ class PositionEmbedding(tf.keras.layers.Layer):
         name="norm", dtype=tf.keras.mixed_precision.global_policy()
         .variable_dtype)
 
-  def call(self, kept):
+  def call(self, kept: tf.Tensor | None) -> tf.Tensor:
     """Positions of the kept tokens [B, n, D], or of all, row-major: [N, D].
 
     Args:
@@ -128,12 +131,13 @@ class PositionEmbedding(tf.keras.layers.Layer):
     return total if kept is None else tf.gather(total, kept)
 
 
-def resize_positions(table, size, method="bicubic"):
+def resize_positions(table: np.ndarray, size: int, method: str = "bicubic"
+                     ) -> np.ndarray:
   """Resizes a table of positions, for a signal of another resolution.
 
   Args:
     table: float [N, D].
-    size: M, rows that are wanted.
+    size: M, rows of the result.
     method: bicubic (section 4.2 of the paper), or spline for the released
       weights: the natural cubic spline through the points (i / N, row i) at
       j / M, and a straight line beyond the last of them; in float64.
@@ -175,8 +179,9 @@ class PatchTokenizer(tf.keras.layers.Layer):
     normalize_positions: whether e_POS passes a LayerNorm (released weights).
   """
 
-  def __init__(self, shape, patch, width, axes, modality, pre_projection=False,
-               normalize_positions=False):
+  def __init__(self, shape: Sequence[int], patch: Sequence[int], width: int,
+               axes: Sequence[str], modality: str, pre_projection: bool = False,
+               normalize_positions: bool = False):
     super().__init__(name=f"{modality}_tokenizer")
     self.patch = tuple(patch)
     grid = grid_of(shape, patch)
@@ -194,12 +199,13 @@ class PatchTokenizer(tf.keras.layers.Layer):
     self.position = PositionEmbedding(axes, width, 1.0, normalize_positions)
     self.agg = self.add_weight("agg", [width], initializer=table_init())
 
-  def call(self, signal, kept=None):
+  def call(self, signal: tf.Tensor, kept: tf.Tensor | None = None
+           ) -> tf.Tensor:
     """Tokenizes a batch of signals.
 
     Args:
       signal: [B, *shape, C] in [-1, 1].
-      kept: int32 [B, n] of `draw_kept_tokens`, or None for all tokens.
+      kept: int32 [B, n], positions of the kept tokens, or None for all.
 
     Returns:
       [B, 1 + n, D], the AGG token first.
@@ -225,11 +231,13 @@ class TextTokenizer(tf.keras.layers.Layer):
       encoder has no relative bias.
     word_dim: width of the words' vectors; 0 for D. Others are not trained, and
       are projected by a Dense layer with GELU (released weights).
-    normalize_positions: as of PatchTokenizer.
+    normalize_positions: whether e_POS passes a LayerNorm (released weights).
   """
 
-  def __init__(self, vocab_size, width, num_words, positions, word_dim=0,
-               normalize_positions=False, name="text_tokenizer"):
+  def __init__(self, vocab_size: int, width: int, num_words: int,
+               positions: bool, word_dim: int = 0,
+               normalize_positions: bool = False,
+               name: str = "text_tokenizer"):
     super().__init__(name=name)
     # A word's vector is the whole token, so it starts at the scale of one.
     self.embedding = self.add_weight(
@@ -244,7 +252,7 @@ class TextTokenizer(tf.keras.layers.Layer):
         "agg", [width if positions else word_dim or width],
         initializer=table_init())
 
-  def call(self, ids):
+  def call(self, ids: tf.Tensor) -> tf.Tensor:
     """int32 [B, W] -> [B, 1 + W, D], the AGG token first."""
     tokens = tf.gather(tf.cast(self.embedding, self.compute_dtype), ids)
     agg = tf.cast(self.agg, tokens.dtype)
@@ -258,7 +266,7 @@ class TextTokenizer(tf.keras.layers.Layer):
     return tokens
 
 
-def prepend_agg(tokens, agg):
+def prepend_agg(tokens: tf.Tensor, agg: tf.Tensor) -> tf.Tensor:
   """[B, N, D] and [D] -> [B, 1 + N, D]."""
   # [D] -> [B, 1, D]
   first = tf.broadcast_to(agg, [tf.shape(tokens)[0], 1, agg.shape[0]])

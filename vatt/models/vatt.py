@@ -1,12 +1,16 @@
 """The two VATT models: three encoders, or one shared by all modalities."""
+from collections.abc import Mapping
+from typing import Any
+
 import tensorflow as tf
+from ml_collections import ConfigDict
 
 from vatt import seeds
 from vatt.models import kernels, tokenizers
 from vatt.models.encoder import Encoder, dropout
 from vatt.models.heads import ProjectionHead
 
-AXES = {  # of a signal, by the number of them
+AXES = {  # names of a signal's axes, by their number
     1: ("temporal",), 2: ("temporal", "spectral"),
     3: ("temporal", "vertical", "horizontal")}
 
@@ -44,7 +48,7 @@ RELEASED_TEXT = dict(
     relative_bias="all", norm="rms", bias=False, scaled=False)
 
 
-def model_fields(variant, flavour="paper"):
+def model_fields(variant: str, flavour: str = "paper") -> dict[str, Any]:
   """The fields of a config's `model` that a variant and a flavour set.
 
   Args:
@@ -67,15 +71,16 @@ class Tower(tf.keras.layers.Layer):
 
   Args:
     modality: video, audio or text.
-    tokenizer: of that modality.
-    encoder: its own, or the one shared by all.
-    drop_rate: of DropToken.
+    tokenizer: PatchTokenizer, or TextTokenizer for text.
+    encoder: the modality's own, or the one shared by all.
+    drop_rate: fraction of the tokens that DropToken drops in training.
     post_projection: width of a Dense layer with GELU after the encoder; 0 for
       none.
   """
 
-  def __init__(self, modality, tokenizer, encoder, drop_rate=0.0,
-               post_projection=0):
+  def __init__(self, modality: str, tokenizer: tf.keras.layers.Layer,
+               encoder: Encoder, drop_rate: float = 0.0,
+               post_projection: int = 0):
     super().__init__(name=f"{modality}_tower")
     self.modality = modality
     self.tokenizer, self.encoder = tokenizer, encoder
@@ -83,23 +88,26 @@ class Tower(tf.keras.layers.Layer):
     self.post_projection = post_projection and tf.keras.layers.Dense(
         post_projection, "gelu", name="post_projection")
 
-  def call(self, inputs, mask=None, training=False, seed=None,
-           return_attention=False, earlier=None):
+  def call(self, inputs: tf.Tensor, mask: tf.Tensor | None = None,
+           training: bool = False, seed: tf.Tensor | None = None,
+           return_attention: bool = False, earlier: tf.Tensor | None = None
+           ) -> tuple[tf.Tensor, dict[str, Any]]:
     """Tokenizes and encodes.
 
     Args:
       inputs: [B, T, H, W, C], [B, S, 1], [B, frames, bins, 1], or ids [B, W].
-      mask: bool [B, W], the words of a text; None for the others.
+      mask: bool [B, W], False at the padding of a text; None for the others.
       training: whether DropToken and dropout are on.
       seed: int32 [2], needed when training.
       return_attention: keeps the attention maps.
-      earlier: features of another tower, whose way back is to wait for this
-        one's. They come back among the intermediates, to be used instead.
+      earlier: features [B, D] of another tower, whose backward pass is to wait
+        for this one's. Use those of that name among the intermediates instead.
 
     Returns:
       The AGG token's features [B, D], and a dict of intermediates: `tokens`
-      (the encoder's input), `outputs` (of all tokens), `features` (those after
-      the post-projection, if there is one), `pooled` and the encoder's.
+      (the encoder's input), `outputs` (the encoder's, of all tokens),
+      `features` (the outputs, or their post-projection), `pooled` (those of
+      AGG) and the encoder's own.
     """
     if seed is None:
       if training:  # else every step would draw alike
@@ -124,8 +132,9 @@ class Tower(tf.keras.layers.Layer):
       out["earlier"] = earlier
     return pooled, out
 
-  def tokenize(self, inputs, training, seed):
-    """The encoder's input [B, 1 + N, D]; see `call`."""
+  def tokenize(self, inputs: tf.Tensor, training: bool, seed: tf.Tensor
+               ) -> tf.Tensor:
+    """The encoder's input [B, 1 + N, D], of the arguments of `call`."""
     if self.modality == "text":
       return self.tokenizer(inputs)
     kept = None
@@ -136,7 +145,8 @@ class Tower(tf.keras.layers.Layer):
     return self.tokenizer(inputs, kept)
 
 
-def make_towers(config, shapes):
+def make_towers(config: ConfigDict, shapes: Mapping[str, tuple[int, ...]]
+                ) -> dict[str, Tower]:
   """The towers of some modalities, by modality.
 
   Args:
@@ -185,7 +195,8 @@ class VATT(tf.keras.Model):
     num_words: words of a caption.
   """
 
-  def __init__(self, config, video_shape, audio_shape, num_words):
+  def __init__(self, config: ConfigDict, video_shape: tuple[int, ...],
+               audio_shape: tuple[int, ...], num_words: int):
     super().__init__(name="vatt")
     self.towers = make_towers(config, dict(
         video=video_shape, audio=audio_shape, text=(num_words,)))
@@ -202,7 +213,8 @@ class VATT(tf.keras.Model):
     }
     self.create_variables(video_shape, audio_shape, num_words)
 
-  def create_variables(self, video_shape, audio_shape, num_words):
+  def create_variables(self, video_shape: tuple[int, ...],
+                       audio_shape: tuple[int, ...], num_words: int) -> None:
     """Traces the model once, as optimizers and checkpoints need its variables
     before the first step. Nothing is computed."""
     tf.function(lambda batch: self(batch)[0],
@@ -212,16 +224,18 @@ class VATT(tf.keras.Model):
         "text": tf.TensorSpec([1, 1, num_words], tf.int32),
     })
 
-  def call(self, batch, training=False, seed=None, return_attention=False):
+  def call(self, batch: Mapping[str, tf.Tensor], training: bool = False,
+           seed: tf.Tensor | None = None, return_attention: bool = False
+           ) -> tuple[dict[str, tf.Tensor], dict[str, dict[str, Any]]]:
     """Embeds the modalities that a batch holds.
 
     Args:
       batch: any of `video` [B, T, H, W, C] and `audio` [B, S, 1] or
         [B, frames, bins, 1] in [-1, 1], `text` int32 [B, K, W]; with
         `word_mask` bool [B, K, W] and, in training, `video_mask` [B],
-        `audio_mask` [B] and `caption_mask` [B, K] (rows that are there; all if
+        `audio_mask` [B] and `caption_mask` [B, K], bool (the valid rows; all if
         absent).
-      training: batch statistics, DropToken and dropout.
+      training: whether batch statistics, DropToken and dropout are on.
       seed: int32 [2], needed when training.
       return_attention: keeps the attention maps in the intermediates.
 
@@ -242,7 +256,7 @@ class VATT(tf.keras.Model):
           word_mask, [-1, words]))
     pooled, out, last = {}, {}, None
     for modality, (signal, mask) in inputs.items():
-      # Where memory is dear, towers go one at a time on the way back.
+      # To save memory, the backward pass takes one tower at a time.
       earlier = pooled[last] if self.in_turn and last else None
       pooled[modality], out[modality] = self.towers[modality](
           signal, mask, training, seed, return_attention, earlier)
@@ -251,12 +265,14 @@ class VATT(tf.keras.Model):
       last = modality
     return self.project(pooled, batch, training), out
 
-  def project(self, pooled, batch, training=False):
-    """Carries features of the modalities into the common spaces.
+  def project(self, pooled: Mapping[str, tf.Tensor],
+              batch: Mapping[str, tf.Tensor], training: bool = False
+              ) -> dict[str, tf.Tensor]:
+    """Projects features of the modalities into the common spaces.
 
     Args:
-      pooled: of the towers: `video`, `audio` [B, D], `text` [B·K, D].
-      batch, training: see `call`.
+      pooled: the towers' features: `video`, `audio` [B, D], `text` [B·K, D].
+      batch, training: as `call` takes them; of the batch the masks and `text`.
 
     Returns:
       The embeddings of `call`.
@@ -300,7 +316,8 @@ class Classifier(tf.keras.Model):
     num_classes: C.
   """
 
-  def __init__(self, config, modality, shape, num_classes):
+  def __init__(self, config: ConfigDict, modality: str, shape: tuple[int, ...],
+               num_classes: int):
     super().__init__(name="classifier")
     self.tower = make_towers(config, {modality: shape})[modality]
     self.classifier = tf.keras.layers.Dense(
@@ -312,11 +329,13 @@ class Classifier(tf.keras.Model):
         ).get_concrete_function(tf.TensorSpec([1, *shape]))
 
   @property
-  def towers(self):
+  def towers(self) -> dict[str, Tower]:
     """{modality: Tower}, as VATT has."""
     return {self.tower.modality: self.tower}
 
-  def call(self, signal, training=False, seed=None):
+  def call(self, signal: tf.Tensor, training: bool = False,
+           seed: tf.Tensor | None = None
+           ) -> tuple[tf.Tensor, dict[str, Any]]:
     """[B, *shape] in [-1, 1] -> logits [B, C] in float32, and a dict of the
     tower's intermediates. Training needs a seed, int32 [2]."""
     pooled, out = self.tower(signal, training=training, seed=seed)

@@ -8,13 +8,15 @@ fills such a model, `save` writes one in the same form.
 import dataclasses
 import math
 import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from vatt.errors import UserError
 from vatt.models.tokenizers import resize_positions
-from vatt.models.vatt import FLAVOURS, RELEASED_TEXT
+from vatt.models.vatt import FLAVOURS, RELEASED_TEXT, VATT, Classifier
 
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 ROOT = "model/layer_with_weights-0"
@@ -43,28 +45,28 @@ class Entry:
   """Where one variable of ours lies in a released checkpoint.
 
   Attributes:
-    variable: tf.Variable.
+    variable: ours.
     keys: one or more, of variables that stand side by side along its last axis.
     shape: of each of them.
   """
   variable: tf.Variable
-  keys: tuple
-  shape: tuple
+  keys: tuple[str, ...]
+  shape: tuple[int, ...]
 
-  def join(self, values):
+  def join(self, values: Sequence[np.ndarray]) -> np.ndarray:
     """Our value, of theirs."""
     # [4, 16, 16, 3, D] -> [3072, D]: a patch is a row
     rows = [*self.variable.shape[:-1], self.shape[-1]]
     return np.concatenate([v.reshape(rows) for v in values], axis=-1)
 
-  def split(self):
+  def split(self) -> list[np.ndarray]:
     """Their values, of ours."""
     parts = np.split(self.variable.numpy(), len(self.keys), axis=-1)
     return [part.reshape(self.shape) for part in parts]
 
 
-def entries(model):
-  """The entries of all variables of a VATT or Classifier, a list."""
+def entries(model: VATT | Classifier) -> list[Entry]:
+  """The entries of all variables of a model."""
   if hasattr(model, "classifier"):
     found = _tower(model.tower, FINE_TUNED)
     return found + _dense(model.classifier, CLASSIFIER)
@@ -151,7 +153,7 @@ def _patches(tokenizer, key):
 def _positions(position, key):
   found = _norm(position.norm, f"{key}/layernorm") if position.norm else []
   for axis, table in position.tables.items():
-    axis = "spectoral" if axis == "spectral" else axis  # as it is spelt there
+    axis = "spectoral" if axis == "spectral" else axis  # their spelling
     found.append(_entry(table, f"{key}/{axis}_position_embeddings/embeddings"))
   return found
 
@@ -199,18 +201,18 @@ def _shared_tower(tower):
                         f"{SHARED}/post_proj/{modality}")]
 
 
-def load(path, model, resize=False):
+def load(path: str, model: VATT | Classifier, resize: bool = False) -> None:
   """Fills a model with the weights of a released checkpoint.
 
   Args:
     path: prefix of the checkpoint, without .index.
-    model: VATT or Classifier, of what `describe` says.
-    resize: whether tables of positions may have another length there, as for
-      another resolution; they are resized along a spline.
+    model: with the fields that `describe` finds.
+    resize: whether tables of positions of another length, as for another
+      resolution, are resized along a spline.
 
   Raises:
-    UserError: the checkpoint is not there or damaged, a variable of either side
-      has no counterpart or another shape there.
+    UserError: the checkpoint is missing or damaged, a variable of either side
+      has no counterpart or one of another shape.
   """
   reader = _open(path)
   problems = misfits(read_shapes(path), model, resize)
@@ -223,12 +225,14 @@ def load(path, model, resize=False):
     entry.variable.assign(entry.join(values))
 
 
-def misfits(shapes, model, resize=False):
-  """What stands between a checkpoint and a model: a list of sentences.
+def misfits(shapes: Mapping[str, tuple[int, ...]], model: VATT | Classifier,
+            resize: bool = False) -> list[str]:
+  """Why a checkpoint does not fit a model: sentences, none if it does.
 
   Args:
     shapes: of the checkpoint's variables, by key.
-    model, resize: as of `load`.
+    model: the model to fill.
+    resize: whether tables of positions may have another length.
   """
   wanted = entries(model)
   problems = []
@@ -248,34 +252,34 @@ def misfits(shapes, model, resize=False):
       f"{name} is in no release" for name in homeless(model)]
 
 
-def homeless(model):
+def homeless(model: VATT | Classifier) -> list[str]:
   """Names of the variables of a model that have no place in a release."""
   placed = {entry.variable.ref() for entry in entries(model)}
   return [variable.name for variable in model.variables
           if variable.ref() not in placed]
 
 
-def ignored(shapes):
+def ignored(shapes: Iterable[str]) -> list[str]:
   """Names of what a released checkpoint holds beside the model."""
   return sorted(filter(IGNORED.fullmatch, shapes))
 
 
-def read_shapes(path):
+def read_shapes(path: str) -> dict[str, tuple[int, ...]]:
   """{key: shape} of the variables of a checkpoint.
 
   Raises:
-    UserError: it is not there, or damaged.
+    UserError: it is missing, or damaged.
   """
   return {key: tuple(shape) for key, shape in
           _open(path).get_variable_to_shape_map().items()}
 
 
-def save(path, model):
+def save(path: str, model: VATT | Classifier) -> None:
   """Writes a model as a checkpoint of the released form.
 
   Args:
     path: prefix of the checkpoint to write.
-    model: VATT or Classifier with the fields of the released flavour.
+    model: with the fields of the released flavour.
   """
   root = tf.Module()
   for entry in entries(model):
@@ -290,20 +294,21 @@ def save(path, model):
   tf.train.Checkpoint(root).write(path)
 
 
-def describe(shapes, path, head_dim=64):
+def describe(shapes: Mapping[str, tuple[int, ...]], path: str,
+             head_dim: int = 64) -> dict[str, Any]:
   """The model that a released checkpoint holds, from its variables' shapes.
 
   Args:
     shapes: of its variables, by key.
-    path: of it, for errors.
+    path: of the checkpoint, for errors.
     head_dim: width of an attention head. No variable tells it; it is 64 in all
       that was released.
 
   Returns:
     A dict of `model`, fields of a config's `model`, and `data`, of its `data`:
     all sizes that the variables tell. Of a fine-tuned one also `modality` and
-    `num_classes`, and, of one that hears spectrograms, `spectrogram`: their
-    frames and bins.
+    `num_classes`, and, of one for spectrograms, `spectrogram`: their frames and
+    bins.
 
   Raises:
     UserError: it has no released form.

@@ -14,6 +14,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -21,9 +22,10 @@ import tensorflow as tf
 
 from vatt.errors import UserError
 from vatt.models.encoder import LAYER_NORM_EPSILON, NORMS
+from vatt.models.vatt import Tower
 
-# Names in a file, of layers without .weight and .bias; `ignored` is what other
-# uses than features need.
+# Names in a file, of layers without .weight and .bias; `ignored` is what no
+# features need.
 LAYOUTS = {
     "hf": dict(
         agg="embeddings.cls_token",
@@ -70,17 +72,17 @@ class Entry:
   """Variables of ours, and the tensors of a file that hold the same.
 
   Attributes:
-    variables: tf.Variables.
+    variables: ours.
     keys: of the tensors.
     join: tensors, as arguments -> values of the variables.
     split: the reverse.
   """
-  variables: tuple
-  keys: tuple
+  variables: tuple[tf.Variable, ...]
+  keys: tuple[str, ...]
   join: Callable
   split: Callable
 
-  def tensors(self):
+  def tensors(self) -> dict[str, np.ndarray]:
     """{key: float32 array} of our values."""
     values = self.split(*(v.numpy() for v in self.variables))
     return {key: np.ascontiguousarray(value, np.float32)
@@ -137,13 +139,13 @@ def _positions(tokenizer, *keys):
   return Entry((tokenizer.agg, *position.tables.values()), keys, join, split)
 
 
-def entries(tower, layout, words=True):
-  """The entries of a tower, a list.
+def entries(tower: Tower, layout: str, words: bool = True) -> list[Entry]:
+  """The entries of a tower.
 
   Args:
-    tower: Tower of video or text.
+    tower: of video or text.
     layout: a key of LAYOUTS.
-    words: whether with the words of a text and AGG, the last of them.
+    words: whether with the words' embedding, and AGG as its last row.
   """
   names, tokenizer, encoder = LAYOUTS[layout], tower.tokenizer, tower.encoder
   found = _layer(encoder.norm, names["norm"])
@@ -167,18 +169,18 @@ def entries(tower, layout, words=True):
   return found
 
 
-def load(path, tower, words=False):
+def load(path: str, tower: Tower, words: bool = False) -> list[str]:
   """Fills a tower with the weights of a ViT, or of T5's encoder.
 
   Args:
     path: local safetensors file. A config.json beside it is compared with the
       tower in what no tensor tells.
-    tower: Tower of video or text.
+    tower: of video or text.
     words: whether the file's words are the model's, and AGG the last of them,
       as `save` writes it. Else words and AGG stay as they are.
 
   Returns:
-    Lines: what was left out, is not carried over or taken on trust.
+    Lines: what was left out, is not carried over or not verified.
 
   Raises:
     UserError: the file cannot be read; a tensor has no place in the tower, is
@@ -247,7 +249,7 @@ def load(path, tower, words=False):
   return notes
 
 
-def save(folder, tower, layout=None):
+def save(folder: str, tower: Tower, layout: str | None = None) -> list[str]:
   """Writes a tower as a standard Transformer: folder/model.safetensors.
 
   Beside it goes the config.json with which `transformers` reads it; none for
@@ -255,7 +257,7 @@ def save(folder, tower, layout=None):
 
   Args:
     folder: local; a new one.
-    tower: Tower of video or text.
+    tower: of video or text.
     layout: hf or timm, of video; t5, of text; None for the first of these.
 
   Returns:
@@ -289,8 +291,8 @@ def save(folder, tower, layout=None):
   return [f"positions: the mean of {times} in time"] if times > 1 else []
 
 
-def describe(tower):
-  """The config.json of Hugging Face for what `save` writes, a dict."""
+def describe(tower: Tower) -> dict[str, Any]:
+  """The config.json of Hugging Face for what `save` writes."""
   encoder, tokenizer = tower.encoder, tower.tokenizer
   block, depth = encoder.blocks[0], len(encoder.blocks)
   width, mlp_dim = block.mlp_in.kernel.shape
@@ -328,7 +330,7 @@ def _check(tower):
       bias=block.mlp_in.use_bias, scaled=block.attention.scale != 1.0,
       activation=tf.keras.activations.serialize(block.activation))
   if wanted is T5 and found["activation"] == "gelu":
-    wanted = dict(T5, activation="gelu")  # there are both
+    wanted = dict(T5, activation="gelu")  # T5 has both
   problems = [f"{name} is {value!r}, expected {wanted[name]!r}"
               for name, value in found.items() if value != wanted[name]]
   if wanted is VIT and block.attention.out.kernel.shape[0] != encoder.width:
