@@ -3,7 +3,7 @@
 A checkpoint of step N is TensorFlow's ckpt-N.index and ckpt-N.data-*, complete
 once ckpt-N.manifest.json, with the size and SHA-256 of each, lies beside them.
 A save goes: files, manifest, TensorFlow's state file `checkpoint`, and only
-then are older ones deleted; so at no moment is there less than before it.
+then are older ones deleted; so at no moment less is kept than before it.
 (tf.train.CheckpointManager deletes, and names the new one in the state file,
 before a manifest could be written. It is not used.)
 """
@@ -14,6 +14,8 @@ import os
 import re
 import shutil
 import uuid
+from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 from absl import logging
@@ -24,8 +26,8 @@ CHUNK = 16 << 20  # bytes read at once
 NAME = re.compile(r"ckpt-(\d+)(\.|_temp$)")
 MANIFEST = ".manifest.json"
 WORKER_TEMP = "worker_temp-"
-# What TensorFlow and Python raise when a file system refuses. Others, as those
-# of a lost worker, are no matter of space and pass through.
+# What TensorFlow and Python raise when a file system fails. Others, as those of
+# a lost worker, are no matter of space and pass through.
 REFUSED = (
     OSError, tf.errors.ResourceExhaustedError, tf.errors.OutOfRangeError,
     tf.errors.PermissionDeniedError, tf.errors.NotFoundError,
@@ -39,7 +41,8 @@ class Checkpoints:
   model, and create a legacy optimizer's slots by `_create_all_weights(vars)`.
   """
 
-  def __init__(self, directory, keep=3, is_chief=True, **trackables):
+  def __init__(self, directory: str, keep: int = 3, is_chief: bool = True,
+               **trackables: Any):
     """Takes the directory and what to save, by name.
 
     Args:
@@ -56,12 +59,12 @@ class Checkpoints:
     self.checkpoint = tf.train.Checkpoint(**trackables)
     self.newest = None  # step of what was last saved or restored
 
-  def save(self, step):
-    """Saves the state of a step; that of a step just saved or restored stands.
+  def save(self, step: int) -> None:
+    """Saves the state of a step, unless it was just saved or restored.
 
     Raises:
-      UserError: the directory takes no more. What was written of this step is
-        removed, older checkpoints are as they were.
+      UserError: the directory cannot be written. What was written of this step
+        is removed, older checkpoints are as they were.
     """
     if step == self.newest:
       return
@@ -82,7 +85,7 @@ class Checkpoints:
 
   def _save(self, step):
     prefix = os.path.join(self.directory, f"ckpt-{step}")
-    _remove(self.directory, step)  # A damaged one, or of another time line.
+    _remove(self.directory, step)  # A damaged one, or of an abandoned run.
     self.checkpoint.write(prefix)
     files = {}
     for name in _names(self.directory):
@@ -108,13 +111,13 @@ class Checkpoints:
     finally:
       _delete(scratch)
 
-  def restore_latest(self):
-    """Restores the newest checkpoint that is whole; says if it is not the last.
+  def restore_latest(self) -> int | None:
+    """Restores the newest whole checkpoint; warns if newer ones are damaged.
 
     The chief also removes what an interrupted save has left.
 
     Returns:
-      Its step, or None where there is none to go on from.
+      Its step, or None without a checkpoint.
 
     Raises:
       UserError: all are damaged; one does not fit the model; or the disk has
@@ -166,19 +169,19 @@ class Checkpoints:
     return f"it needs {self._num_bytes() / 1e6:.1f} MB{free}"
 
 
-def restore_model(directory, model):
+def restore_model(directory: str, model: tf.keras.Model) -> int:
   """Fills a model from the newest whole checkpoint, for use or evaluation.
 
   Args:
-    directory: of `Checkpoints`, whose trackables had this model as `model`.
+    directory: where `Checkpoints` saved this model, as `model`.
     model: built, so that its variables exist.
 
   Returns:
     The step.
 
   Raises:
-    UserError: there is no checkpoint, or none that is whole, or model and
-      checkpoint have not the same variables.
+    UserError: no checkpoint, or none that is whole, or model and checkpoint
+      have not the same variables.
   """
   step = None
   if tf.io.gfile.isdir(directory):
@@ -198,14 +201,11 @@ def restore_model(directory, model):
   return step
 
 
-def weights_sha256(variables):
+def weights_sha256(variables: Sequence[tf.Variable | tf.Tensor]) -> str:
   """SHA-256 of variables, to compare the weights of two runs.
 
   Covers shape, type and bytes in the order given; no names, as Keras numbers
   them by what else was built in a process.
-
-  Args:
-    variables: list of variables or tensors.
 
   Returns:
     64 hexadecimal digits.
@@ -218,7 +218,7 @@ def weights_sha256(variables):
   return digest.hexdigest()
 
 
-def step_of(name):
+def step_of(name: str) -> int | None:
   """The step of a checkpoint's file or temporary directory, or None."""
   match = NAME.match(name)
   return int(match[1]) if match else None
@@ -236,7 +236,7 @@ def _complete(directory):
 
 
 def _newest_whole(directory):
-  """The newest step that is as its manifest says, or None if none is there."""
+  """The newest step that is as its manifest says, or None without any."""
   found = []
   for step in _complete(directory):
     damage = _damage(directory, step)
@@ -277,7 +277,7 @@ def _damage(directory, step):
 
 
 def _read(checkpoint, directory, step, check):
-  """Reads a checkpoint; `check` asserts on the status what must match."""
+  """Reads a checkpoint; check(status) asserts what must match."""
   path = os.path.join(directory, f"ckpt-{step}")
   status = None
   try:
@@ -319,7 +319,7 @@ def _name_newest(directory, step):
 
 
 def _write_whole(path, text):
-  """Writes a file that is there wholly or not at all."""
+  """Writes a file, whole or not at all."""
   try:
     with tf.io.gfile.GFile(path + ".tmp", "w") as file:
       file.write(text)
@@ -357,7 +357,7 @@ def _delete(path):
 
 
 def _free_bytes(directory):
-  """Bytes free for a directory, or None where that is not to be known."""
+  """Bytes free for a directory, or None where that is unknown."""
   return None if "://" in directory else shutil.disk_usage(directory).free
 
 

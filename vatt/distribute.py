@@ -1,9 +1,11 @@
 """One device or many: strategies, their input, their output in order."""
 import json
 import os
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
+from ml_collections import ConfigDict
 
 from vatt import replicas
 from vatt.errors import UserError
@@ -11,20 +13,20 @@ from vatt.errors import UserError
 STRATEGIES = ("one_device", "mirrored", "multi_worker", "tpu")
 
 
-def make_strategy(config):
+def make_strategy(config: ConfigDict) -> tf.distribute.Strategy:
   """Makes the strategy of config.strategy; call it before anything else.
 
   TensorFlow can set up logical CPUs and workers only before its first
   operation.
 
   Args:
-    config: config.strategy: `name`; `devices`, how many replicas (0 = all that
-      there are; on CPUs, mirrored makes as many logical ones as it says);
-      `tpu`, name or address ("local" on a TPU VM, "" = of the environment).
+    config: config.strategy: `name`; `devices`, how many replicas (0 = all
+      devices; on CPUs, mirrored makes as many logical ones as it says); `tpu`,
+      name or address ("local" on a TPU VM, "" = of the environment).
 
   Returns:
-    A tf.distribute.Strategy. one_device is TensorFlow's default strategy: it
-    takes the first GPU if there is one, and none of the cost of distribution.
+    The strategy. one_device is TensorFlow's default one: it takes the first
+    GPU if there is one, and has none of the cost of distribution.
 
   Raises:
     UserError: fewer devices than asked for, no TF_CONFIG, no TPU.
@@ -39,10 +41,10 @@ def make_strategy(config):
   return _tpu(config)
 
 
-def _check_count(config, there):
-  if config.devices > there:
+def _check_count(config, available):
+  if config.devices > available:
     raise UserError(f"strategy.devices is {config.devices}, but {config.name} "
-                    f"has {there} here; expected 0 to {there}")
+                    f"has {available} here; expected 0 to {available}")
 
 
 def _local_devices(config):
@@ -52,14 +54,14 @@ def _local_devices(config):
     _check_count(config, len(gpus))
     return [f"/gpu:{i}" for i in range(config.devices or len(gpus))]
   cpu, *_ = tf.config.list_physical_devices("CPU")
-  there = len(tf.config.get_logical_device_configuration(cpu) or [None])
-  if config.devices > there:
+  available = len(tf.config.get_logical_device_configuration(cpu) or [None])
+  if config.devices > available:
     try:
       tf.config.set_logical_device_configuration(
           cpu, [tf.config.LogicalDeviceConfiguration()] * config.devices)
     except RuntimeError:  # TensorFlow runs already.
-      _check_count(config, there)
-  return [f"/cpu:{i}" for i in range(config.devices or there)]
+      _check_count(config, available)
+  return [f"/cpu:{i}" for i in range(config.devices or available)]
 
 
 def _multi_worker(config):
@@ -102,7 +104,7 @@ def _tpu(config):
   return strategy
 
 
-def is_chief(strategy):
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
   """True in the process that writes: checkpoints, metrics, reports."""
   if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
     return True  # One process drives all, on a TPU pod too.
@@ -112,7 +114,7 @@ def is_chief(strategy):
   return resolver.task_type == "worker" and resolver.task_id == 0
 
 
-def rows_per_replica(strategy, batch_size):
+def rows_per_replica(strategy: tf.distribute.Strategy, batch_size: int) -> int:
   """B / replicas; UserError if that is no whole number."""
   replicas = strategy.num_replicas_in_sync
   if batch_size < 1 or batch_size % replicas:
@@ -121,15 +123,17 @@ def rows_per_replica(strategy, batch_size):
   return batch_size // replicas
 
 
-def distribute_dataset(strategy, batch_size, make):
+def distribute_dataset(strategy: tf.distribute.Strategy, batch_size: int,
+                       make: Callable[[int, int, int], tf.data.Dataset]
+                       ) -> tf.distribute.DistributedDataset:
   """Spreads global batches over hosts and replicas, in the order of rows.
 
   Args:
-    strategy: of `make_strategy`.
+    strategy: has R replicas.
     batch_size: B, of the global batch.
     make: called as make(input_id, num_inputs, rows_per_batch) for each of H
       input hosts; returns a dataset of the rows [h·B/H, (h+1)·B/H) of each
-      global batch, in batches of B / replicas.
+      global batch, in batches of B / R.
 
   Returns:
     A distributed dataset: replica r gets rows [r·B/R, (r+1)·B/R).
@@ -143,13 +147,13 @@ def distribute_dataset(strategy, batch_size, make):
                            context.num_input_pipelines, rows))
 
 
-def gather(strategy, value):
+def gather(strategy: tf.distribute.Strategy, value: tf.Tensor) -> np.ndarray:
   """The rows of all replicas in global order, as one NumPy array.
 
   Every worker must call it.
 
   Args:
-    strategy: of `make_strategy`.
+    strategy: has R replicas.
     value: a per-replica tensor [B/R, …], not a string.
 
   Returns:

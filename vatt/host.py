@@ -7,14 +7,14 @@ import os
 MALLOC_OPTIONS = {-4: 0, -1: 2 ** 31 - 1, -8: 1}
 
 
-def num_cores():
+def num_cores() -> int:
   """The number of processor cores that this process may use."""
   if hasattr(os, "sched_getaffinity"):  # Linux alone has it
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1
 
 
-def hold_memory():
+def hold_memory() -> None:
   """Has the process keep the memory that it frees, and use it again.
 
   The C library would give large pieces back to the system at once, and get

@@ -7,8 +7,9 @@ MASKED = -1e9  # score of what must not count: exp() of it is 0
 FORMS = ("paper", "released", "info_nce", "one_way")
 
 
-def mil_nce(video, items, video_mask, item_mask, temperature=0.07,
-            form="paper"):
+def mil_nce(video: tf.Tensor, items: tf.Tensor, video_mask: tf.Tensor,
+            item_mask: tf.Tensor, temperature: float = 0.07,
+            form: str = "paper") -> tf.Tensor:
   """Contrasts videos with the items (captions, or one audio) that go with them.
 
   With P_i the items of sample i, and e(x, y) = exp(xᵀy / τ) of L2-normalized
@@ -32,14 +33,14 @@ def mil_nce(video, items, video_mask, item_mask, temperature=0.07,
     form: one of FORMS.
 
   Returns:
-    This replica's part of the mean over the valid samples of the global batch:
-    SUM over replicas is the loss. 0 if no sample is valid.
+    float [], this replica's part of the mean over the valid samples of the
+    global batch: SUM over replicas is the loss. 0 if no sample is valid.
   """
   rows, k, dim = items.shape
   video = tf.math.l2_normalize(video, axis=-1)
   items = tf.math.l2_normalize(items, axis=-1)
   item_mask = tf.logical_and(item_mask, video_mask[:, None])
-  if form == "released":  # there, captions of a valid sample all count
+  if form == "released":  # all captions of a valid sample count
     item_mask = tf.repeat(
         tf.reduce_any(item_mask, axis=1, keepdims=True), k, axis=1)
   valid = tf.reduce_any(item_mask, axis=1)
@@ -78,10 +79,10 @@ def mil_nce(video, items, video_mask, item_mask, temperature=0.07,
   elif form == "info_nce":
     loss = 0.5 * (lse(to_items) + lse(to_videos)) - numerator
   else:
-    back = to_others if form == "paper" else to_videos
+    reverse = to_others if form == "paper" else to_videos
     # [b, B·K] and [b, K·B] -> [b, 2·B·K]
     denominator = lse(tf.concat(
-        [to_items, tf.reshape(back, [rows, -1])], axis=1))
+        [to_items, tf.reshape(reverse, [rows, -1])], axis=1))
     loss = denominator - numerator
   weight = tf.cast(valid, loss.dtype)
   # [B·K] -> [B, K] -> [B]: samples of all replicas that have a term
@@ -90,18 +91,20 @@ def mil_nce(video, items, video_mask, item_mask, temperature=0.07,
   return tf.reduce_sum(loss * weight) / tf.maximum(count, 1.0)
 
 
-def vatt_loss(embeddings, batch, temperature, weight, form):
+def vatt_loss(embeddings: dict[str, tf.Tensor], batch: dict[str, tf.Tensor],
+              temperature: float, weight: float, form: str
+              ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
   """L = NCE(v, a) + λ · MIL-NCE(v, t), this replica's part (Eq. 6).
 
   Args:
-    embeddings: of `VATT`: `video_va`, `audio_va`, `video_vt`, `text_vt`.
+    embeddings: `video_va`, `audio_va`, `video_vt` [b, E], `text_vt` [b, K, E].
     batch: `video_mask`, `audio_mask` bool [b], `caption_mask` bool [b, K].
     temperature: τ.
     weight: λ.
     form: one of FORMS.
 
   Returns:
-    The loss, and the two terms by name. Each sums over replicas.
+    The loss, float [], and the two terms by name. Each sums over replicas.
   """
   nce = mil_nce(
       embeddings["video_va"], embeddings["audio_va"][:, None],
@@ -115,7 +118,8 @@ def vatt_loss(embeddings, batch, temperature, weight, form):
   return loss, {"nce": nce, "mil_nce": mil}
 
 
-def cross_entropy(logits, labels, mask):
+def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, mask: tf.Tensor
+                  ) -> tf.Tensor:
   """Softmax cross-entropy of a single-label task, this replica's part.
 
   Args:
@@ -124,15 +128,16 @@ def cross_entropy(logits, labels, mask):
     mask: bool [b], the rows that have a term.
 
   Returns:
-    Sum over own rows divided by the rows of the global batch: SUM over replicas
-    is the loss.
+    float [], the sum over own rows divided by the rows of the global batch: SUM
+    over replicas is the loss.
   """
   mask = tf.cast(mask, logits.dtype)
   terms = -tf.reduce_sum(labels * tf.nn.log_softmax(logits), axis=1)
   return tf.reduce_sum(mask * terms) / _global_sum(tf.ones_like(terms))
 
 
-def balanced_sigmoid_cross_entropy(logits, labels, mask):
+def balanced_sigmoid_cross_entropy(logits: tf.Tensor, labels: tf.Tensor,
+                                   mask: tf.Tensor) -> tf.Tensor:
   """Sigmoid cross-entropy of a multi-label task, by rarity (appendix A.2.2).
 
   The terms of a sample, summed over the classes, are weighted by the mean over
@@ -145,7 +150,8 @@ def balanced_sigmoid_cross_entropy(logits, labels, mask):
     mask: bool [b], the rows that have a term, and carry labels.
 
   Returns:
-    As `cross_entropy`.
+    float [], the sum over own rows divided by the rows of the global batch: SUM
+    over replicas is the loss.
   """
   mask = tf.cast(mask, labels.dtype)[:, None]  # [b] -> [b, 1]
   carried = tf.reduce_sum(labels, axis=1, keepdims=True)

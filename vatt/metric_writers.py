@@ -8,6 +8,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Mapping
 
 import tensorflow as tf
 from absl import logging
@@ -21,7 +22,8 @@ NON_FINITE = ("NaN", "Infinity", "-Infinity")
 class MetricWriter:
   """Appends to the metrics of a workdir."""
 
-  def __init__(self, workdir, resume_step=0, is_chief=True):
+  def __init__(self, workdir: str, resume_step: int = 0,
+               is_chief: bool = True):
     """Drops what an earlier run wrote beyond the step that this one starts at.
 
     Args:
@@ -60,12 +62,8 @@ class MetricWriter:
     tf.raw_ops.ImportEvent(
         writer=self.events._resource, event=event.SerializeToString())
 
-  def write(self, step, values):
-    """Writes values of a step, and sees them out of this process.
-
-    Args:
-      step: int.
-      values: {name: number}.
+  def write(self, step: int, values: Mapping[str, float]) -> None:
+    """Writes the values of a step by name, and flushes them.
 
     Raises:
       UserError: no space left, or the like.
@@ -83,7 +81,7 @@ class MetricWriter:
     except (OSError, tf.errors.OpError) as error:
       raise _refused(self.path, error) from None
 
-  def close(self):
+  def close(self) -> None:
     """Closes the files."""
     if self.file is not None:
       self.file.close()
@@ -91,14 +89,11 @@ class MetricWriter:
       self.file = None
 
 
-def read(path):
+def read(path: str) -> list[dict[str, float]]:
   """Reads a metrics.jsonl.
 
-  Args:
-    path: of the file.
-
   Returns:
-    list of dicts, as written. A last line that a kill has cut is left out, and
+    A dict a line, as written. A last line that a kill has cut is left out, and
     so, with a warning, is any other that is no metrics.
   """
   with tf.io.gfile.GFile(path, "rb") as file:

@@ -1,6 +1,7 @@
 """Optimizers and learning rates of the recipes."""
 import math
 import warnings
+from collections.abc import Sequence
 
 import tensorflow as tf
 from ml_collections import ConfigDict
@@ -26,12 +27,12 @@ class CosineKnots(tf.keras.optimizers.schedules.LearningRateSchedule):
   between knots to a few units of the last place, at any step.
   """
 
-  def __init__(self, knots, power):
+  def __init__(self, knots: Sequence[tuple[int, float]], power: int):
     """Takes knots, pairs (step, rate) in rising order, and the power."""
     self.knots = [(int(step), float(rate)) for step, rate in knots]
     self.power = power
 
-  def __call__(self, step):
+  def __call__(self, step: int | tf.Tensor) -> tf.Tensor:
     """The rate, float32 [], of the update that starts at an integer step."""
     step = tf.cast(step, tf.int64)
     first, rate = self.knots[0]
@@ -44,12 +45,12 @@ class CosineKnots(tf.keras.optimizers.schedules.LearningRateSchedule):
       rate = tf.where(step > begin, r1 + (r0 - r1) * wave, rate)
     return rate
 
-  def get_config(self):
+  def get_config(self) -> dict:
     return {"knots": self.knots, "power": self.power}
 
 
-def learning_rate(config, total_steps):
-  """Makes the schedule of the learning rate (SPEC: recipes; the appendix).
+def learning_rate(config: ConfigDict, total_steps: int) -> CosineKnots:
+  """Makes the schedule of the learning rate (the paper's appendix).
 
   Args:
     config: config.optimizer: `schedule`; `lr` reached after `warmup_steps`, in
@@ -57,7 +58,7 @@ def learning_rate(config, total_steps):
       paper's for pre-training, half_cosine for fine-tuning. levels goes half a
       period from each of `levels`, pairs (step, rate), to the next and to
       `end_lr`; warm-up ends at the first of them. constant stays at `lr`.
-    total_steps: int, steps of the whole run.
+    total_steps: steps of the whole run.
 
   Returns:
     A schedule: step -> float32 []. Beyond the last step the rate stays.
@@ -90,7 +91,8 @@ class _Scaled(tf.keras.optimizers.schedules.LearningRateSchedule):
     return {"schedule": self.schedule, "factor": self.factor}
 
 
-def make_optimizer(config, total_steps):
+def make_optimizer(config: ConfigDict, total_steps: int
+                   ) -> tf.keras.optimizers.legacy.Optimizer:
   """Makes the optimizer of config.optimizer, a Keras legacy optimizer.
 
   Call it in the strategy's scope. Its slots exist only after
@@ -98,11 +100,11 @@ def make_optimizer(config, total_steps):
   are clipped in the training loop, not here.
 
   Args:
-    config: config.optimizer: `name` (adam, sgd, lamb or sgdw), what
+    config: config.optimizer: `name` (adam, sgd, lamb or sgdw), the fields that
       `learning_rate` reads, and `momentum` or `beta_1`, `beta_2`, `epsilon`.
-      `weight_decay` w takes lr·w·variable off in a step, of all but biases and
-      norms; lamb and sgdw have it.
-    total_steps: int, steps of the whole run.
+      `weight_decay` w subtracts lr·w·variable in a step, from all but biases
+      and norms; lamb and sgdw have it.
+    total_steps: steps of the whole run.
   """
   rate = learning_rate(config, total_steps)
   moments = dict(beta_1=config.beta_1, beta_2=config.beta_2,
@@ -121,27 +123,29 @@ def make_optimizer(config, total_steps):
       momentum=config.momentum, exclude_from_weight_decay=NOT_DECAYED)
 
 
-def clip(gradients, variables, clip_norm, of, norm):
+def clip(gradients: Sequence[tf.Tensor], variables: Sequence[tf.Variable],
+         clip_norm: float, of: Sequence[tf.Variable], norm: tf.Tensor
+         ) -> list[tf.Tensor]:
   """Scales gradients down to a global norm.
 
   Args:
-    gradients: list of tensors.
-    variables: those that they are of.
+    gradients: one for each variable.
+    variables: the trained ones.
     clip_norm: the largest norm.
     of: those variables whose gradients alone count and are scaled, such as
       the backbone's; the same list as `variables` for all.
-    norm: of all gradients.
+    norm: float [], the norm of all gradients.
 
   Returns:
-    The list.
+    The gradients, in the same order.
   """
   if of is variables:
     return tf.clip_by_global_norm(gradients, clip_norm, norm)[0]
   chosen = {v.ref() for v in of}
-  where = [i for i, v in enumerate(variables) if v.ref() in chosen]
-  clipped, _ = tf.clip_by_global_norm([gradients[i] for i in where], clip_norm)
+  places = [i for i, v in enumerate(variables) if v.ref() in chosen]
+  clipped, _ = tf.clip_by_global_norm([gradients[i] for i in places], clip_norm)
   gradients = list(gradients)
-  for i, gradient in zip(where, clipped):
+  for i, gradient in zip(places, clipped):
     gradients[i] = gradient
   return gradients
 

@@ -4,6 +4,7 @@ One training step is a pure function of (state, batch, seed, step): no random
 number comes from a generator that a checkpoint would have to remember.
 """
 import zlib
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -13,13 +14,13 @@ from vatt import replicas
 MASK = 0x7FFFFFFF
 
 
-def root(seed):
+def root(seed: int) -> tf.Tensor:
   """The int32 [2] seed of a whole run, from its integer."""
   return tf.constant([seed & MASK, (seed >> 31) & MASK], tf.int32)
 
 
-def fold(seed, *data):
-  """Folds what sets a draw apart into a seed.
+def fold(seed: tf.Tensor, *data: int | tf.Tensor | str) -> tf.Tensor:
+  """Folds what identifies a draw into a seed.
 
   Args:
     seed: int32 [2].
@@ -44,15 +45,15 @@ def fold(seed, *data):
   return seed
 
 
-def uniform_rows(rows, shape, seed):
+def uniform_rows(rows: int, shape: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
   """Draws uniform numbers in [0, 1), row by row of the global batch.
 
   In a replica context the draw is made for the rows of all replicas, and this
-  replica's part is returned: a sample meets the same numbers however many
-  replicas share the batch.
+  replica's part is returned: a sample gets the same numbers on any number of
+  replicas.
 
   Args:
-    rows: rows of this replica, an int.
+    rows: rows of this replica.
     shape: shape of a row's draw.
     seed: int32 [2].
 

@@ -3,17 +3,21 @@ import io
 import os
 import signal
 import time
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from vatt import distribute, optimizers, replicas, seeds
 from vatt.checkpoints import Checkpoints, weights_sha256
 from vatt.data import input_pipeline
+from vatt.data.sources import Source
 from vatt.errors import UserError
 from vatt.metric_writers import MetricWriter
+from vatt.tasks import Task
 from vatt.workdir import checkpoints_of
 
 NAMED_CORRUPT = 8  # corrupt records of a step that are named in the log
@@ -23,19 +27,31 @@ class NonFinite(UserError):
   """The loss or a gradient is not finite: names the step and the dump."""
 
 
-def make_step(task, model, optimizer, strategy):
+def make_step(task: Task, model: tf.keras.Model,
+              optimizer: tf.keras.optimizers.legacy.Optimizer,
+              strategy: tf.distribute.Strategy) -> tuple[Callable, Callable]:
   """One training step, in two parts: gradients, then their application.
 
+  Args:
+    task: with a resolved config.
+    model, optimizer: made in the strategy's scope.
+    strategy: runs the step on each of its replicas.
+
   Returns:
-    gradients(batch) -> per-replica gradients, and a dict of tensors: the sums
-      of the metrics, `grad_norm`, `finite`, and what is corrupt;
-    apply(gradients).
+    gradients(batch) -> per-replica gradients, a list in the order of the
+      trainable variables; metrics, {name: float []} of the global batch, with
+      `loss` and `grad_norm`; facts: `finite`, bool []; `corrupt`, int64 [n],
+      1 + position in the stream of corrupt records, 0 for none; `num_corrupt`,
+      int64 [].
+    apply(gradients, norm): updates the variables; norm is `grad_norm`.
   """
   config = task.config
   run_seed = seeds.root(config.seed)
   variables = model.trainable_variables
 
+  # ---- On each replica ------------------------------------------------------
   def replica_gradients(batch):
+    """Forward and backward pass of this replica's rows; sums over replicas."""
     seed = seeds.fold(run_seed, optimizer.iterations)
     with tf.GradientTape() as tape:
       loss, metrics = task.loss_and_metrics(model, batch, seed)
@@ -57,6 +73,7 @@ def make_step(task, model, optimizer, strategy):
     return gradients, metrics, facts
 
   def replica_apply(gradients, norm):
+    """Clips gradients, equal on all replicas, and updates the variables."""
     if config.optimizer.clip_norm:
       part = config.optimizer.clip_part
       gradients = optimizers.clip(
@@ -65,12 +82,14 @@ def make_step(task, model, optimizer, strategy):
     optimizer.apply_gradients(
         zip(gradients, variables), experimental_aggregate_gradients=False)
 
+  # ---- On all replicas ------------------------------------------------------
   def first(per_replica):
+    """The values of the first replica, of what is equal on all."""
     return tf.nest.map_structure(
         lambda value: strategy.experimental_local_results(value)[0],
         per_replica)
 
-  # There is nothing to convert in a step, and looking through a model for it
+  # A step has no control flow on tensors to convert; searching a model for it
   # takes seconds.
   @tf.autograph.experimental.do_not_convert
   def gradients(batch):
@@ -84,18 +103,20 @@ def make_step(task, model, optimizer, strategy):
   return gradients, apply
 
 
-def make_loop(gradients, apply, names, num_steps):
+def make_loop(gradients: Callable, apply: Callable, names: Sequence[str],
+              num_steps: int) -> Callable:
   """Several steps in one call of the device: one host sync a loop.
 
   Args:
-    gradients, apply: of `make_step`.
-    names: of the metrics.
-    num_steps: steps of a loop, an int.
+    gradients, apply: the two parts of a step, see `make_step`.
+    names: the metrics to average.
+    num_steps: steps of a loop.
 
   Returns:
-    loop(iterator) -> the metrics' means over the steps, `finite`, `corrupt`
-    int64 [num_steps, n] (1 + position in the stream; 0 for none),
-    `num_corrupt`. Ends before applying a gradient that is not finite.
+    loop(iterator of batches) -> means of the metrics over the steps, {name:
+    float64 []}; finite, bool []; corrupt, int64 [num_steps, n] (1 + position in
+    the stream; 0 for none); num_corrupt, int64 []. It ends before applying a
+    gradient that is not finite.
   """
   @tf.function
   def loop(iterator):
@@ -120,22 +141,28 @@ def make_loop(gradients, apply, names, num_steps):
   return loop
 
 
-def train(task, model, optimizer, data_sources, workdir, strategy,
-          evaluate=None):
+def train(task: Task, model: tf.keras.Model,
+          optimizer: tf.keras.optimizers.legacy.Optimizer,
+          data_sources: list[Source], workdir: str,
+          strategy: tf.distribute.Strategy,
+          evaluate: Callable[[tf.keras.Model],
+                             Iterable[tuple[str, float]]] | None = None
+          ) -> None:
   """Trains, or goes on exactly where the workdir's newest checkpoint stands.
 
   Args:
-    task: resolved.
+    task: with a resolved config.
     model, optimizer: made in the strategy's scope; trained in place.
-    data_sources: opened datasets.
+    data_sources: the training split of each dataset.
     workdir: for checkpoints and metrics.
-    strategy: of `distribute.make_strategy`.
+    strategy: runs each step on its replicas.
     evaluate: called as evaluate(model) every `eval_every` steps; returns
       (name, value)s. None: no evaluation.
 
   Raises:
     NonFinite: loss or gradient is not finite; nothing of it was applied.
     UserError: too many corrupt records, no space left for a checkpoint.
+    SystemExit: SIGTERM came; the step that it stopped at is saved.
   """
   # ---- State: where the run stands ------------------------------------------
   config = task.config
@@ -151,23 +178,26 @@ def train(task, model, optimizer, data_sources, workdir, strategy,
     return
   writer = MetricWriter(workdir, start, distribute.is_chief(strategy))
 
-  # ---- Data: any step is as near as the first -------------------------------
+  # ---- Data: batches from the start step on ---------------------------------
   dataset = distribute.distribute_dataset(
       strategy, config.batch_size,
       task.train_dataset(data_sources, start))
   iterator = iter(dataset)
+
+  # ---- Step: and a loop of them on the device -------------------------------
   gradients, apply = make_step(task, model, optimizer, strategy)
   loop = make_loop(gradients, apply, (*task.METRICS, "loss", "grad_norm"),
                    config.steps_per_loop)
   schedule = optimizers.learning_rate(config.optimizer, config.total_steps)
 
-  # ---- Loop -----------------------------------------------------------------
+  # ---- Loop: steps, then logs, evaluation and a checkpoint when due ---------
   stop = []  # signals that ask for the end
   previous = signal.signal(
       signal.SIGTERM, lambda number, _: stop.append(number))
   progress = tqdm(total=config.total_steps, initial=start, unit="step",
                   desc="train", dynamic_ncols=True)
-  num_corrupt, logged, since = 0, [], time.monotonic()
+  num_corrupt = 0
+  logged, since = [], time.monotonic()  # metrics of loops not yet in the log
   step = start
   try:
     while step < config.total_steps and not stop:
@@ -181,7 +211,7 @@ def train(task, model, optimizer, data_sources, workdir, strategy,
       if new_corrupt:
         num_corrupt += int(new_corrupt)
         report_corrupt(config, data_sources, corrupt.numpy())
-        # A single one is no share: it would stop any run that is still short.
+        # A single one is no share: it would stop any run that has just begun.
         share = num_corrupt / ((step - start) * config.batch_size)
         if share > config.data.max_corrupt_share and num_corrupt > 1:
           raise UserError(
@@ -227,8 +257,15 @@ def train(task, model, optimizer, data_sources, workdir, strategy,
     writer.close()
 
 
-def report_corrupt(config, data_sources, positions):
-  """Names corrupt records, by file and offset; see `make_loop`."""
+def report_corrupt(config: ConfigDict, data_sources: list[Source],
+                   positions: np.ndarray) -> None:
+  """Names corrupt records in the log, by file and offset.
+
+  Args:
+    config: the run's.
+    data_sources: the training split of each dataset.
+    positions: int64, 1 + position in the stream of each; 0 for none.
+  """
   for position in positions[positions > 0] - 1:
     path, offset = input_pipeline.record_at(
         config.data, data_sources, config.batch_size, config.seed,
@@ -237,8 +274,18 @@ def report_corrupt(config, data_sources, positions):
                     "stream); left out", path, offset, position)
 
 
-def dump_non_finite(task, data_sources, workdir, strategy, gradients, step):
-  """Repeats the step that was not finite, and keeps what went into it.
+def dump_non_finite(task: Task, data_sources: list[Source], workdir: str,
+                    strategy: tf.distribute.Strategy, gradients: Callable,
+                    step: int) -> str:
+  """Repeats the step that was not finite, and writes its batch and metrics.
+
+  Args:
+    task: with a resolved config.
+    data_sources: the training split of each dataset.
+    workdir: takes the dump, non_finite_<step>.npz.
+    strategy: runs the step on its replicas.
+    gradients: the first part of a step, see `make_step`.
+    step: number of that step.
 
   Returns:
     A line that names the step, the sample positions and the dump.

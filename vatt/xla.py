@@ -15,8 +15,8 @@ def compiled(function: Callable) -> Callable:
   """Has XLA compile a function of tensors, where one of them is large: what
   TensorFlow does in a dozen passes over memory becomes one.
 
-  Tensors of open sizes, and small ones, meet the function as it is. Arguments
-  that are no tensors, such as numbers, are constants of a program.
+  With tensors of unknown sizes, or small ones, the function runs as it is.
+  Arguments that are no tensors, such as numbers, are constants of a program.
   """
   fast = tf.function(function, jit_compile=True, autograph=False)
 
@@ -31,8 +31,8 @@ def compiled(function: Callable) -> Callable:
 
 def whole_program() -> bool:
   """Whether what is being traced is part of a program that XLA compiles whole,
-  as it does for a TPU. A function that was traced by itself before does not
-  find out when such a program calls it."""
+  as it does for a TPU. A function that was traced by itself before keeps its
+  answer when such a program calls it."""
   return not tf.executing_eagerly() and (
       control_flow_util.GraphOrParentsInXlaContext(
           tf.compat.v1.get_default_graph()))
@@ -49,11 +49,11 @@ def not_before(event: tf.Tensor,
   A barrier has no gradient: this is for backward passes.
 
   Args:
-    event: a tensor.
+    event: any tensor.
     *tensors: to be delayed; None stays None.
 
   Returns:
-    A list of them, equal in value.
+    The tensors, equal in value.
   """
   if whole_program():
     return [x if x is None else xla.optimization_barrier(event, x)[1]
