@@ -2,9 +2,17 @@
 
   python -m vatt.main --config=configs/NAME.py:ARG --workdir=DIR
 """
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from absl import flags, logging
 
 from vatt import cli
+
+if TYPE_CHECKING:  # for the hints alone
+  import tensorflow as tf
+
+  from vatt.tasks import Task
 
 MODE = flags.DEFINE_enum(
     "mode", "train_and_eval", ["train", "eval", "train_and_eval"],
@@ -16,7 +24,7 @@ cli.define_workdir("Directory of checkpoints and metrics; a run in it goes on "
                    "where it was.")
 
 
-def main():
+def main() -> None:
   """Runs a mode; see the flags."""
   # TensorFlow takes seconds to load: not before the flags are known to be good.
   import tensorflow as tf
@@ -34,7 +42,7 @@ def main():
     tf.config.experimental.enable_op_determinism()
   host.hold_memory()
 
-  # All that can be wrong is looked at before the first file is written.
+  # All that can be wrong is validated before the first file is written.
   task = make_task(config)
   config_lib.check(config)
   strategy = distribute.make_strategy(config.strategy)
@@ -62,10 +70,17 @@ def main():
   train(task, model, optimizer, data_sources, folder, strategy, evaluate)
 
 
-def make_evaluate(task, strategy, folder):
+def make_evaluate(
+    task: "Task", strategy: "tf.distribute.Strategy", folder: str | None
+) -> Callable[["tf.keras.Model"], list[tuple[str, float]]]:
   """A function model -> [(name, value)] on the eval split of the first
-  dataset; shows progress and prints the results, and keeps in a folder what
-  they are of."""
+  dataset; shows progress and prints the results.
+
+  Args:
+    task: the resolved task.
+    strategy: the model's.
+    folder: workdir that keeps what the results are of; None for none.
+  """
   from tqdm import tqdm
 
   source, *_ = task.open_sources(task.config.data.eval_split)

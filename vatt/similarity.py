@@ -3,6 +3,8 @@
 Items are read block by block: an np.memmap of any size will do. Similarity is
 the dot product, which for unit vectors is the cosine.
 """
+from collections.abc import Iterator
+
 import numpy as np
 
 BLOCK = 8192  # items compared at a time
@@ -12,26 +14,27 @@ CHUNK = 1024  # queries compared at a time
 TIE = 1e-6
 
 
-def normalize(x):
+def normalize(x: np.ndarray) -> np.ndarray:
   """L2-normalizes the last axis; a zero vector stays zero."""
   norm = np.sqrt(np.einsum("...e,...e->...", x, x))[..., None]
   return x / np.where(norm > 0, norm, np.ones_like(norm))
 
 
-def blocks(items):
+def blocks(items: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
   """Yields (first, float32 [n, E]) of items [N, E]."""
   for first in range(0, len(items), BLOCK):
     yield first, np.asarray(items[first:first + BLOCK], np.float32)
 
 
-def best(queries, items, top, there=None):
+def best(queries: np.ndarray, items: np.ndarray, top: int,
+         mask: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
   """The items that are most similar to each query.
 
   Args:
     queries: [Q, E], few.
     items: [N, E].
     top: K; all items if there are fewer.
-    there: bool [N], the items to take; all if None.
+    mask: bool [N], the items to take; all if None.
 
   Returns:
     Similarities float32 [Q, K], in falling order, and the numbers of the items,
@@ -42,8 +45,8 @@ def best(queries, items, top, there=None):
   places = np.zeros([len(queries), 0], np.int64)
   for first, block in blocks(items):
     rows = np.arange(first, first + len(block))
-    if there is not None:
-      block, rows = block[there[rows]], rows[there[rows]]
+    if mask is not None:
+      block, rows = block[mask[rows]], rows[mask[rows]]
     found = np.concatenate([found, queries @ block.T], axis=1)
     places = np.concatenate(
         [places, np.broadcast_to(rows, [len(queries), len(rows)])], axis=1)
@@ -53,7 +56,8 @@ def best(queries, items, top, there=None):
   return found, places
 
 
-def ranks(queries, items, query_ids, item_ids):
+def ranks(queries: np.ndarray, items: np.ndarray, query_ids: np.ndarray,
+          item_ids: np.ndarray) -> np.ndarray:
   """The rank of the best right item of each query, from 1.
 
   Ties count against the query: an item that is not right and as similar, up to

@@ -32,7 +32,8 @@ def top_k(scores: np.ndarray, labels: np.ndarray,
     yield f"top-{k}", float(np.mean(rank <= k))
 
 
-def multi_label(scores, labels):
+def multi_label(scores: np.ndarray, labels: np.ndarray
+                ) -> Iterator[tuple[str, float]]:
   """Yields (name, value) of mAP, AUC and d-prime, means over the classes.
 
   Equal scores: rows of one score enter the precision together, as one step;
@@ -44,7 +45,7 @@ def multi_label(scores, labels):
 
   Args:
     scores: [N, C].
-    labels: bool [N, C].
+    labels: bool [N, C], the classes of each row.
 
   Raises:
     UserError: all classes would be left out.
@@ -54,17 +55,17 @@ def multi_label(scores, labels):
   from sklearn import metrics
 
   positives = labels.sum(axis=0)
-  there = (positives > 0) & (positives < len(labels))
-  if not there.any():
+  mask = (positives > 0) & (positives < len(labels))  # classes, [C]
+  if not mask.any():
     raise UserError(
         f"of {labels.shape[1]} classes and {len(labels)} clips, no class has "
         "clips with it and clips without, expected one at least")
-  yield "classes left out", int((~there).sum())
-  pairs = (positives * (len(labels) - positives))[there]
+  yield "classes left out", int((~mask).sum())
+  pairs = (positives * (len(labels) - positives))[mask]
   precision = [metrics.average_precision_score(labels[:, c], scores[:, c])
-               for c in np.flatnonzero(there)]
+               for c in np.flatnonzero(mask)]
   auc = np.array([metrics.roc_auc_score(labels[:, c], scores[:, c])
-                  for c in np.flatnonzero(there)])
+                  for c in np.flatnonzero(mask)])
   finite = np.clip(auc, 0.5 / pairs, 1 - 0.5 / pairs)
   yield "mAP", float(np.mean(precision))
   yield "AUC", float(np.mean(auc))
@@ -81,15 +82,15 @@ class ZeroShot:
       the mean of its normalized sentences.
   """
 
-  def __init__(self, class_vectors):
+  def __init__(self, class_vectors: np.ndarray):
     self.classes = normalize(normalize(class_vectors).mean(axis=1))
 
-  def run(self, clips):
+  def run(self, clips: dict[str, np.ndarray]) -> Iterator[tuple[str, float]]:
     """Yields (name, value): the share of clips that are classified right.
 
     Args:
-      clips: embeddings as of `tasks.pretrain`; those without a label are left
-        out.
+      clips: `video_vt` and `audio_vt` [N, E], bool `has_video` and `has_audio`
+        [N], and `label` [N], below 0 for none: such clips are left out.
 
     Raises:
       UserError: a label is no class.
@@ -99,9 +100,9 @@ class ZeroShot:
       raise UserError(f"a clip has label {highest}, expected 0 to "
                       f"{len(self.classes) - 1}, the classes that have names")
     for modality in ("video", "audio"):
-      there = clips[f"has_{modality}"] & (clips["label"] >= 0)
-      if not there.any():
+      mask = clips[f"has_{modality}"] & (clips["label"] >= 0)
+      if not mask.any():
         continue
-      similarity = normalize(clips[f"{modality}_vt"][there]) @ self.classes.T
-      right = similarity.argmax(axis=1) == clips["label"][there]
+      similarity = normalize(clips[f"{modality}_vt"][mask]) @ self.classes.T
+      right = similarity.argmax(axis=1) == clips["label"][mask]
       yield f"{modality}_to_text/accuracy", float(np.mean(right))

@@ -28,9 +28,9 @@ def config_for(config: ConfigDict, options: ConfigDict, data_dir: str
   The shape of a window and its augmentation stay, the other modality goes.
 
   Args:
-    config: of `inference.load_tower`.
+    config: the workdir's, as `inference.load_tower` returns it.
     options: the `probe` part of a config.
-    data_dir: of the dataset; "" for the config's own.
+    data_dir: where the dataset was built; "" for the config's own.
   """
   unused = "audio_samples" if options.modality == "video" else "frames"
   return replace(config, {
@@ -84,17 +84,17 @@ def window_features(config: ConfigDict, tower: Tower,
   colours are functions of the seed and the place in the stream.
 
   Args:
-    config: of `config_for`.
-    tower: of `inference.load_tower`.
+    config: of the features, see `config_for`.
+    tower: the trained tower.
     strategy: the tower's.
-    source: Source.
+    source: the clips to read.
     windows: W.
-    seed: int.
+    seed: of the order of the clips and their augmentation.
     progress: called with the number of windows done.
 
   Returns:
-    Arrays in the order of the records: `features` [N, W, D], `label` [N, W],
-    `mask` bool [N, W], whether the signal is there.
+    Arrays in the order of the records: `features` float32 [N, W, D], `label`
+    [N, W], `mask` bool [N, W], whether the window has the signal.
   """
   batch_size, num_clips = config.eval.batch_size, len(source.index)
   records = np.concatenate([
@@ -141,12 +141,15 @@ def mean_features(config: ConfigDict, tower: Tower,
   """Features of test clips: means over their windows and crops.
 
   Args:
-    config, tower, strategy, source: as of `window_features`.
+    config: of the features, see `config_for`.
+    tower: the trained tower.
+    strategy: the tower's.
+    source: the clips to read.
     progress: called with the number of clips done.
 
   Returns:
-    Arrays in the order of the records: `features` [N, D], `label` [N], `mask`
-    bool [N].
+    Arrays in the order of the records: `features` float32 [N, D], `label` [N],
+    `mask` bool [N], whether the clip has the signal.
   """
   def extract(batch):
     return Views(means=dict(features=_extract(config, tower, batch)),
@@ -161,12 +164,12 @@ def labelled(table: dict[str, np.ndarray], rows: np.ndarray, split: str
   """The clips of a split that have a label, and their signal in all windows.
 
   Args:
-    table: of `window_features` or `mean_features`.
+    table: what `window_features` or `mean_features` returns.
     rows: numbers of the split's records in it.
     split: the split's name, for errors.
 
   Returns:
-    Features and labels.
+    Features [n, W, D] or [n, D], and labels int64 [n].
 
   Raises:
     UserError: there is none.

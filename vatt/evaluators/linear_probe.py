@@ -3,6 +3,8 @@
 They are trained on the features of several windows of each clip, [N, W, D], and
 tested on one vector a clip, [M, D]; see features.py.
 """
+from collections.abc import Callable, Iterator, Sequence
+
 import numpy as np
 import tensorflow as tf
 from absl import logging
@@ -17,9 +19,14 @@ HOLD_OUT = 5  # one training clip in so many, to choose the SVM's C
 
 
 class Probe:
-  """A classifier of features; `name` and `scores` are its kind's."""
+  """A classifier of features; `name` and `scores` are its kind's.
 
-  def run(self, train, train_labels, test, test_labels):
+  `scores` trains on features [N, W, D] and labels int [N], 0 to C - 1, and
+  returns [M, C] for those to test on, [M, D].
+  """
+
+  def run(self, train: np.ndarray, train_labels: np.ndarray, test: np.ndarray,
+          test_labels: np.ndarray) -> Iterator[tuple[str, float]]:
     """Trains on one set of clips, and yields (name, value) of another.
 
     That is top-1 and, of more than five classes, top-5; ties count against, as
@@ -57,11 +64,12 @@ class LRC(Probe):
   windows of all clips; batch and components are functions of (seed, step).
 
   Args:
-    components, kept: as of `LowRankClassifier`.
+    components: n, the rank of the classifier.
+    kept: of them, those that take part in a step, drawn anew in each.
     lr: learning rate.
     batch_size: windows of a step.
     steps: of training.
-    seed: int.
+    seed: of the weights, the batches and the components of each step.
     progress: called with the number of steps done.
 
   Raises:
@@ -69,8 +77,9 @@ class LRC(Probe):
   """
   name = "lrc"
 
-  def __init__(self, components=128, kept=13, lr=5e-4, batch_size=64,
-               steps=50_000, seed=0, progress=None):
+  def __init__(self, components: int = 128, kept: int = 13, lr: float = 5e-4,
+               batch_size: int = 64, steps: int = 50_000, seed: int = 0,
+               progress: Callable[[int], object] | None = None):
     if not 1 <= kept <= components:
       raise UserError(f"lrc.kept is {kept}, expected 1 to lrc.components "
                       f"({components})")
@@ -78,11 +87,12 @@ class LRC(Probe):
     self.lr, self.batch_size, self.steps = lr, batch_size, steps
     self.seed, self.progress = seed, progress
 
-  def scores(self, train, labels, test):
+  def scores(self, train: np.ndarray, labels: np.ndarray, test: np.ndarray
+             ) -> np.ndarray:
     """Logits [M, C], of all components."""
     return self.fit(train, labels)(tf.constant(test)).numpy()
 
-  def fit(self, train, labels):
+  def fit(self, train: np.ndarray, labels: np.ndarray) -> LowRankClassifier:
     """The trained LowRankClassifier."""
     tf.keras.utils.set_random_seed(self.seed)
     model = LowRankClassifier(
@@ -136,12 +146,13 @@ class SVM(Probe):
   """
   name = "svm"
 
-  def __init__(self, cs=(1e-4, 1e-3, 1e-2, 1e-1)):
+  def __init__(self, cs: Sequence[float] = (1e-4, 1e-3, 1e-2, 1e-1)):
     if not cs:
       raise UserError("svm.cs is empty, expected values of C")
     self.cs = sorted(cs)
 
-  def scores(self, train, labels, test):
+  def scores(self, train: np.ndarray, labels: np.ndarray, test: np.ndarray
+             ) -> np.ndarray:
     """Distances from the planes, [M, C]."""
     c = self.cs[0]
     if len(self.cs) > 1:
@@ -184,13 +195,14 @@ class KNN(Probe):
   """
   name = "knn"
 
-  def __init__(self, k=20, temperature=0.07):
+  def __init__(self, k: int = 20, temperature: float = 0.07):
     if k < 1 or not temperature > 0:
       raise UserError(f"knn: k is {k}, temperature {temperature}; expected at "
                       "least 1, and over 0")
     self.k, self.temperature = k, temperature
 
-  def scores(self, train, labels, test):
+  def scores(self, train: np.ndarray, labels: np.ndarray, test: np.ndarray
+             ) -> np.ndarray:
     """Votes [M, C]."""
     items = normalize(train.mean(axis=1))
     classes = np.eye(labels.max() + 1)

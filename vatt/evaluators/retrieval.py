@@ -1,13 +1,17 @@
 """Zero-shot retrieval between video, audio and text: R@K and median rank."""
+from collections.abc import Iterator
+
 import numpy as np
+from ml_collections import ConfigDict
 
 from vatt import similarity
 
 RECALLS = (1, 5, 10)
 
 
-def recalls(rank):
-  """(name, value) of R@1, R@5, R@10 (share of the queries) and the median."""
+def recalls(rank: np.ndarray) -> Iterator[tuple[str, float]]:
+  """Yields (name, value) of R@1, R@5, R@10 (share of the queries) and the
+  median of their ranks, int [Q], which count from 1."""
   for k in RECALLS:
     yield f"R@{k}", float(np.mean(rank <= k))
   yield "MedR", float(np.median(rank))
@@ -34,15 +38,15 @@ class Retrieval:
       "audio_to_text": ("audio_vt", "text_vt"),
   }
 
-  def __init__(self, options):
+  def __init__(self, options: ConfigDict):
     self.options = options
 
-  def run(self, clips):
+  def run(self, clips: dict[str, np.ndarray]) -> Iterator[tuple[str, float]]:
     """Yields (name, value), such as ("text_to_video/R@10", 0.4).
 
     Args:
-      clips: embeddings as of `tasks.pretrain`; np.memmaps are read in blocks,
-        but for the queries.
+      clips: embeddings of a split, the arrays of `Pretrain.embed_split`;
+        np.memmaps are read in blocks, but for the queries.
     """
     count, captions = clips["has_caption"].shape
     # A clip has one video, one sound and K captions: all of it is [N, n].
@@ -55,12 +59,12 @@ class Retrieval:
            else np.arange(count))[:, None]
     for name, sides in self.DIRECTIONS.items():
       masks = [has[side.split("_")[0]] for side in sides]
-      there = masks[0].any(1) & masks[1].any(1) & (ids[:, 0] >= 0)
-      if not there.any():
+      both = masks[0].any(1) & masks[1].any(1) & (ids[:, 0] >= 0)
+      if not both.any():
         continue
       (queries, query_ids), (items, item_ids) = (
           (clips[side].reshape(-1, clips[side].shape[-1]),  # [N·n, E]
-           np.where(mask & there[:, None], ids, -1).reshape(-1))
+           np.where(mask & both[:, None], ids, -1).reshape(-1))
           for side, mask in zip(sides, masks))
       asked = query_ids >= 0
       rank = similarity.ranks(queries[asked], items, query_ids[asked], item_ids)

@@ -2,15 +2,17 @@
 import io
 import json
 import os
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 
 from vatt import files
 
 
-def format_table(rows):
-  """Lines of a table: a row a setting; of each score the mean over the seeds
-  and, if there are several, the worst and the best.
+def format_table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+  """Yields a table's lines: a row a setting; of each score the mean over the
+  seeds and, if there are several, the worst and the best.
 
   Args:
     rows: dicts with `name`, `scores` (name to shares, one a seed) and, where
@@ -31,7 +33,7 @@ def format_table(rows):
     yield f"{row['name']:{width}}" + "".join(cells)
 
 
-def write(folder, name):
+def write(folder: str, name: str) -> list[str]:
   """Writes `NAME.txt` and `NAME.png` of `NAME.json`.
 
   Args:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import textwrap
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -18,7 +19,7 @@ BESIDE = 5  # sentences beside the frames
 LINE = 60  # characters of one
 
 
-def format_table(results):
+def format_table(results: Sequence[tuple[str, float]]) -> list[str]:
   """Lines of a table: a row a direction, a column a measure.
 
   Args:
@@ -37,7 +38,7 @@ def format_table(results):
   return lines
 
 
-def write(folder):
+def write(folder: str) -> list[str]:
   """Writes `retrieval.txt` and `retrieval.png` of `retrieval.json`.
 
   Args:
