@@ -10,8 +10,8 @@ Argument: one of the table. The first ones pre-train mbs for 500k steps of 512
 samples, batch_8192 for six epochs. With each, the paper's top-1 of linear
 classifiers on UCF101, HMDB51 and ESC-50 (configs/linear_probe.py) and R@10 of
 retrieval on YouCook2 and MSR-VTT (configs/retrieval.py). Their cost is true
-GFLOPs forward of a clip in training; the way back is twice as much, so that
-patch_4x16x16 is 3.0e20 FLOPs in all.
+GFLOPs forward of a clip in training; the backward pass is twice as much, so
+that patch_4x16x16 is 3.0e20 FLOPs in all.
 
   argument            table   UCF    HMDB   YC2    MSR-VTT  ESC     GFLOPs
   size_32x200         9       87.16  67.08  23.98  17.84    86.25   320
@@ -48,6 +48,8 @@ configs/pretrain.py:mbs (table 14); cost as the paper counts, and true:
 
 The same in minutes on two cores: scripts/claims.py.
 """
+from ml_collections import ConfigDict
+
 from configs import common, finetune
 
 # Fields of `data` and of `model`.
@@ -83,7 +85,7 @@ TUNING = {
 }
 
 
-def get_config(arg=None):
+def get_config(arg: str | None = None) -> ConfigDict:
   """The config of one of CHANGES or TUNING."""
   chosen = common.parse_arg(arg, change=(*CHANGES, *TUNING))["change"]
   if chosen in TUNING:

@@ -8,14 +8,14 @@ from vatt.errors import UserError
 from vatt.models.vatt import SIZES, model_fields
 
 
-def finetuning(modality, size, flavour="paper"):
+def finetuning(modality: str, size: str, flavour: str = "paper") -> ConfigDict:
   """What all fine-tuning shares (section 4.2 and appendix A.2).
 
   Args:
     modality: video or audio.
     size: a key of `vatt.models.vatt.SIZES`, or ma: Medium, from a model with
       one encoder for all.
-    flavour: as of `pretraining`, of the model that training starts from.
+    flavour: paper or released, of the model that training starts from.
   """
   variant = "ma" if size == "ma" else "mbs"
   config = pretraining(variant, flavour)
@@ -44,7 +44,7 @@ def finetuning(modality, size, flavour="paper"):
   return config
 
 
-def parse_arg(arg, **choices):
+def parse_arg(arg: str | None, **choices: tuple[str, ...]) -> dict[str, str]:
   """Parses the argument behind a config's colon, strictly.
 
   Args:
@@ -70,7 +70,7 @@ def parse_arg(arg, **choices):
   return {name: chosen.get(name, words[0]) for name, words in choices.items()}
 
 
-def pretraining(variant, flavour="paper"):
+def pretraining(variant: str, flavour: str = "paper") -> ConfigDict:
   """The paper's pre-training (section 4.1 and appendix A.1) of a variant.
 
   Args:

@@ -12,10 +12,12 @@ does all of it: films, ingest, training, retrieval, a report. The parts:
 
 Argument: specific (an encoder each) or agnostic (one for all).
 """
+from ml_collections import ConfigDict
+
 from configs import common
 
 
-def get_config(arg=None):
+def get_config(arg: str | None = None) -> ConfigDict:
   """The config of `specific` or `agnostic`."""
   chosen = common.parse_arg(arg, model=("specific", "agnostic"))
   config = common.pretraining("bbs")

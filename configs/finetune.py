@@ -34,12 +34,14 @@ whole training, without evaluation:
   audioset     257; 4.0e19     434; 6.7e19
   imagenet     113; 2.2e19
 """
+from ml_collections import ConfigDict
+
 from configs import common
 
 VIDEOS = ("kinetics400", "kinetics600", "kinetics700", "moments")
 
 
-def get_config(arg=None):
+def get_config(arg: str | None = None) -> ConfigDict:
   """The config of a dataset and a size, such as `audioset,base`."""
   chosen = common.parse_arg(
       arg, dataset=(*VIDEOS, "audioset", "imagenet"),

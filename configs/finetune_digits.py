@@ -12,10 +12,12 @@ scripts/claims.py compares both, over several seeds: of the test clips, 92.8 %
 are right from the pre-trained model and 31.9 % from scratch by video, 93.3 %
 and 47.3 % by audio.
 """
+from ml_collections import ConfigDict
+
 from configs import common, spoken_digits
 
 
-def get_config(arg=None):
+def get_config(arg: str | None = None) -> ConfigDict:
   """The config of a modality and a model, such as `audio,agnostic`."""
   chosen = common.parse_arg(
       arg, modality=("video", "audio"), model=("specific", "agnostic"))

@@ -45,7 +45,7 @@ DATASETS = {
 }
 
 
-def get_config(arg=None):
+def get_config(arg: str | None = None) -> ConfigDict:
   """The config of one of DATASETS."""
   chosen = common.parse_arg(arg, dataset=tuple(DATASETS))["dataset"]
   dataset, modality, splits, train_windows, test_windows = DATASETS[chosen]

@@ -13,11 +13,13 @@ paper's Small, for one of 16 GB or more); specific (an encoder each) or agnostic
 (one for all). With --config.init=WORKDIR the weights and words of a model of
 the same sizes are where training starts.
 """
+from ml_collections import ConfigDict
+
 from configs import common
 from vatt.models.vatt import SIZES
 
 
-def get_config(arg=None):
+def get_config(arg: str | None = None) -> ConfigDict:
   """The config of a device and a model, such as `gpu,agnostic`."""
   chosen = common.parse_arg(
       arg, device=("cpu", "gpu"), model=("specific", "agnostic"))

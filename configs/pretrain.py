@@ -29,11 +29,13 @@ Any built dataset will do, at the same shapes:
 On two CPU cores a step of bbs with batch 2 in float32 takes about 14 seconds,
 and the process 6 GB (scripts/README.md has more of what is fast how much).
 """
+from ml_collections import ConfigDict
+
 from configs import common
 from vatt.errors import UserError
 
 
-def get_config(arg=None):
+def get_config(arg: str | None = None) -> ConfigDict:
   """The config of `bbs`, `mbs`, `lbs` or `ma`."""
   chosen = common.parse_arg(
       arg, variant=("mbs", "bbs", "lbs", "ma"), flavour=("paper", "released"),

@@ -30,7 +30,7 @@ from ml_collections import ConfigDict
 from configs import common
 
 
-def get_config(arg=None):
+def get_config(arg: str | None = None) -> ConfigDict:
   """What replaces a workdir's config, for a dataset such as `youcook2`."""
   dataset = common.parse_arg(arg, dataset=("msrvtt", "youcook2"))["dataset"]
   config = ConfigDict()

@@ -25,10 +25,12 @@ With specific,spectrogram,unseen and each speaker held out in turn, voices are
 classified right in the mean by 76.1 % (george 77.2, jackson 78.6, lucas 73.0,
 nicolas 69.2, yweweler 82.4), and videos by 91.6 to 94.2 %.
 """
+from ml_collections import ConfigDict
+
 from configs import common
 
 
-def get_config(arg=None):
+def get_config(arg: str | None = None) -> ConfigDict:
   """The config of a model and an audio front end, such as
   `agnostic,waveform`."""
   chosen = common.parse_arg(
