@@ -65,7 +65,7 @@ POOL, POOL_WIDTH, QUERIES = 1_000_000, 256, 1_000
 
 
 def make_step(training):
-  """Of the config, with what else the data would tell."""
+  """A Step of --config, with what else the data would tell."""
   config = FLAGS.config
   tuned = config.task == "finetune"
   return Step(make_task(replace(config, {

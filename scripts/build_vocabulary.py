@@ -1,4 +1,4 @@
-"""Makes the vocabulary of a data set from its training captions.
+"""Makes the vocabulary of a dataset from its training captions.
 
 python scripts/build_vocabulary.py --dataset=NAME[,NAME…] --data_dir=DIR
 """
@@ -13,15 +13,15 @@ from absl import flags
 from tqdm import tqdm
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("dataset", None, "data sets, as in config.data.datasets")
+flags.DEFINE_list("dataset", None, "datasets, as in config.data.datasets")
 cli.require("dataset")
-flags.DEFINE_string("data_dir", "", "directory of the built data sets")
+flags.DEFINE_string("data_dir", "", "directory of the built datasets")
 flags.DEFINE_string("split", "train", "the split whose captions are counted")
 flags.DEFINE_integer("size", 2**16, "the most ids, as model.vocab_size counts: "
                      "padding, unknown, and the most frequent words",
                      lower_bound=text.FIRST_WORD + 1)
 flags.DEFINE_string("output", "", "file to write; default vocabulary.txt in "
-                    "the directory of the first data set, where training looks")
+                    "the directory of the first dataset, where training looks")
 
 
 def captions(source):

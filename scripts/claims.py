@@ -102,7 +102,7 @@ def pretrained():
 
 
 def pretrain_short(name, model=SPECTROGRAM, **fields):
-  """Pre-trains for --steps; as `train_model`."""
+  """Pre-trains for --steps: the workdir, and its last measures."""
   return train_model(
       f"{name}_{FLAGS.steps}", f"configs/spoken_digits.py:{model}",
       total_steps=FLAGS.steps, checkpoint_every=FLAGS.steps,
@@ -122,7 +122,7 @@ def probe(workdir, modality):
 
 
 def gflops(config):
-  """Forward, of a clip in training."""
+  """GFLOPs of the forward pass of a clip in training."""
   classes = dict(num_classes=10) if config.task == "finetune" else {}
   return cost.total(cost.flops(
       config.model, make_task(config).input_shapes(), config.data.captions,

@@ -53,7 +53,7 @@ def convert(path, workdir, vocabulary, size, head_dim):
     workdir: for a new model.
     vocabulary: file of the words, or None.
     size: side of the frames of a fine-tuned model; 0 for that of its positions.
-    head_dim: as of `released.describe`.
+    head_dim: width of an attention head.
 
   Raises:
     UserError: no released checkpoint, words of another number, a workdir that

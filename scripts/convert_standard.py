@@ -45,10 +45,11 @@ def convert(config, workdir, files, words):
     config: of the training to come.
     workdir: for a new model.
     files: {modality: path} of what to start from.
-    words: as of `standard.load`.
+    words: whether the words of T5's file are the model's, and AGG the last.
 
   Raises:
-    UserError: as of `standard.load`; a workdir that has a model.
+    UserError: a file that cannot be read or does not fit the model; a workdir
+      that has a model.
   """
   if workdir_lib.has_model(workdir):
     raise UserError(f"--workdir={workdir}: has a model, expected a new one")

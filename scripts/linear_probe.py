@@ -52,7 +52,9 @@ def make_features(config, tower, strategy, splits, extract, windows, unit):
   """The features of some splits, each clip's made once.
 
   Args:
-    config, tower, strategy: as of `features.window_features`.
+    config: of the features, see `features.config_for`.
+    tower: the trained tower.
+    strategy: the tower's.
     splits: list of Source.
     extract: a function (config, tower, strategy, source, progress) -> table.
     windows: of a clip, that the progress counts.

@@ -1,4 +1,4 @@
-"""Lists the official splits of a data set for scripts/prepare_dataset.py.
+"""Lists the official splits of a dataset for scripts/prepare_dataset.py.
 
   python scripts/list_clips.py --dataset=ucf101 --annotations=DIR_OR_FILE \
       --manual_dir=VIDEOS

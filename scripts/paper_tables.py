@@ -16,6 +16,7 @@ from vatt.models.vatt import SIZES, VARIANTS
 from vatt.tasks import make_task
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from configs import common
 
@@ -44,7 +45,8 @@ CAPTIONS = 5
 SHAPES = dict(video=(32, 224, 224, 3), audio=(153_600, 1), text=(16,))
 
 
-def video_model(size, flavour="paper", drop_rate=0.0):
+def video_model(size: str, flavour: str = "paper", drop_rate: float = 0.0
+                ) -> ConfigDict:
   """The `model` of a config to classify videos."""
   model = common.pretraining("bbs", flavour).model
   model.encoders = dict(video=dict(SIZES[size]))
@@ -52,21 +54,24 @@ def video_model(size, flavour="paper", drop_rate=0.0):
   return model
 
 
-def video_millions(size, flavour="paper", num_classes=PARAMETER_CLASSES):
+def video_millions(size: str, flavour: str = "paper",
+                   num_classes: int = PARAMETER_CLASSES) -> float:
   """Parameters of a video classifier, in millions."""
   return cost.total(cost.parameters(
       video_model(size, flavour), {"video": SHAPES["video"]},
       num_classes)) / 1e6
 
 
-def variant_millions(variant, flavour="paper", trainable_only=False):
+def variant_millions(variant: str, flavour: str = "paper",
+                     trainable_only: bool = False) -> dict[str, float]:
   """Parameters of a pre-training model by part, in millions."""
   parts = cost.parameters(common.pretraining(variant, flavour).model, SHAPES,
                           trainable_only=trainable_only)
   return {part: count / 1e6 for part, count in parts.items()}
 
 
-def view_gflops(size, frames, pixels, drop_rate=0.0):
+def view_gflops(size: str, frames: int, pixels: int, drop_rate: float = 0.0
+                ) -> list[float]:
   """GFLOPs of a view: as the paper counts, and true."""
   return [cost.total(cost.flops(
       video_model(size, drop_rate=drop_rate),
@@ -74,7 +79,7 @@ def view_gflops(size, frames, pixels, drop_rate=0.0):
       training=True, paper=paper)) / 1e9 for paper in (True, False)]
 
 
-def multimodal_gflops(drop_rate):
+def multimodal_gflops(drop_rate: float) -> list[float]:
   """GFLOPs of a clip of MBS's pre-training: as the paper counts, and true."""
   model = common.pretraining("mbs").model
   model.drop_rate = drop_rate
@@ -204,10 +209,10 @@ def cost_of_config(config):
       model, shapes, trainable_only=True, **classes))
   moments = 1 if config.optimizer.name.startswith("sgd") else 2
   print(f"""
-Activations: an estimate of what the graph keeps for the way back.
+Activations: an estimate of what the graph keeps for the backward pass.
 A batch of {batch:,} clips: {batch * cost.total(kept) / 2 ** 30:,.1f} GiB of \
 them, {3 * batch * forward / 1e12:,.2f} TFLOPs forward and
-back (which is twice forward), on all devices together.
+backward (which is twice forward), on all devices together.
 {trained / 1e6:,.3f} million parameters are trained: \
 {4 * (2 + moments) * trained / 2 ** 30:,.2f} GiB on each device, with their
 gradients and the optimizer's moments, in float32.""")

@@ -122,14 +122,14 @@ def report(folder, title, results, clips, source):
   Returns:
     The paths of the report's files.
   """
-  there = np.flatnonzero(
+  both = np.flatnonzero(  # numbers of the clips with video and a sentence
       clips["has_video"] & clips["has_caption"][:, :1].any(axis=1))
-  rows = np.linspace(0, len(there) - 1, min(SHOWN, len(there)), dtype=int)
+  rows = np.linspace(0, len(both) - 1, min(SHOWN, len(both)), dtype=int)
   rank, nearness, place = [], [], []
-  if len(there):
-    videos = clips["video_vt"][there[rows]]
-    sentences = clips["text_vt"][there, 0]
-    rank = similarity.ranks(videos, sentences, rows, np.arange(len(there)))
+  if len(both):
+    videos = clips["video_vt"][both[rows]]
+    sentences = clips["text_vt"][both, 0]
+    rank = similarity.ranks(videos, sentences, rows, np.arange(len(both)))
     nearness, place = similarity.best(videos, sentences, TOP.value)
   tensors = record_index.file_tensors(source.index)
   sentence = functools.cache(lambda i: read_clip(source, tensors, i)[
@@ -137,7 +137,7 @@ def report(folder, title, results, clips, source):
   tf.io.gfile.makedirs(os.path.join(folder, "frames"))
   shown = []
   for row, own_rank, scores, places in zip(rows, rank, nearness, place):
-    example = read_clip(source, tensors, there[row])
+    example = read_clip(source, tensors, both[row])
     frames = example["frames"].numpy()
     names = []
     for frame in np.linspace(0, len(frames) - 1, FRAMES, dtype=int):
@@ -148,7 +148,7 @@ def report(folder, title, results, clips, source):
         "id": example["id"].numpy().decode(),
         "frames": names,
         "rank": int(own_rank),
-        "sentences": [(sentence(there[i]), float(score), bool(i == row))
+        "sentences": [(sentence(both[i]), float(score), bool(i == row))
                       for score, i in zip(scores, places)]})
   files.write_whole(os.path.join(folder, "retrieval.json"), json.dumps(
       {"title": title, "results": results, "clips": shown}, indent=1))

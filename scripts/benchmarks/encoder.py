@@ -1,5 +1,8 @@
 """The video encoder's training step alone: how it grows with the batch and with
 the tokens, and beside PyTorch's."""
+from collections.abc import Callable
+from typing import Any
+
 from vatt import seeds
 from vatt.config import replace
 from vatt.errors import UserError
@@ -9,6 +12,7 @@ from vatt.tasks import make_task
 
 import numpy as np
 import tensorflow as tf
+from ml_collections import ConfigDict
 
 from scripts.benchmarks import timing
 from scripts.benchmarks.step import Step
@@ -20,9 +24,9 @@ DROP_RATES = 0.0, 0.5, 0.75
 
 
 class EncoderStep:
-  """The encoder of a config's video, forward and back on given tokens."""
+  """The encoder of a config's video, forward and backward on given tokens."""
 
-  def __init__(self, config):
+  def __init__(self, config: ConfigDict):
     tf.keras.mixed_precision.set_global_policy(config.dtype)
     self.config = config
     self.encoder = Encoder(
@@ -44,23 +48,23 @@ class EncoderStep:
 
     self._step = step
 
-  def tokens(self, batch, length):
+  def tokens(self, batch: int, length: int) -> np.ndarray:
     """float32 array [B, N, D], the same each time."""
     shape = [batch, length, self.encoder.width]
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
-  def run(self, batch, length):
-    """A function that makes the step on that many."""
+  def run(self, batch: int, length: int) -> Callable[[], None]:
+    """A function that makes the step on a batch of that many tokens."""
     tokens = tf.constant(self.tokens(batch, length))
     return lambda: timing.wait(self._step(tokens)[0])
 
-  def flops(self, batch, length):
-    """Of a step, three times the way forward."""
+  def flops(self, batch: int, length: int) -> float:
+    """Operations of a step, three times those of the forward pass."""
     return 3.0 * batch * cost.encoder_flops(
         cost.encoder_of(self.config.model, "video"), length, paper=False)
 
 
-def measure_growth(config, repeats):
+def measure_growth(config: ConfigDict, repeats: int) -> dict[str, Any]:
   """Times DEPTH blocks of the encoder by the batch and by the tokens, and the
   whole step by DropToken's rate, each beside the first of its kind.
 
@@ -101,7 +105,8 @@ def measure_growth(config, repeats):
   return figures
 
 
-def measure_torch(config, repeats, threads):
+def measure_torch(config: ConfigDict, repeats: int, threads: int
+                  ) -> dict[str, Any]:
   """Times the encoder's step beside PyTorch's.
 
   Args:

@@ -4,6 +4,8 @@ import csv
 import os
 import tempfile
 import time
+from collections.abc import Callable
+from typing import Any
 from unittest import mock
 
 from vatt import files, seeds
@@ -25,6 +27,7 @@ from vatt.host import num_cores
 
 import numpy as np
 import tensorflow as tf
+from ml_collections import ConfigDict
 
 from scripts.benchmarks import timing
 
@@ -36,14 +39,14 @@ WALL = 3, 5  # scenes below and beside each other: 288 x 480 pixels
 # -----------------------------------------------------------------------------
 # The films.
 # -----------------------------------------------------------------------------
-def make_films(folder, count=12):
+def make_films(folder: str, count: int = 12) -> None:
   """Renders films of 10 seconds, each a wall of the demo's scenes with the
   sound of one, and lists them with 5 captions each in `clips.csv`."""
   if tf.io.gfile.exists(f"{folder}/clips.csv"):
     return
   tf.io.gfile.makedirs(folder)
   down, beside = WALL
-  # Forth and back, until it is long enough.
+  # Back and forth, until it is long enough.
   order = np.arange(SECONDS * demo_scenes.FPS)
   last = demo_scenes.FRAMES - 1
   order = last - np.abs(last - order % (2 * last))
@@ -69,16 +72,17 @@ def make_films(folder, count=12):
   os.rename(f"{folder}/clips.csv.tmp", f"{folder}/clips.csv")
 
 
-def make_records(folder, films=None, count=12):
-  """Builds a data set of films by the project's own path, unless it is there.
+def make_records(folder: str, films: str | None = None, count: int = 12
+                 ) -> sources.Source:
+  """Builds a dataset of films by the project's own path, unless it is there.
 
   Args:
     folder: where to; kept for the next time.
-    films: folder of other media, as of the `clips` data set; None renders some.
+    films: folder of media that the `clips` dataset reads; None renders some.
     count: how many to render.
 
   Returns:
-    Source.
+    The records.
   """
   if not films:
     films = f"{folder}/films"
@@ -100,7 +104,8 @@ def make_records(folder, films=None, count=12):
   return source
 
 
-def measure_ingest(folder, _config, repeats):
+def measure_ingest(folder: str, _config: ConfigDict, repeats: int
+                   ) -> dict[str, Any]:
   """Times how films become records, on all cores that this process has.
 
   Args:
@@ -132,7 +137,8 @@ def measure_ingest(folder, _config, repeats):
 # -----------------------------------------------------------------------------
 # The pipeline.
 # -----------------------------------------------------------------------------
-def naive_frames(encoded, size, area, aspect, draw):
+def naive_frames(encoded: tf.Tensor, size: int, area: tuple[float, float],
+                 aspect: tuple[float, float], draw: tf.Tensor) -> tf.Tensor:
   """`video.decode_frames` as one would write it first: all of each frame is
   decoded; what comes of it is cropped and resized by tf.image."""
   frames = tf.map_fn(
@@ -151,7 +157,8 @@ def naive_frames(encoded, size, area, aspect, draw):
                          [encoded.shape[0], size, size, 3])
 
 
-def train_batches(data, source, batch_size, naive=False):
+def train_batches(data: ConfigDict, source: sources.Source, batch_size: int,
+                  naive: bool = False) -> tf.data.Dataset:
   """The batches of training, by `naive_frames` if asked for."""
   decode = naive_frames if naive else video.decode_frames
   with mock.patch.object(video, "decode_frames", decode):
@@ -159,12 +166,14 @@ def train_batches(data, source, batch_size, naive=False):
         data, [source], batch_size, seed=0, start_step=0)
 
 
-def input_stages(config, source, num_clips, batch_size=4):
+def input_stages(config: ConfigDict, source: sources.Source, num_clips: int,
+                 batch_size: int = 4
+                 ) -> dict[str, Callable[[], timing.Seconds]]:
   """What can be timed of the input.
 
   Args:
     config: of a run; of it `data`.
-    source: Source of records with frames.
+    source: records with frames.
     num_clips: that a run counts, a multiple of the batch size.
     batch_size: of the pipelines.
 
@@ -238,7 +247,8 @@ def input_stages(config, source, num_clips, batch_size=4):
                                   ("naive pipeline", True))}
 
 
-def measure_input(folder, config, repeats, num_clips=24):
+def measure_input(folder: str, config: ConfigDict, repeats: int,
+                  num_clips: int = 24) -> dict[str, Any]:
   """Times the stages of the input, and the naive way.
 
   Args:

@@ -3,11 +3,15 @@ products, its memory, its parts, its program for other machines."""
 import json
 import math
 import os
+from collections.abc import Callable
+from typing import Any
 
 from vatt import files, losses, optimizers, preprocess, seeds, train
 from vatt.models import cost
+from vatt.tasks import Task
 
 import tensorflow as tf
+from ml_collections import ConfigDict
 from tensorflow.compiler.xla.service import hlo_pb2
 
 from scripts.benchmarks import timing
@@ -15,7 +19,7 @@ from scripts.benchmarks import timing
 LARGE = (4096, 4096, 4096)
 
 
-def random_batch(config):
+def random_batch(config: ConfigDict) -> dict[str, tf.Tensor]:
   """A batch in the form of the input pipeline's, of noise: what a step costs
   does not depend on what is seen."""
   data, rows = config.data, config.batch_size
@@ -25,7 +29,7 @@ def random_batch(config):
         shape, seeds.fold(seeds.root(0), site), least, most, tf.int32)
     return tf.cast(values, dtype)
 
-  there = tf.ones([rows], tf.bool)
+  mask = tf.ones([rows], tf.bool)
   batch = dict(
       video=draw("video", [rows, data.frames, data.size, data.size, 3], 0, 256,
                  tf.uint8),
@@ -33,10 +37,10 @@ def random_batch(config):
                  tf.int16),
       text=draw("text", [rows, data.captions, data.words], 2,
                 max(3, config.model.vocab_size), tf.int32),
-      video_mask=there, audio_mask=there,
+      video_mask=mask, audio_mask=mask,
       word_mask=tf.ones([rows, data.captions, data.words], tf.bool),
       caption_mask=tf.ones([rows, data.captions], tf.bool),
-      corrupt=~there, index=tf.range(rows, dtype=tf.int64),
+      corrupt=~mask, index=tf.range(rows, dtype=tf.int64),
       label=draw("label", [rows], 0, max(1, data.classes), tf.int32))
   if data.classes:
     batch["labels"] = tf.one_hot(batch["label"], data.classes) > 0
@@ -48,11 +52,12 @@ class Step:
 
   Args:
     task: of a config with `model.vocab_size` or `data.classes`.
-    batch: of the input pipeline; noise if None.
+    batch: dict of tensors from the input pipeline; noise if None.
     training: whether an optimizer is made.
   """
 
-  def __init__(self, task, batch=None, training=True):
+  def __init__(self, task: Task, batch: dict[str, tf.Tensor] | None = None,
+               training: bool = True):
     self.task, self.config = task, task.config
     config = self.config
     self.compute_dtype = tf.keras.mixed_precision.Policy(
@@ -67,8 +72,12 @@ class Step:
       self.gradients, self.apply = train.make_step(
           task, self.model, self.optimizer, tf.distribute.get_strategy())
 
-  def function(self, **options):
-    """A training step as a tf.function of the batch; returns the loss."""
+  def function(self, **options: Any) -> Callable[[dict], tf.Tensor]:
+    """A training step as a tf.function of the batch; returns the loss.
+
+    Args:
+      **options: of `tf.function`.
+    """
     @tf.function(**options)
     def step(batch):
       gradients, metrics, _ = self.gradients(batch)
@@ -76,12 +85,12 @@ class Step:
       return metrics["loss"]
     return step
 
-  def run(self):
+  def run(self) -> Callable[[], float]:
     """A function that makes a step and returns the loss."""
     step = self.function()
     return lambda: float(step(self.batch))
 
-  def run_forward(self):
+  def run_forward(self) -> Callable[[], None]:
     """A function that runs the model as in evaluation."""
     @tf.function
     def forward(batch):
@@ -92,9 +101,9 @@ class Step:
       return self.model(inputs)[0]
     return lambda: timing.wait(forward(self.batch))
 
-  def flops(self, training=True):
-    """Operations of a step on the tokens that are kept, three times the way
-    forward; or of a pass in evaluation."""
+  def flops(self, training: bool = True) -> float:
+    """Operations of a step on the tokens that are kept, three times those of
+    the forward pass; or of a forward pass in evaluation."""
     config = self.config
     classes = (dict(num_classes=config.data.classes)
                if config.task == "finetune" else {})
@@ -103,7 +112,7 @@ class Step:
         config.model, self.shapes, config.data.captions, training=training,
         **classes))
 
-  def products(self, training=True):
+  def products(self, training: bool = True) -> list[tuple[int, int, int]]:
     """(m, k, n) of the matrix products of the encoder that has most to do."""
     model = self.config.model
     rows = {modality: cost.num_tokens(model, modality, shape, training)
@@ -116,13 +125,15 @@ class Step:
     return [(m, d, 3 * encoder.inner), (m, encoder.inner, d),
             (m, d, encoder.mlp_dim), (m, encoder.mlp_dim, d)]
 
-  def matmuls(self, training=True):
-    """The same and a large one, to compare with. As of `timing.matmuls`."""
+  def matmuls(self, training: bool = True
+              ) -> tuple[dict[str, Callable[[], None]], dict[str, float]]:
+    """These products and a large one, to compare with: {name: function}, and
+    {name: floating-point operations of a run}."""
     return timing.matmuls([LARGE, *self.products(training)],
                           self.compute_dtype)
 
-  def parts(self):
-    """Functions that run one part of a step forward and back: {name: run}.
+  def parts(self) -> dict[str, Callable[[], None]]:
+    """Functions that run one part of a step forward and backward, by name.
 
     Tokenizers are timed with the augmentation before them.
     """
@@ -150,7 +161,7 @@ class Step:
           config.loss.form)
       return {"loss": loss}
 
-    def both_ways(part, inputs, differentiate):
+    def forward_backward(part, inputs, differentiate):
       variables = model.trainable_variables
 
       @tf.function
@@ -167,11 +178,11 @@ class Step:
       return lambda: timing.wait(run(inputs)[0])
 
     tokens = tf.function(tokenize)(self.batch)
-    runs = {"tokenizers": both_ways(tokenize, self.batch, False),
-            "encoders": both_ways(encode, tokens, True)}
+    runs = {"tokenizers": forward_backward(tokenize, self.batch, False),
+            "encoders": forward_backward(encode, tokens, True)}
     if pretraining:
       pooled = tf.function(encode)(tokens)
-      runs["heads and loss"] = both_ways(contrast, pooled, True)
+      runs["heads and loss"] = forward_backward(contrast, pooled, True)
     update = tf.function(lambda: self.apply(zeros, tf.constant(1.0)))
     zeros = [tf.zeros_like(v) for v in model.trainable_variables]
 
@@ -180,7 +191,7 @@ class Step:
       timing.wait(self.optimizer.iterations)
     return runs | {"optimizer": run_update}
 
-  def export(self, folder):
+  def export(self, folder: str) -> dict[str, Any]:
     """Writes the step for another machine's XLA, and what it costs.
 
     Args:

@@ -4,6 +4,8 @@ What is compared takes turns within one process; a figure is the median of its
 turns, a ratio the median over the turns.
 """
 import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -18,7 +20,8 @@ class Seconds(float):
   """What a function says that its run took."""
 
 
-def interleave(runs, repeats, what="benchmark"):
+def interleave(runs: Mapping[Any, Callable[[], object]], repeats: int,
+               what: str = "benchmark") -> dict[Any, np.ndarray]:
   """Times functions in turns.
 
   Args:
@@ -46,19 +49,20 @@ def interleave(runs, repeats, what="benchmark"):
   return {name: np.asarray(values) for name, values in seconds.items()}
 
 
-def spread(values):
+def spread(values: np.ndarray) -> dict[str, float]:
   """{"median", "least", "most"} of several values."""
   return dict(median=float(np.median(values)), least=float(np.min(values)),
               most=float(np.max(values)))
 
 
-def wait(result):
+def wait(result: Any) -> None:
   """Waits for the tensors of a nest, without fetching them whole."""
   for x in tf.nest.flatten(result):
     tf.reshape(x, [-1])[0].numpy()
 
 
-def matmuls(shapes, dtype):
+def matmuls(shapes: Sequence[tuple[int, int, int]], dtype: str
+            ) -> tuple[dict[str, Callable[[], None]], dict[str, float]]:
   """Matrix products to compare with.
 
   Args:
@@ -86,12 +90,13 @@ def matmuls(shapes, dtype):
   return runs, flops
 
 
-def best_rate(seconds, flops):
+def best_rate(seconds: Mapping[str, np.ndarray], flops: Mapping[str, float]
+              ) -> tuple[str, np.ndarray]:
   """The product that is fastest in the median.
 
   Args:
-    seconds: of `interleave`.
-    flops: of `matmuls`.
+    seconds: of each product, [repeats].
+    flops: floating-point operations of a run of each.
 
   Returns:
     Its name, and its FLOP/s in each turn.
@@ -101,18 +106,18 @@ def best_rate(seconds, flops):
   return best, rates[best]
 
 
-def peak_memory():
+def peak_memory() -> int | None:
   """The most memory that this process has held since the last
   `forget_peak`, in bytes; None if the system does not say."""
   return _status("VmHWM")
 
 
-def resident_memory():
+def resident_memory() -> int | None:
   """The memory that this process holds, in bytes; None likewise."""
   return _status("VmRSS")
 
 
-def forget_peak():
+def forget_peak() -> None:
   """Has `peak_memory` begin anew, where the system can."""
   try:
     with open("/proc/self/clear_refs", "w") as file:

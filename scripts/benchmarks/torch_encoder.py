@@ -1,14 +1,21 @@
 """The encoder's training step in PyTorch, to compare with: what one would
 write there today, with its fused attention. PyTorch is no dependency."""
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+
+if TYPE_CHECKING:  # for the hints alone
+  from vatt.models import encoder as encoder_lib
 
 
 class Block(nn.Module):
   """A pre-LN block, with dropout where ours has it."""
 
-  def __init__(self, width, mlp_dim, num_heads, dropout):
+  def __init__(self, width: int, mlp_dim: int, num_heads: int, dropout: float):
     super().__init__()
     self.num_heads, self.dropout = num_heads, dropout
     self.attention_norm = nn.LayerNorm(width, eps=1e-6)
@@ -17,10 +24,10 @@ class Block(nn.Module):
     self.mlp_in = nn.Linear(width, mlp_dim)
     self.mlp_out = nn.Linear(mlp_dim, width)
 
-  def drop(self, x):
+  def drop(self, x: torch.Tensor) -> torch.Tensor:
     return functional.dropout(x, self.dropout, self.training)
 
-  def forward(self, z):
+  def forward(self, z: torch.Tensor) -> torch.Tensor:
     batch, length, width = z.shape
     # [B, N, 3·H·d] -> [B, N, 3, H, d] -> [3, B, H, N, d]
     qkv = self.qkv(self.attention_norm(z)).view(
@@ -37,13 +44,14 @@ class Block(nn.Module):
 class Encoder(nn.Sequential):
   """Blocks and a final norm: [B, N, D] -> [B, N, D]."""
 
-  def __init__(self, depth, width, mlp_dim, num_heads, dropout):
+  def __init__(self, depth: int, width: int, mlp_dim: int, num_heads: int,
+               dropout: float):
     super().__init__(
         *(Block(width, mlp_dim, num_heads, dropout) for _ in range(depth)),
         nn.LayerNorm(width, eps=1e-6))
 
 
-def copy_weights(encoder, to):
+def copy_weights(encoder: "encoder_lib.Encoder", to: Encoder) -> None:
   """Gives a PyTorch encoder the weights of ours."""
   layers = []
   for block, its in zip(encoder.blocks, to):
@@ -59,8 +67,9 @@ def copy_weights(encoder, to):
       its.bias.copy_(bias)
 
 
-def runs(encoder, tokens, bfloat16, threads):
-  """Functions that run an encoder forward and back, eagerly and compiled.
+def runs(encoder: Encoder, tokens: np.ndarray, bfloat16: bool, threads: int
+         ) -> dict[str, Callable[[], float]]:
+  """Functions that run an encoder forward and backward, eagerly and compiled.
 
   Args:
     encoder: of PyTorch.
