@@ -268,7 +268,7 @@ def test_log_mel_of_silence_is_finite():
   assert not audio.log_mel(tf.zeros([2, 8000, 1]), 8000).numpy().any()
 
 
-def test_stripes_of_spectrograms():
+def test_masks_of_spectrograms():
   mel = tf.ones([300, 20, 16, 1])
   got = audio.augment_spectrogram(mel, seeds.root(0), augmentation(
       time_masks=1, time_mask_width=6)).numpy()[..., 0]

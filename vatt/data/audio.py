@@ -3,6 +3,7 @@
 import math
 
 import tensorflow as tf
+from ml_collections import ConfigDict
 
 from vatt import replicas, seeds
 
@@ -16,7 +17,7 @@ EQUALIZER_WAVES = 4
 # -----------------------------------------------------------------------------
 # On the host, one clip.
 # -----------------------------------------------------------------------------
-def samples(stored, flac=False):
+def samples(stored: tf.Tensor, flac: bool = False) -> tf.Tensor:
   """The samples of a clip's sound, in the form that a source keeps it.
 
   Args:
@@ -46,15 +47,16 @@ def samples(stored, flac=False):
                  lambda: tf.zeros([0], tf.int16))
 
 
-def cut_audio(waveform, stored_rate, start, num_samples, rate):
+def cut_audio(waveform: tf.Tensor, stored_rate: tf.Tensor, start: tf.Tensor,
+              num_samples: int, rate: int) -> tf.Tensor:
   """Cuts a window out of a clip's sound, and resamples it if need be.
 
   Args:
     waveform: int16 [N].
     stored_rate: int32 [], its samples a second.
     start: float64 [], seconds, of the window.
-    num_samples: S, an int.
-    rate: wanted samples a second, an int.
+    num_samples: S.
+    rate: wanted samples a second.
 
   Returns:
     int16 [S, 1]; zeros behind the end.
@@ -88,16 +90,17 @@ def _slice(waveform, first, count):
                 [[before, count - before - (end - begin)]])
 
 
-def resample(waveform, from_rate, to_rate, first, num_samples):
+def resample(waveform: tf.Tensor, from_rate: tf.Tensor, to_rate: int,
+             first: tf.Tensor, num_samples: int) -> tf.Tensor:
   """Resamples by a windowed sinc, band-limited to the lower of the rates.
 
   Args:
     waveform: int16 [N].
     from_rate: int32 [], samples a second.
-    to_rate: wanted samples a second, an int.
-    first: int32 [], place in `waveform` of the first output sample; the filter
+    to_rate: wanted samples a second.
+    first: int32 [], index in `waveform` of the first output sample; the filter
       needs 1 + 16 periods of the lower rate to each side.
-    num_samples: S, an int.
+    num_samples: S.
 
   Returns:
     int16 [S].
@@ -145,20 +148,21 @@ def resample(waveform, from_rate, to_rate, first, num_samples):
 # -----------------------------------------------------------------------------
 # On the device, a batch.
 # -----------------------------------------------------------------------------
-def normalize_audio(audio):
+def normalize_audio(audio: tf.Tensor) -> tf.Tensor:
   """Scales int16 sound to float32 in [-1, 1]."""
   return tf.cast(audio, tf.float32) / 32768.0
 
 
-def augment_audio(audio, seed, augment):
-  """Changes loudness, speed and place of sounds, and adds noise.
+def augment_audio(audio: tf.Tensor, seed: tf.Tensor, augment: ConfigDict
+                  ) -> tf.Tensor:
+  """Changes loudness and speed of sounds, shifts them and adds noise.
 
   Args:
     audio: int16 [B, S, 1].
     seed: int32 [2], of the step.
     augment: has gain (least, most) factor; speed (least, most) of playback,
       about the middle of the window; shift, the most of the window; equalizer,
-      decibels, see `equalize`; noise, standard deviation.
+      the most decibels of a cosine of the gain; noise, standard deviation.
 
   Returns:
     float32 [B, S, 1] in [-1, 1]; zeros are moved in from outside the window.
@@ -189,7 +193,7 @@ def augment_audio(audio, seed, augment):
   return tf.clip_by_value(x, -1.0, 1.0)
 
 
-def equalize(waveform, decibels):
+def equalize(waveform: tf.Tensor, decibels: tf.Tensor) -> tf.Tensor:
   """Filters sounds as other rooms and microphones do: smoothly in frequency.
 
   Args:
@@ -210,7 +214,7 @@ def equalize(waveform, decibels):
   return tf.signal.irfft(spectrum, [samples])[..., None]
 
 
-def scale_loudness(waveform, rms):
+def scale_loudness(waveform: tf.Tensor, rms: float) -> tf.Tensor:
   """Scales each window to a root mean square; a silent one stays silent.
 
   Args:
@@ -225,27 +229,30 @@ def scale_loudness(waveform, rms):
 
 
 def _at(x, source):
-  """Values of x [B, S] at places [B, S], between samples linearly, else 0."""
+  """Values of x [B, S] at positions [B, S]: linear between samples, 0 outside.
+  """
   samples = x.shape[1]
   below = tf.floor(source)
   share = source - below
   below = tf.cast(below, tf.int32)
 
-  def value(place):
-    inside = (place >= 0) & (place < samples)
-    place = tf.clip_by_value(place, 0, samples - 1)
-    return tf.where(inside, tf.gather(x, place, batch_dims=1), 0.0)
+  def value(index):
+    inside = (index >= 0) & (index < samples)
+    index = tf.clip_by_value(index, 0, samples - 1)
+    return tf.where(inside, tf.gather(x, index, batch_dims=1), 0.0)
 
   return value(below) * (1.0 - share) + value(below + 1) * share
 
 
-def mel_frames(num_samples, rate, step_s=1024 / 48000):
+def mel_frames(num_samples: int, rate: int, step_s: float = 1024 / 48000
+               ) -> int:
   """The number of frames F that `log_mel` makes of a window."""
   return -(-num_samples // round(rate * step_s))
 
 
-def log_mel(waveform, rate, window_s=2048 / 48000, step_s=1024 / 48000, bins=80,
-            low=80.0, high=7600.0):
+def log_mel(waveform: tf.Tensor, rate: int, window_s: float = 2048 / 48000,
+            step_s: float = 1024 / 48000, bins: int = 80, low: float = 80.0,
+            high: float = 7600.0) -> tf.Tensor:
   """Mel spectrograms: log(1 + 10⁴·magnitude), each clip scaled to [0, 1].
 
   The defaults are the released model's: windows of 42.7 ms a step of 21.3 ms
@@ -253,7 +260,7 @@ def log_mel(waveform, rate, window_s=2048 / 48000, step_s=1024 / 48000, bins=80,
 
   Args:
     waveform: float32 [B, S, 1] in [-1, 1].
-    rate: samples a second, an int.
+    rate: samples a second.
     window_s, step_s: seconds.
     bins: M, number of mel bins.
     low, high: Hz, the outer edges of the bins; never above half the rate.
@@ -274,18 +281,19 @@ def log_mel(waveform, rate, window_s=2048 / 48000, step_s=1024 / 48000, bins=80,
   return tf.math.divide_no_nan(mel - least, most - least)[..., None]
 
 
-def augment_spectrogram(mel, seed, augment):
-  """Stretches the frequency axis and blanks stripes of spectrograms.
+def augment_spectrogram(mel: tf.Tensor, seed: tf.Tensor, augment: ConfigDict
+                        ) -> tf.Tensor:
+  """Warps the frequency axis and masks frames and bins of spectrograms.
 
   Args:
     mel: float32 [B, F, M, 1] in [0, 1].
     seed: int32 [2], of the step.
     augment: has freq_warp (least, most) factor of the mel axis; time_masks,
-      freq_masks, how many stripes; time_mask_width, freq_mask_width, their
-      largest widths in frames and bins.
+      freq_masks, how many; time_mask_width, freq_mask_width, their largest
+      widths in frames and bins.
 
   Returns:
-    float32 [B, F, M, 1]; stripes are 0.
+    float32 [B, F, M, 1], 0 where masked.
   """
   batch, frames, bins, _ = mel.shape
   if tuple(augment.freq_warp) != (1.0, 1.0):
@@ -298,21 +306,23 @@ def augment_spectrogram(mel, seed, augment):
     weights = tf.nn.relu(1.0 - tf.abs(bin_[:, None] - source))  # [B, M, M]
     mel = tf.matmul(mel[..., 0], weights)[..., None]
   if augment.time_masks:
-    keep = _stripes(batch, frames, augment.time_masks, augment.time_mask_width,
-                    seeds.fold(seed, "time_masks"))
+    keep = _mask_spans(
+        batch, frames, augment.time_masks, augment.time_mask_width,
+        seeds.fold(seed, "time_masks"))
     mel *= keep[:, :, None, None]
   if augment.freq_masks:
-    keep = _stripes(batch, bins, augment.freq_masks, augment.freq_mask_width,
-                    seeds.fold(seed, "freq_masks"))
+    keep = _mask_spans(
+        batch, bins, augment.freq_masks, augment.freq_mask_width,
+        seeds.fold(seed, "freq_masks"))
     mel *= keep[:, None, :, None]
   return mel
 
 
-def _stripes(batch, length, count, width, seed):
-  """float32 [B, length], 0 within `count` stripes of 0 … width, else 1."""
+def _mask_spans(batch, length, count, width, seed):
+  """float32 [B, length], 0 within `count` spans of 0 … width, else 1."""
   draw = seeds.uniform_rows(batch, [count, 2, 1], seed)
   widths = tf.floor(draw[:, :, 0] * (min(width, length) + 1))  # [B, count, 1]
   first = tf.floor(draw[:, :, 1] * (length - widths + 1))
-  place = tf.range(length, dtype=tf.float32)
-  inside = (place >= first) & (place < first + widths)
+  index = tf.range(length, dtype=tf.float32)
+  inside = (index >= first) & (index < first + widths)
   return tf.cast(~tf.reduce_any(inside, 1), tf.float32)

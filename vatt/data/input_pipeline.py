@@ -1,4 +1,4 @@
-"""Batches of any step: which record is where, and what is made of it.
+"""Batches of any step: which record is in which row, and how it is processed.
 
 The stream position of a sample is p = step·B + row. In a mixture the rows of a
 batch are dealt out to the data sets in a fixed pattern; the rank of a row among
@@ -9,12 +9,15 @@ a run starts and however many hosts share the batch.
 import contextlib
 import os
 import re
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
+from ml_collections import ConfigDict
 
 from vatt import seeds
 from vatt.data import record_index, text, video, windows
+from vatt.data.sources import Source
 from vatt.errors import UserError
 from vatt.host import num_cores
 
@@ -22,16 +25,18 @@ ENDLESS = np.iinfo(np.int64).max
 
 
 @tf.autograph.experimental.do_not_convert  # nothing to convert, and slow
-def train_dataset(data, sources, batch_size, seed, start_step, input_id=0,
-                  num_inputs=1, rows_per_batch=None):
+def train_dataset(data: ConfigDict, sources: Sequence[Source], batch_size: int,
+                  seed: int, start_step: int, input_id: int = 0,
+                  num_inputs: int = 1, rows_per_batch: int | None = None
+                  ) -> tf.data.Dataset:
   """Makes the endless dataset of training batches, from any step on.
 
   Args:
     data: config.data.
-    sources: list of Source, one for each of data.datasets.
+    sources: the split of each of data.datasets.
     batch_size: B, of the global batch.
-    seed: int, of the run.
-    start_step: int, the first step to make batches of.
+    seed: of the run.
+    start_step: the first step to make batches of.
     input_id: h, this host's number among those that read.
     num_inputs: H; host h has rows [h·B/H, (h+1)·B/H) of each global batch.
     rows_per_batch: rows of a batch of this dataset; default all of the host's.
@@ -64,8 +69,10 @@ def train_dataset(data, sources, batch_size, seed, start_step, input_id=0,
 
 
 @tf.autograph.experimental.do_not_convert
-def eval_dataset(data, source, batch_size, num_windows=1, num_crops=1,
-                 input_id=0, num_inputs=1, rows_per_batch=None):
+def eval_dataset(data: ConfigDict, source: Source, batch_size: int,
+                 num_windows: int = 1, num_crops: int = 1, input_id: int = 0,
+                 num_inputs: int = 1, rows_per_batch: int | None = None
+                 ) -> tf.data.Dataset:
   """Makes the dataset of evaluation batches: every record, every view, once.
 
   The windows of a record are evenly spread over the clip (a single one is in
@@ -75,16 +82,18 @@ def eval_dataset(data, source, batch_size, num_windows=1, num_crops=1,
 
   Args:
     data: config.data.
-    source: Source.
+    source: the split.
     batch_size: B, of the global batch.
     num_windows: windows of a record.
     num_crops: crops of a window.
-    input_id, num_inputs, rows_per_batch: as in `train_dataset`.
+    input_id: h, this host's number among those that read.
+    num_inputs: H; host h has rows [h·B/H, (h+1)·B/H) of each global batch.
+    rows_per_batch: rows of a batch of this dataset; default all of the host's.
 
   Returns:
-    tf.data.Dataset of dicts as of `train_dataset`, with index the number of the
-    record and valid bool [R], false in the rows that fill the last global
-    batch up.
+    tf.data.Dataset of the dicts of `train_dataset`, but index is the number of
+    the record, and valid bool [R] is false in the rows that fill the last
+    global batch up.
   """
   rows = _host_rows(batch_size, input_id, num_inputs)
   table = _table(data, [source])
@@ -128,39 +137,48 @@ def eval_dataset(data, source, batch_size, num_windows=1, num_crops=1,
   return _batches(dataset.concatenate(padding), len(rows), rows_per_batch)
 
 
-def record_at(data, sources, batch_size, seed, position):
+def record_at(data: ConfigDict, sources: Sequence[Source], batch_size: int,
+              seed: int, position: int) -> tuple[str, int]:
   """Names the record at a stream position, for the log.
 
   Args:
-    data, sources, batch_size, seed: as given to `train_dataset`.
-    position: an entry of its `index`.
+    data: config.data.
+    sources: the training split of each of data.datasets.
+    batch_size: B, of the global batch.
+    seed: of the run.
+    position: step·B + row, the `index` of a training batch.
 
   Returns:
-    file and the byte offset of the record in it.
+    The file, and the byte offset of the record in it.
   """
   dataset_of_row, rank_of_row = mixture(data, batch_size)
   step, row = divmod(int(position), batch_size)
   d = dataset_of_row[row]
   source = sources[d]
-  place = step * int(np.sum(dataset_of_row == d)) + int(rank_of_row[row])
-  epoch, within = divmod(place, len(source.index))
+  own = step * int(np.sum(dataset_of_row == d)) + int(rank_of_row[row])  # p_d
+  epoch, within = divmod(own, len(source.index))
   return source.index.place(int(epoch_records(seed, source, epoch)[within]))
 
 
-def epoch_records(seed, source, epoch):
+def epoch_records(seed: int, source: Source, epoch: int) -> tf.Tensor:
   """The records of an epoch in the order of training: int64 [N].
 
   Args:
-    seed: as given to `train_dataset`.
-    source: Source.
-    epoch: int, from 0.
+    seed: of the run.
+    source: the training split.
+    epoch: counted from 0.
   """
   order_seed = seeds.fold(_stream_seed(seed, source), "order")
   return record_index.epoch_order(len(source.index), order_seed, epoch)
 
 
-def mixture(data, batch_size):
+def mixture(data: ConfigDict, batch_size: int
+            ) -> tuple[np.ndarray, np.ndarray]:
   """Deals the rows of a global batch out to the data sets.
+
+  Args:
+    data: config.data.
+    batch_size: B, of the global batch.
 
   Returns:
     int [B], the number of each row's data set, those of each spread evenly over
@@ -186,10 +204,10 @@ def mixture(data, batch_size):
         f"{tuple(data.shares)}: {counts.tolist()} rows a batch, expected whole "
         "numbers")
   counts = np.round(counts).astype(np.int64)
-  # Rows of a data set sit at the middles of equal parts of the batch.
-  places = np.concatenate([(np.arange(n) + 0.5) / n for n in counts])
+  # Rows of a data set are at the centres of equal parts of the batch.
+  centres = np.concatenate([(np.arange(n) + 0.5) / n for n in counts])
   owners = np.repeat(np.arange(len(counts)), counts)
-  dataset_of_row = owners[np.argsort(places, kind="stable")]
+  dataset_of_row = owners[np.argsort(centres, kind="stable")]
   rank_of_row = np.zeros(batch_size, np.int64)
   for d, n in enumerate(counts):
     rank_of_row[dataset_of_row == d] = np.arange(n)
@@ -197,12 +215,12 @@ def mixture(data, batch_size):
 
 
 def _table(data, sources):
-  """The ids of words, or None where there are no captions to be read."""
+  """The lookup table word -> id; None where no captions are read."""
   return text.make_table(load_vocabulary(data, sources)) if (
       data.captions) else None
 
 
-def load_vocabulary(data, sources):
+def load_vocabulary(data: ConfigDict, sources: Sequence[Source]) -> list[str]:
   """The words of config.data.vocabulary, or of the first data set's own."""
   return text.load_vocabulary(
       data.vocabulary or os.path.join(sources[0].directory, "vocabulary.txt"))
@@ -242,7 +260,7 @@ def _stream_seed(seed, source):
 
 def _train_stream(data, source, table, seed, start_step, batch_size, num_rows,
                   rows, ranks):
-  """The examples of one data set in the batches of one host, one by one.
+  """The rows of one data set in the batches of one host, one by one.
 
   Args:
     seed: int32 [2], of this data set's stream.
@@ -264,7 +282,7 @@ def _train_stream(data, source, table, seed, start_step, batch_size, num_rows,
     return records[tf.where(epoch == first_epoch, first_record, 0):]
 
   def rows_of_step(step, records):
-    # Drawn for all hosts, so that a row meets the same numbers on any of them.
+    # Drawn for all hosts, so that a row gets the same numbers on any of them.
     starts = tf.random.stateless_uniform(
         [num_rows], seeds.fold(window_seed, step), dtype=tf.float64)
     crops = tf.random.stateless_uniform(
@@ -285,7 +303,7 @@ def _train_stream(data, source, table, seed, start_step, batch_size, num_rows,
     row["caption_mask"] &= ~row["corrupt"]
     return row | {"index": position}
 
-  # The order of the next epoch is made while this one is read.
+  # The order of the next epoch is drawn while this one is read.
   requests = (
       tf.data.Dataset.range(first_epoch, ENDLESS).map(order).prefetch(1)
       .flat_map(tf.data.Dataset.from_tensor_slices)
@@ -296,18 +314,18 @@ def _train_stream(data, source, table, seed, start_step, batch_size, num_rows,
 
 
 def _windows(data, source, requests, read, load, num_crops=1):
-  """Windows of records, as of `windows.read_window`.
+  """Reads records and decodes a window of each.
 
   Args:
     data: config.data.
-    source: Source.
+    source: the split.
     requests: Dataset of tuples that start with the number of a record.
-    read: of `_reader`.
-    load: raw record and the parts of a request -> window.
-    num_crops: of a window.
+    read: the number of a record, int64 [] -> the record, string [].
+    load: a record and the parts of its request -> the dict of a window.
+    num_crops: crops of a window.
 
   Returns:
-    Dataset of tuples, a request's parts and the window.
+    Dataset of tuples, a request's parts and the window's dict.
   """
   tensors = record_index.file_tensors(source.index)
   files, _, file_ids, offsets = tensors
@@ -331,8 +349,8 @@ def _windows(data, source, requests, read, load, num_crops=1):
 
 
 def _reader(data, source):
-  """A function number of a record -> record, string []; with `data.cache` all
-  of them are read here and kept."""
+  """A function: the number of a record, int64 [] -> the record, string []. With
+  `data.cache` all of them are read here and kept."""
   tensors = record_index.file_tensors(source.index)
   if not data.cache:
     return lambda i: record_index.read_record(tensors, i)
@@ -351,11 +369,11 @@ def _reader(data, source):
 
 
 @contextlib.contextmanager
-def tell_in_a_line():
-  """Tells what a dataset found wrong with its files: a UserError.
+def tell_in_a_line() -> Iterator[None]:
+  """Raises what a dataset found wrong with its files as a UserError.
 
-  That is a label which is no class, or a file that is gone. Put it around what
-  takes batches.
+  That is a label which is no class, or a file that is gone. Put it around the
+  loop over the batches.
   """
   try:
     yield
@@ -366,14 +384,14 @@ def tell_in_a_line():
     raise UserError(found[1]) from None
 
 
-def record_ids(source):
-  """Names every record: its id or, of one without, its file and the byte there.
+def record_ids(source: Source) -> list[str]:
+  """Names every record: its id or, without one, its file and byte offset.
 
   Args:
-    source: Source; all of it is read.
+    source: the split; all of it is read.
 
   Returns:
-    list of strings, in the order of the records.
+    The names, in the order of the records.
   """
   ids = record_index.process_records(
       record_index.file_tensors(source.index), len(source.index),

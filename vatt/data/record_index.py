@@ -9,6 +9,8 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -27,30 +29,32 @@ THREADS = 16  # Remote file systems answer in parallel.
 class RecordIndex:
   """Files of a data set and where its records start.
 
-  files: list of paths. file_ids: int32 [N], the file of each record.
-  offsets: int64 [N], the byte in that file where its header starts.
+  Attributes:
+    files: their paths.
+    file_ids: int32 [N], the file of each record.
+    offsets: int64 [N], the byte in that file where its header starts.
   """
-  files: list
+  files: list[str]
   file_ids: np.ndarray
   offsets: np.ndarray
 
-  def __len__(self):
+  def __len__(self) -> int:
     return len(self.offsets)
 
-  def place(self, i):
-    """The file of record i, and the byte in it."""
+  def place(self, i: int) -> tuple[str, int]:
+    """The file of record i, and its byte offset in that."""
     return self.files[self.file_ids[i]], int(self.offsets[i])
 
 
-def load(files):
+def load(files: Sequence[str]) -> RecordIndex:
   """Loads or makes the index of a list of TFRecord files.
 
-  A file that comes with `<file>.index.json` must have the size written there.
+  A file that comes with `<file>.index.json` must have the size given in that.
   Another is scanned once by its record headers, and the result is cached beside
   it, or in ~/.cache/vatt where that is not writable.
 
   Args:
-    files: list of paths, in the order in which their records are numbered.
+    files: paths, in the order in which their records are numbered.
 
   Returns:
     RecordIndex.
@@ -91,12 +95,12 @@ def _offsets_of_file(path):
       _write_whole(sidecar, content)
       break
     except (OSError, tf.errors.OpError):
-      continue  # Not writable: the next place, or scan again next time.
+      continue  # Not writable: the next path, or scan again next time.
   return offsets
 
 
 def _read_sidecar(path):
-  """The content of a sidecar, None where there is none or a broken one."""
+  """The content of a sidecar; None if it is missing or broken."""
   try:
     with tf.io.gfile.GFile(path) as f:
       content = json.loads(f.read())
@@ -113,7 +117,7 @@ def _write_whole(path, content):
   tf.io.gfile.rename(temporary, path, overwrite=True)
 
 
-def scan(path):
+def scan(path: str) -> np.ndarray:
   """Finds the records of a TFRecord file by their headers.
 
   From a header that is broken or points beyond the end no further record can
@@ -147,7 +151,7 @@ def scan(path):
   return offsets[:broken[0] + 1] if broken.size else offsets
 
 
-def masked_crc(rows):
+def masked_crc(rows: np.ndarray) -> np.ndarray:
   """The masked CRC-32C of TFRecord headers, uint8 [N, L] -> uint32 [N]."""
   table = np.arange(256, dtype=np.uint32)
   for _ in range(8):
@@ -160,13 +164,14 @@ def masked_crc(rows):
   return ((crc >> 15) | (crc << 17)) + np.uint32(0xA282EAD8)
 
 
-def epoch_order(num_records, seed, epoch):
+def epoch_order(num_records: int, seed: tf.Tensor, epoch: int | tf.Tensor
+                ) -> tf.Tensor:
   """The order in which an epoch visits the records, a uniform permutation.
 
   Args:
-    num_records: N, an int.
+    num_records: N.
     seed: int32 [2], of the data set's stream.
-    epoch: int or int64 [], from 0.
+    epoch: counted from 0; a tensor is int64 [].
 
   Returns:
     int64 [N].
@@ -177,16 +182,28 @@ def epoch_order(num_records, seed, epoch):
   return tf.cast(tf.argsort(keys, stable=True), tf.int64)
 
 
-def file_tensors(index):
-  """The index as tensors, for `read_record` within a data set's function."""
+def file_tensors(index: RecordIndex) -> tuple[tf.Tensor, ...]:
+  """The index as tensors, for functions that a tf.data.Dataset maps.
+
+  Returns:
+    files, string [F]; each as a glob pattern, string [F]; file_ids, int32 [N];
+    offsets, int64 [N].
+  """
   # Glob characters in a path are escaped for `matching_files`.
   patterns = [re.sub(r"([*?\[\\])", r"\\\1", path) for path in index.files]
   return (tf.constant(index.files, tf.string), tf.constant(patterns, tf.string),
           tf.constant(index.file_ids), tf.constant(index.offsets))
 
 
-def read_record(tensors, i):
-  """Reads record i, int64 [], of what `file_tensors` made: string [].
+def read_record(tensors: tuple[tf.Tensor, ...], i: tf.Tensor) -> tf.Tensor:
+  """Reads a record.
+
+  Args:
+    tensors: the index, from `file_tensors`.
+    i: int64 [], the number of the record.
+
+  Returns:
+    string [].
 
   Raises:
     tf.errors.OpError: its file is gone, or it is not what was written.
@@ -202,18 +219,22 @@ def read_record(tensors, i):
 
 
 @tf.autograph.experimental.do_not_convert  # nothing to convert, and slow
-def process_records(tensors, requests, process, sentinel, read=None):
-  """Reads records and processes them, in parallel and in order; whatever fails
-  costs its record only.
+def process_records(tensors: tuple[tf.Tensor, ...],
+                    requests: tf.data.Dataset | int,
+                    process: Callable[..., Any], sentinel: Any,
+                    read: Callable[[tf.Tensor], tf.Tensor] | None = None
+                    ) -> tf.data.Dataset:
+  """Reads records and processes them, in parallel and in order; a read error
+  costs its record only, and so does a failure of `process`.
 
   Args:
-    tensors: of `file_tensors`.
+    tensors: the index, from `file_tensors`.
     requests: Dataset of tuples that start with the number of a record, int64
       []; or an int N for one after the other of the numbers 0 … N - 1.
     process: raw record, string [], and the parts of a request -> structure.
     sentinel: such a structure, the result for a record that cannot be read or
       processed.
-    read: number of a record -> string []; default `read_record`.
+    read: number of a record, int64 [] -> string []; default `read_record`.
 
   Returns:
     Dataset of tuples, a request's parts and the structure. It raises an
@@ -225,7 +246,7 @@ def process_records(tensors, requests, process, sentinel, read=None):
     requests = tf.data.Dataset.range(requests).map(lambda i: (i,))
 
   # A failure can be caught only by leaving its element out. So each request is
-  # there twice, to be processed and for the sentinel, and the first of the two
+  # made twice, to be processed and for the sentinel, and the first of the two
   # that comes is taken. (To catch it by a dataset for each record is simpler,
   # but `process` would be set up each time.)
   def attempt(number, request):
@@ -241,10 +262,10 @@ def process_records(tensors, requests, process, sentinel, read=None):
   def check(_, real, request, result):
     path, pattern = (tf.gather(names, tf.gather(file_ids, request[0]))
                      for names in (files, patterns))
-    there = tf.cond(real, lambda: True,
-                    lambda: tf.size(tf.io.matching_files(pattern)) > 0)
+    exists = tf.cond(real, lambda: True,
+                     lambda: tf.size(tf.io.matching_files(pattern)) > 0)
     with tf.control_dependencies([tf.debugging.Assert(
-        there, ["file of records is gone:", path])]):
+        exists, ["file of records is gone:", path])]):
       return (*request, tf.nest.map_structure(tf.identity, result))
 
   return (requests

@@ -20,7 +20,7 @@ class Source:
   Attributes:
     name: as in the config, e.g. "spoken_digits/official".
     split: e.g. "train".
-    index: RecordIndex.
+    index: where its records lie.
     parse: raw record, string [] -> example dict: frames string [F] (encoded
       images), fps float32 [], audio string [] (PCM or FLAC) or int16 [S],
       audio_rate int32 [], captions/text string [K], captions/start and
@@ -33,13 +33,13 @@ class Source:
   name: str
   split: str
   index: record_index.RecordIndex
-  parse: Callable
-  label_names: tuple
+  parse: Callable[[tf.Tensor], dict[str, tf.Tensor]]
+  label_names: tuple[str, ...]
   directory: str
   flac: bool = False
 
 
-def open_source(name, data_dir, split):
+def open_source(name: str, data_dir: str, split: str) -> Source:
   """Opens one split of a data set.
 
   Args:
@@ -98,11 +98,11 @@ def _with_first_record(source):
   return dataclasses.replace(source, flac=flac)
 
 
-def few_labels(source, count, seed):
+def few_labels(source: Source, count: int, seed: tf.Tensor) -> Source:
   """A split with few labels: as many clips of each class as `count` says.
 
   Args:
-    source: Source.
+    source: the split; all of it is read.
     count: clips of a class. One with several labels is taken for any of them
       that still lacks clips.
     seed: int32 [2]; another one chooses other clips.

@@ -4,6 +4,7 @@ Id 0 is padding, 1 any word out of the vocabulary, the words count from 2.
 """
 import collections
 import itertools
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -13,7 +14,7 @@ from vatt.errors import UserError
 PADDING, UNKNOWN, FIRST_WORD = 0, 1, 2
 
 
-def normalize(sentences):
+def normalize(sentences: tf.Tensor) -> tf.Tensor:
   """Lower-cases sentences and leaves words with single spaces between them.
 
   A word is a run of letters with their marks, digits and inner apostrophes, of
@@ -33,16 +34,16 @@ def normalize(sentences):
   return tf.strings.strip(tf.strings.regex_replace(text, "^'+", ""))
 
 
-def words(sentence):
-  """The normalized words of a sentence, str -> list of str."""
+def words(sentence: str) -> list[str]:
+  """The normalized words of a sentence."""
   return normalize(tf.constant(sentence)).numpy().decode().split()
 
 
-def load_vocabulary(path):
+def load_vocabulary(path: str) -> list[str]:
   """Reads a vocabulary, one word a line.
 
   Returns:
-    list of str; the id of word i is 2 + i.
+    The words; the id of word i is 2 + i.
 
   Raises:
     UserError: no such file, no word in it, an empty line or a word twice.
@@ -70,7 +71,7 @@ def load_vocabulary(path):
   return vocabulary
 
 
-def make_table(vocabulary):
+def make_table(vocabulary: Sequence[str]) -> tf.lookup.StaticHashTable:
   """The lookup table word -> id of a list of words."""
   ids = np.arange(FIRST_WORD, FIRST_WORD + len(vocabulary), dtype=np.int64)
   return tf.lookup.StaticHashTable(
@@ -78,13 +79,14 @@ def make_table(vocabulary):
       default_value=UNKNOWN)
 
 
-def encode(table, sentences, num_words):
+def encode(table: tf.lookup.StaticHashTable, sentences: tf.Tensor,
+           num_words: int) -> tuple[tf.Tensor, tf.Tensor]:
   """Turns sentences into word ids, clipped or padded to a number of words.
 
   Args:
-    table: of `make_table`.
+    table: the lookup table word -> id.
     sentences: string [..., K].
-    num_words: W, an int.
+    num_words: W.
 
   Returns:
     ids int32 [..., K, W] and mask bool [..., K, W], true where a word is.
@@ -99,21 +101,21 @@ def encode(table, sentences, num_words):
   return tf.ensure_shape(ids, static), tf.ensure_shape(mask, static)
 
 
-def unknown_words(vocabulary, sentence):
+def unknown_words(vocabulary: Sequence[str], sentence: str) -> list[str]:
   """The words of a sentence that the vocabulary does not have, in order."""
   known = set(vocabulary)
   return [word for word in dict.fromkeys(words(sentence)) if word not in known]
 
 
-def build_vocabulary(captions, size):
+def build_vocabulary(captions: Iterable[str], size: int) -> list[str]:
   """Finds the most frequent words.
 
   Args:
-    captions: iterable of str.
+    captions: the sentences to count words in.
     size: the most words to keep.
 
   Returns:
-    list of str, most frequent first, alphabetically where as frequent.
+    The words, most frequent first, alphabetically where as frequent.
   """
   counts = collections.Counter()
   captions = iter(captions)
@@ -124,13 +126,14 @@ def build_vocabulary(captions, size):
   return ranked[:size]
 
 
-def load_word_vectors(path, vocabulary, width):
+def load_word_vectors(path: str, vocabulary: Sequence[str], width: int
+                      ) -> np.ndarray:
   """Loads word vectors to start the word embedding from.
 
   Args:
     path: a text file in word2vec's form (a line a word, with or without the
       first line of counts), or a .npy file of the whole embedding table.
-    vocabulary: list of str.
+    vocabulary: the words, in the order of their ids.
     width: width of the word embedding.
 
   Returns:

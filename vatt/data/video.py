@@ -1,7 +1,10 @@
 """Frames: which to take, decoding and cropping; colours on the device."""
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
+from ml_collections import ConfigDict
 
 from vatt import seeds
 from vatt.xla import compiled
@@ -13,14 +16,15 @@ CROP_DRAW = (10, 4)
 # -----------------------------------------------------------------------------
 # On the host, one clip.
 # -----------------------------------------------------------------------------
-def sample_indices(num_stored, stored_fps, start, num_frames, fps):
+def sample_indices(num_stored: tf.Tensor, stored_fps: tf.Tensor,
+                   start: tf.Tensor, num_frames: int, fps: float) -> tf.Tensor:
   """Finds the stored frames nearest in time to those wanted.
 
   Args:
     num_stored: int32 [], frames stored.
     stored_fps: float [], their rate.
     start: float64 [], seconds, time of the first frame.
-    num_frames: T, an int.
+    num_frames: T.
     fps: wanted rate.
 
   Returns:
@@ -32,7 +36,9 @@ def sample_indices(num_stored, stored_fps, start, num_frames, fps):
   return tf.clip_by_value(tf.cast(nearest, tf.int32), 0, num_stored - 1)
 
 
-def crop_box(height, width, area, aspect, draw=None):
+def crop_box(height: tf.Tensor, width: tf.Tensor, area: Sequence[float],
+             aspect: Sequence[float], draw: tf.Tensor | None = None
+             ) -> tf.Tensor:
   """Chooses a crop of random area and aspect ratio.
 
   Args:
@@ -60,17 +66,17 @@ def crop_box(height, width, area, aspect, draw=None):
   sizes = tf.round(tf.sqrt(tf.stack([areas / ratios, areas * ratios], 1)))
   fits = tf.reduce_all((sizes <= size) & (sizes >= 1.0), 1)
   first = tf.argmax(fits)
-  place = tf.floor(draw[first, 2:] * (size - sizes[first] + 1.0))
-  box = tf.concat([place, sizes[first]], 0)
+  corner = tf.floor(draw[first, 2:] * (size - sizes[first] + 1.0))
+  box = tf.concat([corner, sizes[first]], 0)
   return tf.cast(tf.where(fits[first], box, centred), tf.int32)
 
 
-def square_boxes(height, width, crops):
+def square_boxes(height: tf.Tensor, width: tf.Tensor, crops: int) -> tf.Tensor:
   """The largest squares in a frame, spread evenly along its longer side.
 
   Args:
     height, width: int32 [], pixels of the frame.
-    crops: M, an int: 1 is the centre; 3 are left, middle and right, or top,
+    crops: M: 1 is the centre; 3 are left, middle and right, or top,
       middle and bottom.
 
   Returns:
@@ -79,18 +85,24 @@ def square_boxes(height, width, crops):
   size = tf.stack([height, width])
   side = tf.minimum(height, width)
   first, parts = (0, crops - 1) if crops > 1 else (1, 2)
-  place = (size - side) * tf.range(first, first + crops)[:, None] // parts
-  return tf.concat([place, tf.fill([crops, 2], side)], 1)
+  corners = (size - side) * tf.range(first, first + crops)[:, None] // parts
+  return tf.concat([corners, tf.fill([crops, 2], side)], 1)
 
 
-def decode_frames(encoded, size, area=(1.0, 1.0), aspect=(1.0, 1.0), draw=None):
+def decode_frames(encoded: tf.Tensor, size: int,
+                  area: Sequence[float] = (1.0, 1.0),
+                  aspect: Sequence[float] = (1.0, 1.0),
+                  draw: tf.Tensor | None = None) -> tf.Tensor:
   """Decodes frames, crops all of them alike and resizes the crop.
 
   Args:
     encoded: string [T], JPEG or PNG, T static; equal neighbours are decoded
       once.
-    size: height and width of the result.
-    area, aspect, draw: of the crop, see `crop_box`.
+    size: height and width of the result, pixels.
+    area: (least, most) share of the frame's area in the crop.
+    aspect: (least, most) width over height of the crop.
+    draw: float32 CROP_DRAW, uniform in [0, 1), to draw the crop by; None for
+      the largest centred one.
 
   Returns:
     uint8 [T, size, size, 3].
@@ -102,12 +114,14 @@ def decode_frames(encoded, size, area=(1.0, 1.0), aspect=(1.0, 1.0), draw=None):
       height, width, area, aspect, draw)[None])[0]
 
 
-def decode_crops(encoded, size, crops):
+def decode_crops(encoded: tf.Tensor, size: int, crops: int) -> tf.Tensor:
   """Decodes frames once and takes several crops of them, for evaluation.
 
   Args:
-    encoded, size: as of `decode_frames`.
-    crops: M, an int, see `square_boxes`.
+    encoded: string [T], JPEG or PNG, T static; equal neighbours are decoded
+      once.
+    size: height and width of the result, pixels.
+    crops: M, the largest squares, spread evenly along the longer side.
 
   Returns:
     uint8 [M, T, size, size, 3].
@@ -152,23 +166,25 @@ def _decode(encoded, size, choose):
   return tf.stack([repeat(crop) for crop in crops])
 
 
-def decode_parts(encoded, choose, use, signature):
+def decode_parts(encoded: tf.Tensor,
+                 choose: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+                 use: Callable[[tf.Tensor], Callable[[tf.Tensor], Any]],
+                 signature: Any) -> tuple[Any, tf.Tensor]:
   """Decodes of frames what is needed for crops, and uses it frame by frame.
 
   A frame stays in the processor's cache from the decoder to the last use.
 
   Args:
-    encoded: as of `decode_frames`.
-    choose: function of height and width, int32 [], that returns the crops:
-      int32 [M, 4]: top, left, height, width.
-    use: function of int32 [M, 4], the crops within the smallest part of a frame
-      that has all of them, that returns a function of such a part, uint8 [h,
-      w, 3].
-    signature: structure of TensorSpecs, of what the latter returns.
+    encoded: string [T], JPEG or PNG.
+    choose: height and width, int32 [] -> the crops, int32 [M, 4]: top, left,
+      height, width.
+    use: the crops, int32 [M, 4], within the smallest part of a frame that has
+      all of them -> a function of such a part, uint8 [h, w, 3].
+    signature: structure of TensorSpecs, of what that function returns.
 
   Returns:
-    What it returns of the N frames that differ, stacked: [N, ...]; and int32
-    [T], which of the N each frame is.
+    What the function returns of the N frames that differ, stacked: [N, ...];
+    and int32 [T], which of the N each frame is.
   """
   encoded, position = tf.unique(encoded)
   is_jpeg = tf.io.is_jpeg(encoded[0])
@@ -220,12 +236,13 @@ def _resize(frame, size, filtered):
 # -----------------------------------------------------------------------------
 # On the device, a batch.
 # -----------------------------------------------------------------------------
-def normalize_video(video):
+def normalize_video(video: tf.Tensor) -> tf.Tensor:
   """Scales uint8 frames to float32 in [-1, 1]."""
   return tf.cast(video, tf.float32) * (2.0 / 255.0) - 1.0
 
 
-def augment_video(video, seed, augment):
+def augment_video(video: tf.Tensor, seed: tf.Tensor, augment: ConfigDict
+                  ) -> tf.Tensor:
   """Flips clips and changes their colours, the same for all frames of one.
 
   Each clip is treated as tf.image's adjust_brightness, adjust_saturation,
@@ -284,7 +301,7 @@ def _adjust(video, flipped, brightness, saturation, contrast, hue):
   return tf.clip_by_value(x, 0.0, 1.0) * 2.0 - 1.0
 
 
-def adjust_saturation(x, factor):
+def adjust_saturation(x: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
   """Scales the saturation of RGB [..., 3] by a factor that broadcasts to it."""
   value, spread = _value_and_spread(*tf.split(x, 3, -1))
   # In HSV a channel is V - S·V·(a function of the hue): only S changes.
@@ -293,7 +310,7 @@ def adjust_saturation(x, factor):
   return value - (value - x) * tf.math.divide_no_nan(target, saturation)
 
 
-def adjust_hue(x, delta):
+def adjust_hue(x: tf.Tensor, delta: tf.Tensor) -> tf.Tensor:
   """Turns the hue of RGB [..., 3] by delta, in turns, that broadcasts to it."""
   r, g, b = tf.split(x, 3, -1)  # [..., 1]
   value, spread = _value_and_spread(r, g, b)

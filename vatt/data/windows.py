@@ -1,32 +1,40 @@
 """What is made of a record: a window of it, decoded, as a row of a batch."""
+from collections.abc import Callable
+
 import tensorflow as tf
+from ml_collections import ConfigDict
 
 from vatt.data import audio as audio_lib
 from vatt.data import text
 from vatt.data import video as video_lib
+from vatt.data.sources import Source
 
 CAPTIONS = ("captions/text", "captions/start", "captions/end")
 
 
-def span(data):
-  """Seconds of a window."""
+def span(data: ConfigDict) -> float:
+  """The length of a window in seconds."""
   return (data.frames / data.fps if data.frames
           else data.audio_samples / data.audio_rate)
 
 
-def read_window(data, source, raw, choose, crop=None, num_crops=1):
+def read_window(data: ConfigDict, source: Source, raw: tf.Tensor,
+                choose: Callable[[tf.Tensor], tf.Tensor],
+                crop: tf.Tensor | None = None, num_crops: int = 1
+                ) -> dict[str, tf.Tensor]:
   """Parses a record and decodes the frames of a window.
 
   All that can fail in a record fails here.
 
   Args:
     data: config.data.
-    source: Source.
+    source: the split that the record is of.
     raw: string [], the record.
     choose: float64 [] S -> float64 [], a whole number in 0 … S: the window can
       start at the stored frames (of a clip without: at the samples) 0 … S.
-    crop: the random numbers for `video.crop_box`; None for evaluation's crops.
-    num_crops: M, of `video.square_boxes`; 1 with random numbers.
+    crop: float32 video.CROP_DRAW, uniform in [0, 1), to draw a random crop by;
+      None for the square crops of evaluation.
+    num_crops: M, square crops along the frame's longer side; 1 with `crop`.
 
   Returns:
     dict: video uint8 [M, T, H, W, 3], has_video bool [], start float64 [] in
@@ -61,8 +69,9 @@ def read_window(data, source, raw, choose, crop=None, num_crops=1):
       key: example[key] for key in ("audio_rate", "label", *CAPTIONS)}
 
 
-def empty_window(data, corrupt, num_crops=1):
-  """What `read_window` makes of a record with nothing in it."""
+def empty_window(data: ConfigDict, corrupt: bool, num_crops: int = 1
+                 ) -> dict[str, tf.Tensor]:
+  """The window of a record with nothing in it: the dict of `read_window`."""
   return {
       "video": tf.zeros(
           [num_crops, data.frames, data.size, data.size, 3], tf.uint8),
@@ -78,19 +87,21 @@ def empty_window(data, corrupt, num_crops=1):
   }
 
 
-def make_row(data, table, window, nearest=False):
+def make_row(data: ConfigDict, table: tf.lookup.StaticHashTable | None,
+             window: dict[str, tf.Tensor], nearest: bool = False
+             ) -> dict[str, tf.Tensor]:
   """Makes a row of a batch of a window: cuts its audio, encodes its captions.
 
   Args:
-    data: config.data. With `captions` of 0 no words are needed; with `classes`
-      over 0 the row has `labels`, bool [classes].
-    table: of `text.make_table`; None without captions.
-    window: dict of `read_window`.
+    data: config.data; with `classes` over 0 the row has `labels`, bool
+      [classes].
+    table: the lookup table word -> id; None if `data.captions` is 0.
+    window: the dict of `read_window`.
     nearest: whether the captions are those nearest in time, as in training, or
       the record's first, which are the same in each of its windows.
 
   Returns:
-    dict: the batch dict of `input_pipeline.train_dataset`, without index; the
+    A row of the dict of `input_pipeline.train_dataset`, without index; the
     video is the first crop.
   """
   if data.captions:
@@ -122,11 +133,16 @@ def make_row(data, table, window, nearest=False):
   }
 
 
-def nearest_captions(data, window):
-  """The captions, string [N], by their distance from the window's middle.
+def nearest_captions(data: ConfigDict, window: dict[str, tf.Tensor]
+                     ) -> tf.Tensor:
+  """Sorts captions by their intervals' distance from the window's middle.
 
-  That is the distance from the caption's interval, zero within it; as near ones
-  stay in their order.
+  Args:
+    data: config.data.
+    window: the dict of `read_window`.
+
+  Returns:
+    string [K], nearest first; as near ones stay in their order.
   """
   middle = tf.cast(window["start"] + span(data) / 2, tf.float32)
   distance = tf.maximum(0.0, tf.maximum(window["captions/start"] - middle,
