@@ -24,6 +24,7 @@ import json
 import math
 import os
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from vatt.data.ingest import builder, clip_sources, media
@@ -211,7 +212,7 @@ def _unlike(path, row, found, expected):
 # -----------------------------------------------------------------------------
 # Annotations and media -> clips.csv.
 # -----------------------------------------------------------------------------
-def read(dataset, path):
+def read(dataset: str, path: str) -> list[Listed]:
   """Reads annotations.
 
   Args:
@@ -219,7 +220,7 @@ def read(dataset, path):
     path: a file of them, or the folder of all.
 
   Returns:
-    list of Listed, each clip once with all of its splits, labels and captions.
+    The clips, each once with all of its splits, labels and captions.
 
   Raises:
     UserError: they are missing or not in the official form; names the row.
@@ -248,17 +249,18 @@ def read(dataset, path):
   return list(clips.values())
 
 
-def find(clips, manual_dir, trimmed=False):
+def find(clips: Sequence[Listed], manual_dir: str, trimmed: bool = False
+         ) -> tuple[list[tuple[str, Listed]], list[Listed]]:
   """Finds the media files of clips, by their names without the suffixes.
 
   Args:
-    clips: list of Listed.
+    clips: as listed.
     manual_dir: folder of the media, and of folders of them.
     trimmed: whether every file is no more than its clip.
 
   Returns:
-    list of (path in manual_dir, Listed), the times None where the file is the
-    clip, and the list of Listed whose files are not there.
+    (path in manual_dir, clip) of those found, the clip's times None where the
+    file is the clip; and the clips whose files are missing.
 
   Raises:
     UserError: two files have the name of one, or there is none at all.
@@ -295,11 +297,14 @@ def find(clips, manual_dir, trimmed=False):
   return found, missing
 
 
-def check_times(found, manual_dir, trimmed):
-  """Tries on some files whether they are what their clips are cut out of.
+def check_times(found: Sequence[tuple[str, Listed]], manual_dir: str,
+                trimmed: bool) -> None:
+  """Validates on some files that they are what their clips are cut out of.
 
   Args:
-    found, manual_dir, trimmed: of `find`.
+    found: (path in manual_dir, clip) of each clip.
+    manual_dir: folder of the media.
+    trimmed: whether every file is no more than its clip.
 
   Raises:
     UserError: none of the files reaches its clip, or one is that of several.
@@ -326,8 +331,8 @@ def check_times(found, manual_dir, trimmed):
         "files are no more than their clips, give --trimmed")
 
 
-def write_clips(dataset, annotations, manual_dir, trimmed=False,
-                overwrite=False):
+def write_clips(dataset: str, annotations: str, manual_dir: str,
+                trimmed: bool = False, overwrite: bool = False) -> None:
   """Writes `clips.csv` into the folder of the media, and says what is in it.
 
   Args:

@@ -4,7 +4,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ class Rejected(Exception):
   """A clip that cannot be built; the message is the reason, for the report."""
 
 
-def one_line(error):
+def one_line(error: BaseException) -> str:
   """The message of an exception as one line."""
   return " ".join(str(getattr(error, "message", error)).split())
 
@@ -50,8 +50,8 @@ class Plan(NamedTuple):
     splits: the clips of each split; those of "train1_test2" are in both, and
       stored once.
     shards: the number of shards of each split.
-    read: picklable function from a clip to an example as in `features`; raises
-      Rejected for a clip that cannot be built.
+    read: picklable; makes the example of a clip, with the fields of `features`,
+      or raises Rejected if it cannot be built.
     label_names: the classes, in the order of their numbers.
     sources: JSON value that changes when the content of the sources does.
     rejected: (id, file, reason) of what was found unusable while planning.
@@ -66,7 +66,8 @@ class Plan(NamedTuple):
   threads: int = 1
 
 
-def features(label_names=None):
+def features(label_names: Sequence[str] | None = None
+             ) -> tfds.features.FeaturesDict:
   """The features of every built dataset.
 
   Args:
@@ -74,7 +75,7 @@ def features(label_names=None):
       where they are not known yet.
 
   Returns:
-    tfds FeaturesDict: `frames` are encoded images [F] at `fps`, `audio` is
+    `frames` are encoded images [F] at `fps`, `audio` is
     int16 little-endian PCM or FLAC at `audio_rate` samples a second, `captions`
     are sentences [K] with their times in seconds from the clip's start, `label`
     are class numbers [L], `start` is the clip's start in its source in seconds.
@@ -97,7 +98,8 @@ def features(label_names=None):
   })
 
 
-def cut(split, clips, num_shards):
+def cut(split: str, clips: Sequence[Clip], num_shards: int
+        ) -> list[list[Clip]]:
   """Sorts clips by SHA-256(split, id) and cuts them into even shards.
 
   The order has nothing to do with that of the sources, so that every shard is a
@@ -105,11 +107,11 @@ def cut(split, clips, num_shards):
 
   Args:
     split: name of the split.
-    clips: list of Clip.
+    clips: all of the split.
     num_shards: number of shards; fewer clips than that give fewer shards.
 
   Returns:
-    list of lists of Clip, none of them empty.
+    The clips of each shard, none of them empty.
   """
   clips = sorted(
       clips, key=lambda clip: hashlib.sha256(f"{split}\0{clip.id}".encode())
@@ -119,18 +121,21 @@ def cut(split, clips, num_shards):
   return [clips[a:b] for a, b in zip(edges, edges[1:])]
 
 
-def draw(bound, *site):
-  """A number in 0 ... bound-1 that is a hash of where it is used.
+def draw(bound: int, *site: object) -> int:
+  """A random number in 0 ... bound-1: a hash of where it is used.
 
-  What a dataset leaves to chance it draws so, from the clip's id and a name for
+  All that is random in a dataset is drawn so, from the clip's id and a name for
   the choice: the same clip is the same bytes whenever and wherever it is built.
   """
   digest = hashlib.sha256("\0".join(map(str, site)).encode()).digest()
   return int.from_bytes(digest[:8], "big") % bound
 
 
-def build_shard(path, clips, read, label_names, fingerprint,
-                progress=lambda count: None):
+def build_shard(path: str, clips: Sequence[Clip],
+                read: Callable[[Clip], dict[str, Any]],
+                label_names: Sequence[str], fingerprint: str,
+                progress: Callable[[int], object] = lambda count: None
+                ) -> dict[str, Any]:
   """Builds one shard, or finds it built: a pure function of its arguments.
 
   The shard appears under its name when it is complete, and after it the record
@@ -140,13 +145,13 @@ def build_shard(path, clips, read, label_names, fingerprint,
   Args:
     path: file of the shard.
     clips: the clips of this shard.
-    read: as in Plan.
-    label_names: as in Plan.
+    read: makes the example of a clip, or raises Rejected.
+    label_names: the classes, in the order of their numbers.
     fingerprint: hash of the plan; a shard of another plan is built anew.
     progress: called with the number of clips done.
 
   Returns:
-    dict as in the record: fingerprint, count (records), bytes (size of the
+    The content of the record: fingerprint, count (records), bytes (size of the
     file), offsets (byte offset of each record), rejected (id, file, reason).
   """
   record = finished_shard(path, fingerprint)
@@ -179,7 +184,8 @@ def build_shard(path, clips, read, label_names, fingerprint,
   return record
 
 
-def finished_shard(path, fingerprint=None):
+def finished_shard(path: str, fingerprint: str | None = None
+                   ) -> dict[str, Any] | None:
   """The record of a finished shard, or None.
 
   Args:
@@ -219,7 +225,8 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
 
   DEFAULT_CONFIG = None  # None for a dataset without configurations
 
-  def __init__(self, *, data_dir, config=None, manual_dir=None):
+  def __init__(self, *, data_dir: str, config: str | None = None,
+               manual_dir: str | None = None):
     """Describes a build; nothing is read or written yet.
 
     Args:
@@ -238,14 +245,11 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
     self._original_state = dict(
         data_dir=data_dir, config=config, manual_dir=manual_dir)
 
-  def make_plan(self, manual_dir):
+  def make_plan(self, manual_dir: str | None) -> Plan:
     """Decides what to build, reading no more of the sources than that takes.
 
     Args:
       manual_dir: folder of the raw media, or None.
-
-    Returns:
-      Plan.
 
     Raises:
       UserError: on an unknown configuration, or sources that are missing or of
@@ -256,7 +260,9 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
   def _info(self):
     return _Info(builder=self, features=features())
 
-  def download_and_prepare(self, *, download_dir=None, download_config=None):
+  def download_and_prepare(
+      self, *, download_dir: str | None = None,
+      download_config: tfds.download.DownloadConfig | None = None) -> None:
     """Builds the dataset, or goes on building it.
 
     Args:
@@ -265,7 +271,7 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
 
     Raises:
       UserError: if the sources are not usable, the dataset cannot be written,
-        or one that is built there already comes from another plan.
+        or the one already built comes from another plan.
     """
     manual_dir = self._manual_dir or getattr(
         download_config, "manual_dir", None)
@@ -333,9 +339,9 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
         rejected += record["rejected"]
     built = {split: records[split] for split in records
              if any(shard["count"] for shard in records[split])}
-    there = {part for split in built for part in split.split("_")}
+    parts = {part for split in built for part in split.split("_")}
     for split, part in ((s, p) for s in records for p in s.split("_")):
-      if part not in there:
+      if part not in parts:
         raise UserError(
             f"{self.info.full_name}: every clip of split {part!r} was "
             f"rejected; the first: {records[split][0]['rejected'][0][2]}")

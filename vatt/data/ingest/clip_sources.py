@@ -4,10 +4,12 @@ import csv
 import math
 import os
 import re
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vatt.data.ingest import builder, media, subtitles
+from vatt.data.ingest.workers import Workers
 from vatt.errors import UserError
 from vatt.host import num_cores
 
@@ -40,20 +42,17 @@ class Span(NamedTuple):
   captions: tuple[str, ...] = ()
 
   @property
-  def id(self):
+  def id(self) -> str:
     end = "" if self.end is None else f"{self.end:.3f}"
     return f"{self.file}:{self.start:.3f}-{end}"
 
 
-def read_list(path):
+def read_list(path: str) -> tuple[list[Span], list[tuple[str, str, str]]]:
   """Reads `clips.csv`.
 
-  Args:
-    path: of the file.
-
   Returns:
-    list of Span, in the order of their first rows, and a list of (id, file,
-    reason) of the clips that cannot be.
+    The clips, in the order of their first rows, and (id, file, reason) of those
+    that cannot be built.
 
   Raises:
     UserError: it is no such list; names the row, counted from 1, the header's.
@@ -99,12 +98,12 @@ def read_list(path):
   return list(spans.values()), list(rejected.values())
 
 
-def split_order(name):
+def split_order(name: str) -> tuple[bool, str]:
   """Key to sort splits by: those to train first."""
   return not name.startswith("train"), name
 
 
-def read_csv(path, **form):
+def read_csv(path: str, **form: Any) -> Iterator[tuple[int, list[str]]]:
   """Yields (row, cells) of a CSV file, counted from 1; without empty rows.
 
   `form` is what `csv.reader` takes.
@@ -120,16 +119,18 @@ def read_csv(path, **form):
                     f"{builder.one_line(error)}") from error
 
 
-def read_table(path, needed, optional=None):
+def read_table(path: str, needed: Sequence[str],
+               optional: Sequence[str] | None = None
+               ) -> Iterator[tuple[int, dict[str, str]]]:
   """Yields the rows of a CSV file whose first row names its columns.
 
   Args:
     path: of the file.
-    needed: columns that must be there.
-    optional: those that may be; None for any.
+    needed: columns that it must have.
+    optional: those that it may have; None for any.
 
   Yields:
-    (row, dict of column to text).
+    (row, {column: text}).
 
   Raises:
     UserError: it is no such file.
@@ -165,17 +166,18 @@ def _seconds(path, row, column, cell):
   return round(value, 3) if cell else None
 
 
-def cut_files(manual_dir, length, workers):
+def cut_files(manual_dir: str, length: float, workers: Workers
+              ) -> tuple[list[Span], list[tuple[str, str, str]]]:
   """Finds media files and cuts them into clips.
 
   Args:
-    manual_dir: folder.
+    manual_dir: folder of the media.
     length: seconds of a clip. A file's last one may be shorter, by half at
       most but for the file's only one.
-    workers: Workers.
+    workers: processes to read the files in.
 
   Returns:
-    list of Span, and a list of (id, file, reason) of the files of no use.
+    The clips, and (id, file, reason) of the files of no use.
 
   Raises:
     UserError: there is no media file.
@@ -213,7 +215,7 @@ def cut_files(manual_dir, length, workers):
   return spans, rejected
 
 
-def find_media(manual_dir):
+def find_media(manual_dir: str) -> list[str]:
   """The media files in a folder and its folders, each once whatever links lead
   to it: sorted paths, relative to it. Names what it leaves out."""
   found, others, seen = [], collections.Counter(), set()
@@ -238,8 +240,9 @@ def find_media(manual_dir):
   return sorted(found)
 
 
-def read_cues(manual_dir, file):
-  """The cues of the subtitle file beside a media file; [] without one."""
+def read_cues(manual_dir: str, file: str) -> list[tuple[str, float, float]]:
+  """The cues (text, start, end) of the subtitle file beside a media file, times
+  in seconds; [] without one."""
   for suffix in SUBTITLES:
     path = os.path.join(manual_dir, os.path.splitext(file)[0] + suffix)
     try:
@@ -252,8 +255,10 @@ def read_cues(manual_dir, file):
   return []
 
 
-def cues_within(cues, start, end):
-  """Those of `subtitles.parse` that overlap a clip, with the clip's times."""
+def cues_within(cues: Sequence[tuple[str, float, float]], start: float,
+                end: float | None) -> list[tuple[str, float, float]]:
+  """The cues (text, start, end) that overlap a clip, in seconds from its start.
+  """
   return [(text, round(begin - start, 3), round(stop - start, 3))
           for text, begin, stop in cues
           if stop > start and (end is None or begin < end)]

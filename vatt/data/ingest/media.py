@@ -7,6 +7,7 @@ its distance to it.
 import functools
 import math
 import os
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from vatt.data.ingest.media_tracks import (
 LONGEST = 600.0  # seconds of a clip: it is one record, and held in memory
 LEAST = 0.1  # of a clip that a stream must have to be in it
 MAX_PIXELS = 8192 * 8192  # of a frame; damaged headers ask for any size
-# Their headers do not tell the length, a guess by the bit rate is put there.
+# Their headers do not have the length: it is a guess by the bit rate.
 GUESSED = ("aac", "mp3")
 PICTURE = Disposition.attached_pic | Disposition.timed_thumbnails
 
@@ -40,11 +41,11 @@ class Facts(NamedTuple):
   audio_rate: int
 
   @property
-  def has_video(self):
+  def has_video(self) -> bool:
     return self.height > 0
 
   @property
-  def has_audio(self):
+  def has_audio(self) -> bool:
     return self.audio_rate > 0
 
 
@@ -58,21 +59,15 @@ class Media(NamedTuple):
     start, end: seconds.
     damaged: number of packets that could not be decoded.
   """
-  frames: Any
-  audio: Any
+  frames: np.ndarray | list[Any] | None
+  audio: np.ndarray | None
   start: float
   end: float
   damaged: int
 
 
-def probe(path):
-  """Looks at a file; decodes no more than it takes to know its streams.
-
-  Args:
-    path: of a local file.
-
-  Returns:
-    Facts.
+def probe(path: str) -> Facts:
+  """Reads a local file's facts; decodes no more than these take.
 
   Raises:
     MediaError: it is no media, or has neither video nor sound.
@@ -88,8 +83,9 @@ def probe(path):
         duration=_length(container))
 
 
-def read(path, start=0.0, end=None, *, fps=10.0, size=256, audio_rate=48000,
-         convert=None):
+def read(path: str, start: float = 0.0, end: float | None = None, *,
+         fps: float = 10.0, size: int = 256, audio_rate: int = 48000,
+         convert: Callable[[np.ndarray], Any] | None = None) -> Media:
   """Reads a clip of a file.
 
   Frames are as on screen: rotated, with square pixels. Sound before its
@@ -105,9 +101,6 @@ def read(path, start=0.0, end=None, *, fps=10.0, size=256, audio_rate=48000,
     size: the frames' shorter side, in pixels; smaller ones stay as they are.
     audio_rate: samples a second of the clip.
     convert: None, or a function of a frame, uint8 [H, W, 3].
-
-  Returns:
-    Media.
 
   Raises:
     MediaError: the file or clip cannot be read, or less than ENOUGH of it.
@@ -136,12 +129,14 @@ def read(path, start=0.0, end=None, *, fps=10.0, size=256, audio_rate=48000,
       raise MediaError(_reason(error)) from error
 
 
-def read_encoded(path, start, end, fps, size, audio_rate):
-  """`read`, as it is put into a record.
+def read_encoded(path: str, start: float, end: float | None, fps: float,
+                 size: int, audio_rate: int
+                 ) -> tuple[list[bytes], bytes, float]:
+  """Reads a clip in the form of a record; the arguments are those of `read`.
 
   Returns:
-    list of bytes, the frames as JPEG; bytes, the sound as int16 little-endian
-    PCM, either empty if the clip has it not; and the clip's length in seconds.
+    The frames as JPEG; the sound as int16 little-endian PCM, either empty if
+    the clip has it not; and the clip's length in seconds.
   """
   clip = read(path, start, end, fps=fps, size=size, audio_rate=audio_rate,
               convert=JpegEncoder())
@@ -155,15 +150,8 @@ class JpegEncoder:
   def __init__(self):
     self._context = None
 
-  def __call__(self, frame):
-    """Encodes a frame.
-
-    Args:
-      frame: uint8 [H, W, 3].
-
-    Returns:
-      bytes.
-    """
+  def __call__(self, frame: np.ndarray) -> bytes:
+    """Encodes a frame, uint8 [H, W, 3]."""
     height, width, _ = frame.shape
     context = self._context
     if not context or (context.height, context.width) != (height, width):
@@ -195,7 +183,7 @@ def _reason(error):
 
 
 def _streams(container):
-  """The video and the audio stream, None where there is none."""
+  """The video and the audio stream, None for one that is missing."""
   found = []
   for kind in ("video", "audio"):
     streams = [s for s in container.streams
@@ -206,7 +194,7 @@ def _streams(container):
   if not any(found):
     raise MediaError("neither video nor sound that can be decoded")
   for stream in filter(None, found):
-    # With threads it is chance what becomes of damaged frames.
+    # With threads, what becomes of damaged frames differs between runs.
     stream.codec_context.thread_count = 1
   return found
 
@@ -221,7 +209,7 @@ def _duration(container):
   if container.format.name in GUESSED or not container.duration:
     return math.inf
   duration = container.duration / av.time_base
-  if "matroska" in container.format.name:  # there, the end's timestamp
+  if "matroska" in container.format.name:  # it says the end's timestamp
     duration -= _zero(container)
   return duration
 

@@ -1,5 +1,7 @@
 """What a clip takes of the frames and the sound that a decoder yields."""
 import math
+from collections.abc import Callable
+from typing import Any
 
 import av
 import numpy as np
@@ -25,7 +27,7 @@ class Late(Exception):
   """A seek ended behind where the clip starts."""
 
 
-def frame_rate(stream):
+def frame_rate(stream: av.VideoStream) -> float:
   """Frames a second of a video stream; a guess where it does not say."""
   return float(stream.average_rate or stream.guessed_rate or 25)
 
@@ -47,14 +49,18 @@ def _picture(frame, aspect, size):
 class VideoTrack:
   """Takes the frames that are on screen at the sampling times of a clip."""
 
-  def __init__(self, stream, begin, span, fps, size, convert, sought):
+  def __init__(self, stream: av.VideoStream, begin: float,
+               span: tuple[float, float], fps: float, size: int,
+               convert: Callable[[np.ndarray], Any] | None, sought: bool):
     """Begins a clip.
 
     Args:
-      stream: of PyAV.
+      stream: the video stream that is decoded.
       begin: seconds at which the stream begins.
       span: seconds at which the clip starts and ends.
-      fps, size, convert: as of `media.read`.
+      fps: frames a second of the clip.
+      size: the frames' shorter side, in pixels; smaller ones stay as they are.
+      convert: None, or a function of a frame, uint8 [H, W, 3].
       sought: whether decoding began elsewhere than at the file's start.
     """
     start, end = span
@@ -71,10 +77,10 @@ class VideoTrack:
     self.damaged = False  # since the last frame
 
   @property
-  def done(self):
+  def done(self) -> bool:
     return len(self._taken) == len(self._times)
 
-  def add(self, frame, time):
+  def add(self, frame: av.VideoFrame, time: float | None) -> None:
     """Goes on to a frame, at a time in seconds or None."""
     if self._frame is None and self._sought:
       if not frame.key_frame:
@@ -113,8 +119,12 @@ class VideoTrack:
       self._missing += (time > self._time + reach
                         or self._begin <= time < self._time - self._early)
 
-  def finish(self, problem):
-    """The frames; raises MediaError if there are too few."""
+  def finish(self, problem: str) -> np.ndarray | list[Any]:
+    """The frames, uint8 [F, H, W, 3] or what `convert` made of each.
+
+    Raises:
+      MediaError: there are too few; the message ends with `problem`.
+    """
     count = len(self._times)
     if self._frame is None:
       if self._skipped:
@@ -135,23 +145,31 @@ class VideoTrack:
 class AudioTrack:
   """Puts sound where it belongs in a clip, by its timestamps."""
 
-  def __init__(self, begin, span, rate, sought):
-    """Begins a clip; the arguments are as of VideoTrack and `media.read`."""
+  def __init__(self, begin: float, span: tuple[float, float], rate: int,
+               sought: bool):
+    """Begins a clip.
+
+    Args:
+      begin: seconds at which the stream begins.
+      span: seconds at which the clip starts and ends.
+      rate: samples a second of the clip.
+      sought: whether decoding began elsewhere than at the file's start.
+    """
     self._start, end = span
     self._begin, self._rate, self._sought = begin, rate, sought
     self._samples = np.zeros(round((end - self._start) * rate), np.int16)
-    self._there = np.zeros(len(self._samples), bool)
+    self._mask = np.zeros(len(self._samples), bool)
     self._late = max(0, round((begin - self._start) * rate))
     self._run = None  # (kind, time, resampler, arrays) of what is gapless
     self._next = None  # time at which the next frame should start
     self.damaged = False
 
   @property
-  def done(self):
+  def done(self) -> bool:
     return (self._next is not None and self._next
             > self._start + len(self._samples) / self._rate + 0.1)
 
-  def add(self, frame, time):
+  def add(self, frame: av.AudioFrame, time: float | None) -> None:
     """Adds a frame that starts at a time in seconds, or None."""
     if self._next is None and self._sought and (
         time is None or time > max(self._start, self._begin) + GAP):
@@ -182,14 +200,18 @@ class AudioTrack:
     at = max(0, at)
     samples = samples[:max(0, len(self._samples) - at)]
     self._samples[at:at + len(samples)] = samples
-    self._there[at:at + len(samples)] = True
+    self._mask[at:at + len(samples)] = True
 
-  def finish(self, problem):
-    """The samples; raises MediaError if there are too few."""
+  def finish(self, problem: str) -> np.ndarray:
+    """The samples, int16 [S].
+
+    Raises:
+      MediaError: there are too few; the message ends with `problem`.
+    """
     if self._run:
       self._place()
     count = len(self._samples) - self._late
-    found = np.count_nonzero(self._there[self._late:])
+    found = np.count_nonzero(self._mask[self._late:])
     if found + 2 * GAP * self._rate < ENOUGH * count:
       raise MediaError(f"{found} of {count} samples are there{problem}")
     return self._samples

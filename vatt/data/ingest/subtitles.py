@@ -11,18 +11,18 @@ TAG = re.compile(r"<[^>\n]*>|\{\\[^}\n]*\}")
 ROLL = 0.05  # seconds between two cues of captions that roll, at most
 
 
-def parse(data):
+def parse(data: bytes) -> list[tuple[str, float, float]]:
   """Parses SubRip (.srt) or WebVTT (.vtt), as far as it can be understood.
 
   A cue without a readable time, without text, or that ends before it starts, is
-  left out; what WebVTT has besides cues is not looked at. A line that stays on
+  left out; what WebVTT has besides cues is ignored. A line that stays on
   screen from one cue to the next, as in captions that roll, counts once.
 
   Args:
-    data: bytes of the file: UTF-8 or with a byte order mark, else Latin-1.
+    data: the file: UTF-8 or with a byte order mark, else Latin-1.
 
   Returns:
-    list of (text, start, end), times in seconds, in the file's order.
+    (text, start, end) of the cues, times in seconds, in the file's order.
   """
   cues, lines = [], None  # the lines of text of the current cue
   for line in _decode(data).splitlines():

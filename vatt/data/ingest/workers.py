@@ -8,7 +8,9 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from multiprocessing import Pipe, connection
+from typing import Any
 
 from vatt.data.ingest.media import MediaError
 
@@ -30,14 +32,15 @@ class Workers:
   def __reduce__(self):  # another process starts its own
     return Workers, ()
 
-  def call(self, limit, function, *args, **kwargs):
+  def call(self, limit: float, function: Callable[..., Any], *args: Any,
+           **kwargs: Any) -> Any:
     """Calls a function in a process.
 
     Args:
       limit: seconds of processor time that it may take; ten times that by the
         clock, for it may have to share the processor.
       function: at the top level of a module of this package.
-      *args, **kwargs: of the function; can be pickled, as its result.
+      *args, **kwargs: the function's; can be pickled, as its result.
 
     Returns:
       What the function returns.
