@@ -16,8 +16,9 @@ import hashlib
 import math
 import os
 import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 
@@ -55,7 +56,7 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
   DEFAULT_CONFIG = "default"
   DEFAULTS = Options()
 
-  def make_plan(self, manual_dir):
+  def make_plan(self, manual_dir: str | None) -> builder.Plan:
     options = parse_config(self.builder_config.name, self.DEFAULTS)
     if not manual_dir:
       raise UserError("--manual_dir is missing: the folder with clips.csv, or "
@@ -101,15 +102,15 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
         threads=num_cores())
 
 
-def parse_config(config, options):
+def parse_config(config: str, options: Options) -> Options:
   """Parses the name of a configuration.
 
   Args:
     config: such as "talks+fps=5"; not with commas, as lists of datasets are.
-    options: Options that it changes.
+    options: the defaults.
 
   Returns:
-    Options.
+    The options, with what the name changes.
 
   Raises:
     UserError: on anything that is not a name, then fields and their values.
@@ -140,7 +141,8 @@ def parse_config(config, options):
   return options
 
 
-def choose_splits(manual_dir, clips, read):
+def choose_splits(manual_dir: str, clips: Sequence[builder.Clip],
+                  read: "ClipReader") -> list[str]:
   """Chooses the split of each clip by a hash of its file's name.
 
   All clips of a file are on one side; about one file in TEST_SHARE is for
@@ -149,12 +151,12 @@ def choose_splits(manual_dir, clips, read):
   such, its last clips are for testing.
 
   Args:
-    manual_dir: folder, for errors.
-    clips: list of builder.Clip.
-    read: ClipReader.
+    manual_dir: folder of the media, for errors.
+    clips: all of them.
+    read: tells which can be read.
 
   Returns:
-    list of str.
+    The split of each clip.
 
   Raises:
     UserError: there is only one clip.
@@ -185,18 +187,18 @@ def choose_splits(manual_dir, clips, read):
 class ClipReader:
   """Makes the example of a clip."""
 
-  def __init__(self, manual_dir, options, workers):
+  def __init__(self, manual_dir: str, options: Options, workers: Workers):
     self._manual_dir, self._options = manual_dir, options
     self._workers = workers
 
-  def can(self, clip):
+  def can(self, clip: builder.Clip) -> bool:
     """Whether a clip can be read."""
     try:
       return bool(self(clip))
     except builder.Rejected:
       return False
 
-  def __call__(self, clip):
+  def __call__(self, clip: builder.Clip) -> dict[str, Any]:
     start, end, row, labels, captions, _ = clip.data
     options = self._options
     longest = (start + media.LONGEST if end is None else end) - start

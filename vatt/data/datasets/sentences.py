@@ -1,16 +1,18 @@
 """Draws sentences from a grammar."""
 import re
+from collections.abc import Mapping, Sequence
 
 from vatt.data.ingest.builder import draw
 
 
-def expand(templates, phrases, *site):
+def expand(templates: Sequence[str], phrases: Mapping[str, Sequence[str]],
+           *site: object) -> str:
   """Draws a sentence.
 
   Args:
     templates: sentences with names of phrases in braces.
-    phrases: dict of name to the phrases that it stands for; they may have
-      names in braces in turn.
+    phrases: the phrases that a name stands for; they may have names in braces
+      in turn.
     *site: where the sentence is used, which the choices are drawn from.
 
   Returns:

@@ -1,4 +1,5 @@
 """Sentences about the scenes of `demo`, and chatter about anything else."""
+from vatt.data.datasets.demo.scenes import Scene
 from vatt.data.datasets.sentences import expand
 from vatt.data.ingest.builder import draw
 
@@ -98,29 +99,17 @@ def _phrases(scene):
           ("does", scene.motion), ("size", scene.size), ("pace", scene.speed))}
 
 
-def describe(scene):
-  """Writes a sentence that tells all of a scene's factors.
-
-  Args:
-    scene: scenes.Scene.
-
-  Returns:
-    A sentence of 16 words at most, as are all of this file.
-  """
+def describe(scene: Scene) -> str:
+  """Writes a sentence that tells all of a scene's factors, of 16 words at most,
+  as are all of this file."""
   return expand(ALL, _phrases(scene), scene.id, "describe")
 
 
-def narrate(scene):
+def narrate(scene: Scene) -> list[str]:
   """Writes what somebody says during a clip: five different sentences.
 
   One tells all of the scene's factors, others some of them, and one or two are
   chatter that has nothing to do with it, in changing order.
-
-  Args:
-    scene: scenes.Scene.
-
-  Returns:
-    list of sentences.
   """
   kinds = [ALL, SOME, SOME, CHATTER,
            [ALL, SOME, CHATTER, CHATTER][draw(4, scene.id, "kind")]]

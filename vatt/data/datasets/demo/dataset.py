@@ -2,13 +2,14 @@
 
 The media are real files, H.264 and AAC in mp4 with subtitles beside them, and
 are ingested like anybody's: see media.py. What there is to see, hear and
-read is in scenes.py, sounds.py and captions.py. Directions are
-told, so whoever trains on this must not flip.
+read is in scenes.py, sounds.py and captions.py. Captions have
+directions, so training on this must not flip.
 """
 import tensorflow_datasets as tfds
 
 from vatt.data.datasets import clips
 from vatt.data.datasets.demo import media, scenes, sounds
+from vatt.data.ingest.builder import Plan
 
 
 class Demo(clips.Clips, skip_registration=True):
@@ -21,7 +22,7 @@ class Demo(clips.Clips, skip_registration=True):
   DEFAULTS = clips.Options(fps=float(scenes.FPS), size=scenes.SIDE,
                            audio_rate=sounds.RATE)
 
-  def make_plan(self, manual_dir):
+  def make_plan(self, manual_dir: str | None) -> Plan:
     folder = (manual_dir
               or f"{self._data_dir_root}/downloads/demo_{self.VERSION}")
     media.render(folder, self.NUM_TRAIN, self.NUM_TEST)

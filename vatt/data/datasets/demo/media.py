@@ -7,13 +7,16 @@ import collections
 import concurrent.futures
 import csv
 import io
+from collections.abc import Sequence
 
 import av
+import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
 from vatt.data.datasets.demo import captions, sounds
 from vatt.data.datasets.demo import scenes as scenes_lib
+from vatt.data.datasets.demo.scenes import Scene
 from vatt.data.ingest.builder import draw, one_line
 from vatt.errors import UserError
 from vatt.files import write_whole
@@ -26,15 +29,15 @@ WITHOUT_CAPTIONS = 5
 WITHOUT_SOUND = 40
 
 
-def render(folder, num_train, num_test):
+def render(folder: str, num_train: int, num_test: int) -> None:
   """Writes the media, or what is missing of them, and last `clips.csv`.
 
-  Each file is there whole or not at all, and a function of its name: a stopped
-  rendering goes on where it was. Frames are encoded outside of Python's lock,
-  so threads use all cores.
+  Each file is written whole or not at all, and a function of its name: a
+  stopped rendering goes on where it was. Frames are encoded outside of Python's
+  lock, so threads use all cores.
 
   Args:
-    folder: where to.
+    folder: where the media are written.
     num_train: number of training clips, besides the broken ones.
     num_test: number of test clips, 200 at most.
 
@@ -80,21 +83,21 @@ def render(folder, num_train, num_test):
         "finished is kept, run the same command to go on") from error
 
 
-def has_captions(scene):
+def has_captions(scene: Scene) -> bool:
   """Whether a clip has captions: all test clips and 4/5 of the others."""
   return scene.id.startswith("test/") or bool(
       draw(WITHOUT_CAPTIONS, scene.id, "captions"))
 
 
-def has_sound(scene):
+def has_sound(scene: Scene) -> bool:
   """Whether a clip has sound: all test clips and 39/40 of the others."""
   return scene.id.startswith("test/") or bool(
       draw(WITHOUT_SOUND, scene.id, "sound"))
 
 
-def render_clip(folder, scene):
+def render_clip(folder: str, scene: Scene) -> None:
   """Writes a clip, `<id>.mp4`, and the subtitles of a training clip,
-  `<id>.vtt`, unless they are there."""
+  `<id>.vtt`, unless they exist."""
   path = f"{folder}/{scene.id}"
   if scene.id.startswith("train/") and has_captions(scene):
     _write_new(f"{path}.vtt", lambda: subtitles(captions.narrate(scene)))
@@ -108,7 +111,7 @@ def _write_new(path, make):
     write_whole(path, make())
 
 
-def subtitles(sentences):
+def subtitles(sentences: Sequence[str]) -> bytes:
   """WebVTT of sentences that follow each other over a clip, as bytes."""
   stamp = lambda share: f"00:00:{share * scenes_lib.SECONDS:06.3f}"
   count = len(sentences)
@@ -117,7 +120,7 @@ def subtitles(sentences):
   return "\n".join(["WEBVTT\n", *cues]).encode()
 
 
-def encode(frames, samples=None):
+def encode(frames: np.ndarray, samples: np.ndarray | None = None) -> bytes:
   """Encodes a clip as H.264 and AAC in mp4.
 
   Args:
@@ -166,7 +169,7 @@ def _write_broken(folder, scene):
     _write_new(f"{folder}/{name}", make)
 
 
-def manifest(scenes):
+def manifest(scenes: Sequence[Scene]) -> bytes:
   """The table of all files, the broken ones too, as the bytes of a CSV file."""
   table = io.StringIO()
   writer = csv.writer(table, lineterminator="\n")

@@ -3,7 +3,7 @@
 A scene is a combination of five factors. The picture shows all of them, the
 sound (sounds.py) belongs to what moves, and the sentences
 (captions.py) tell it. What is not a factor, such as the background, the
-place and the moment, is left to chance and told by nobody.
+position and the phase, is drawn at random and told by nobody.
 """
 import functools
 import itertools
@@ -73,7 +73,7 @@ TEST_COMBINATIONS = 200
 
 
 class Scene(NamedTuple):
-  """A clip's id, which all chance in it is drawn from, and its factors."""
+  """A clip's id, the seed of all that is random in it, and its factors."""
   id: str
   shape: str
   colour: str
@@ -83,20 +83,16 @@ class Scene(NamedTuple):
 
 
 @functools.lru_cache(maxsize=1)
-def combinations():
-  """Splits the combinations of shape, colour and motion.
-
-  Returns:
-    dict of split to list of (shape, colour, motion): 200 for `test`, the others
-    for `train`.
-  """
+def combinations() -> dict[str, list[tuple[str, str, str]]]:
+  """The combinations (shape, colour, motion) of each split: 200 for `test`, the
+  others for `train`."""
   ordered = sorted(itertools.product(SHAPES, COLOURS, MOTIONS),
                    key=lambda combination: draw(2 ** 64, *combination))
   return {"test": ordered[:TEST_COMBINATIONS],
           "train": ordered[TEST_COMBINATIONS:]}
 
 
-def scene(split, number):
+def scene(split: str, number: int) -> Scene:
   """The scene of a clip.
 
   Args:
@@ -112,11 +108,11 @@ def scene(split, number):
         for site, values in (("size", SIZES), ("speed", SPEEDS))))
 
 
-def bars(scene, times):
-  """The place of moments in the scene's bars, which motion and rhythm share.
+def bars(scene: Scene, times: np.ndarray) -> np.ndarray:
+  """The position of times in the scene's bars, which motion and rhythm share.
 
   Args:
-    scene: Scene.
+    scene: its speed is that of the bars.
     times: float [N], seconds.
 
   Returns:
@@ -141,26 +137,23 @@ def _distances(shape):
   return np.float32((outer - inner) * (2 * REACH / GRID))
 
 
-def path(scene):
+def path(scene: Scene) -> tuple[np.ndarray, ...]:
   """Where the thing is in every frame.
-
-  Args:
-    scene: Scene.
 
   Returns:
     float64 [FRAMES] each: x and y of the middle, as shares of the frame; angle
     in radians, clockwise; radius, as a share of the frame; and whether it is
-    there, 0 or 1.
+    visible, 0 or 1.
   """
-  chance = np.random.default_rng(draw(2 ** 64, scene.id, "path"))
-  place = bars(scene, np.arange(FRAMES) / FPS)
-  round_ = place % 1
-  turn = 2 * np.pi * place * chance.choice([-1, 1])
+  rng = np.random.default_rng(draw(2 ** 64, scene.id, "path"))
+  position = bars(scene, np.arange(FRAMES) / FPS)
+  round_ = position % 1
+  turn = 2 * np.pi * position * rng.choice([-1, 1])
   still = np.ones(FRAMES)
-  x, y = still * chance.uniform(0.38, 0.62, [2, 1])
-  angle = still * chance.uniform(-0.25, 0.25)
-  radius = still * SIZES[scene.size] / 2 * chance.uniform(0.95, 1.05)
-  there = still
+  x, y = still * rng.uniform(0.38, 0.62, [2, 1])
+  angle = still * rng.uniform(-0.25, 0.25)
+  radius = still * SIZES[scene.size] / 2 * rng.uniform(0.95, 1.05)
+  visible = still
   across = 1.2 * round_ - 0.1  # in at one side, out at the other
   match scene.motion:
     case "right":
@@ -176,42 +169,35 @@ def path(scene):
     case "spins":
       angle = turn / 2  # half a turn a bar, or crosses would seem to stand
     case "grows":
-      radius = radius * (0.85 - 0.4 * np.cos(2 * np.pi * place))
+      radius = radius * (0.85 - 0.4 * np.cos(2 * np.pi * position))
     case "blinks":
-      there = np.float64(round_ < 0.5)
-  return x, y, angle, radius, there
+      visible = np.float64(round_ < 0.5)
+  return x, y, angle, radius, visible
 
 
-def _background(chance):
+def _background(rng):
   """A dim picture of two colours, waves and grain: float32 [SIDE, SIDE, 3]."""
   y, x = np.float32(np.mgrid[:SIDE, :SIDE] / SIDE)
-  grey = chance.uniform(20, 85, [2, 1])
-  tint = chance.uniform(-1, 1, [2, 3])
+  grey = rng.uniform(20, 85, [2, 1])
+  tint = rng.uniform(-1, 1, [2, 3])
   one, other = np.float32(np.clip(grey * (1 + 0.75 * tint), 0, 120))
-  angle, wave, phase = chance.uniform(0, 2 * np.pi, 3)
+  angle, wave, phase = rng.uniform(0, 2 * np.pi, 3)
   slope = np.float32([np.cos(angle), np.sin(angle)]) / 1.4
   share = 0.5 + slope[0] * (x - 0.5) + slope[1] * (y - 0.5)
-  waves = np.sin(chance.uniform(10, 50) * (
+  waves = np.sin(rng.uniform(10, 50) * (
       x * np.float32(np.cos(wave)) + y * np.float32(np.sin(wave))) + phase)
-  grain = np.float32(chance.normal(0, 2, [SIDE, SIDE]))
+  grain = np.float32(rng.normal(0, 2, [SIDE, SIDE]))
   return (one + (other - one) * share[..., None]
-          + np.float32(chance.uniform(0, 12)) * waves[..., None]
+          + np.float32(rng.uniform(0, 12)) * waves[..., None]
           + grain[..., None])
 
 
-def draw_frames(scene):
-  """Draws a scene.
-
-  Args:
-    scene: Scene.
-
-  Returns:
-    uint8 [FRAMES, SIDE, SIDE, 3].
-  """
-  chance = np.random.default_rng(draw(2 ** 64, scene.id, "picture"))
-  x, y, angle, radius, there = (
+def draw_frames(scene: Scene) -> np.ndarray:
+  """Draws a scene: uint8 [FRAMES, SIDE, SIDE, 3]."""
+  rng = np.random.default_rng(draw(2 ** 64, scene.id, "picture"))
+  x, y, angle, radius, visible = (
       np.float32(value)[:, None, None] for value in path(scene))
-  # Every pixel's place in the shape's own coordinates: [T, H, W].
+  # Every pixel in the shape's own coordinates: [T, H, W].
   centres = np.float32((np.arange(SIDE) + 0.5) / SIDE)
   dx, dy = (centres - x) / radius, (centres[:, None] - y) / radius
   cos, sin = np.cos(angle), np.sin(angle)
@@ -221,11 +207,11 @@ def draw_frames(scene):
       to_cell(cos * dy - sin * dx), to_cell(cos * dx + sin * dy)]
   # Antialiased: a pixel is covered as far as its middle is from the edge.
   pixels = radius * SIDE
-  body = np.clip(0.5 - distance * pixels, 0, 1) * there
-  dark = np.clip(0.5 - (distance - EDGE) * pixels, 0, 1) * there
-  background = np.clip(_background(chance), 0, 160)
+  body = np.clip(0.5 - distance * pixels, 0, 1) * visible
+  dark = np.clip(0.5 - (distance - EDGE) * pixels, 0, 1) * visible
+  background = np.clip(_background(rng), 0, 160)
   colour = np.float32(COLOURS[scene.colour]) * np.float32(
-      chance.uniform(0.92, 1.0))
+      rng.uniform(0.92, 1.0))
   frames = np.empty([FRAMES, SIDE, SIDE, 3], np.uint8)
   for c in range(3):  # far faster than with three channels innermost
     frames[..., c] = background[..., c] * (1 - dark) + (

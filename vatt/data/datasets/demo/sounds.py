@@ -2,7 +2,7 @@
 
 The shape is heard as the timbre, the colour as the pitch, the motion as the
 rhythm, the speed as the tempo, and a large thing thumps. Loudness, tuning,
-phase and noise are left to chance.
+phase and noise are random.
 """
 from typing import NamedTuple
 
@@ -75,24 +75,17 @@ def _notes(scene, times):
       begins[step] = rhythm.rindex("x", 0, step + 1)
       ends[step] = next((i for i in range(step + 1, steps) if rhythm[i] != "-"),
                         steps)
-  place = scenes.bars(scene, times) % 1 * steps
-  step = np.minimum(place.astype(int), steps - 1)
+  position = scenes.bars(scene, times) % 1 * steps
+  step = np.minimum(position.astype(int), steps - 1)
   step_s = scenes.SPEEDS[scene.speed] / steps
-  there = ends[step] > step
-  return (np.where(there, place - begins[step], 0) * step_s,
-          np.where(there, ends[step] - place, 0) * step_s)
+  mask = ends[step] > step
+  return (np.where(mask, position - begins[step], 0) * step_s,
+          np.where(mask, ends[step] - position, 0) * step_s)
 
 
-def synthesize(scene):
-  """Makes the sound of a scene.
-
-  Args:
-    scene: scenes.Scene.
-
-  Returns:
-    int16 [S] at RATE, S = 51,200.
-  """
-  chance = np.random.default_rng(draw(2 ** 64, scene.id, "sound"))
+def synthesize(scene: scenes.Scene) -> np.ndarray:
+  """Makes the sound of a scene: int16 [S] at RATE, S = 51,200."""
+  rng = np.random.default_rng(draw(2 ** 64, scene.id, "sound"))
   timbre = TIMBRES[scene.shape]
   times = np.arange(round(scenes.SECONDS * RATE)) / RATE
   since, left = _notes(scene, times)
@@ -103,21 +96,21 @@ def synthesize(scene):
     envelope = envelope * (
         0.55 + 0.45 * np.cos(2 * np.pi * timbre.tremolo * since))
 
-  pitch = PITCHES[scene.colour] * chance.uniform(0.99, 1.01)
+  pitch = PITCHES[scene.colour] * rng.uniform(0.99, 1.01)
   frequency = pitch * (
       1 + timbre.vibrato * np.sin(2 * np.pi * 6 * times)
       + timbre.glide * np.exp(-since / 0.04))
   angle = 2 * np.pi * np.cumsum(frequency) / RATE
   sound = np.zeros_like(times)
   for ratio, amplitude in timbre.partials:
-    if ratio * pitch < 0.47 * RATE:  # else it would fold back
-      sound += amplitude * np.sin(ratio * angle + chance.uniform(0, 6.28))
+    if ratio * pitch < 0.47 * RATE:  # else it would alias
+      sound += amplitude * np.sin(ratio * angle + rng.uniform(0, 6.28))
   if timbre.hiss:
-    noise = chance.normal(size=len(times) + 1)
+    noise = rng.normal(size=len(times) + 1)
     sound += timbre.hiss * np.diff(noise)
   sound = sound * envelope / np.sqrt(np.mean(sound ** 2))
   if scene.size == "large":
     sound += 2 * np.sin(2 * np.pi * THUMP * since) * np.exp(-since / 0.08)
-  sound *= chance.uniform(0.06, 0.14)
-  sound += chance.uniform(0.0005, 0.003) * chance.normal(size=len(times))
+  sound *= rng.uniform(0.06, 0.14)
+  sound += rng.uniform(0.0005, 0.003) * rng.normal(size=len(times))
   return np.int16(np.clip(np.rint(sound * 32767), -32768, 32767))

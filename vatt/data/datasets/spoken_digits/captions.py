@@ -70,7 +70,7 @@ WAYS = {
 }
 
 
-def write(clip_id, word, direction):
+def write(clip_id: str, word: str, direction: tuple[int, int]) -> list[str]:
   """Writes five different sentences about a clip.
 
   One is about the writing, one about the voice, one about what is seen and
@@ -79,12 +79,12 @@ def write(clip_id, word, direction):
   easily than the digit does, and would be learned in its place.
 
   Args:
-    clip_id: the clip's id, which the choices are drawn from.
+    clip_id: the clip's id, the seed of the choices.
     word: the digit's word, which is in each sentence.
     direction: (dy, dx) of the movement, each of -1, 0, 1, y pointing down.
 
   Returns:
-    list of sentences, of 16 words at most.
+    The sentences, of 16 words at most.
   """
   kinds = [WRITING, SAYING, BOTH]
   movement = MOVING if any(direction) else STILL

@@ -3,13 +3,14 @@
 The images are MNIST's and the voices the Free Spoken Digit Dataset's, or others
 in the same form: in the manual_dir, `recordings.zip` or a folder `recordings`
 with `{digit}_{speaker}_{take}.wav`, and `images.npz` with `image` uint8
-[N, H, W] and `label` [N]. Whoever and whatever is in there decides on speakers,
-takes and digits.
+[N, H, W] and `label` [N]. Their content decides on speakers, takes and digits.
 
 Without a manual_dir the same files are made of tfds' `mnist` and
 `spoken_digit`, which tfds downloads where it can (see sources.py).
 """
 import hashlib
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -37,7 +38,7 @@ class SpokenDigits(builder.ClipsBuilder, skip_registration=True):
   DEFAULT_CONFIG = "official"
   SHARDS = {"train": 16, "test": 4}
 
-  def make_plan(self, manual_dir):
+  def make_plan(self, manual_dir: str | None) -> builder.Plan:
     if not manual_dir:
       manual_dir = sources.export_tfds(self._data_dir_root)
     recordings, rejected = sources.list_recordings(manual_dir)
@@ -46,7 +47,7 @@ class SpokenDigits(builder.ClipsBuilder, skip_registration=True):
     is_test_image = split_images(keys, labels)
     is_test = self._test_recordings(recordings)
 
-    # A digit is there if it can be seen and heard; the rest is told, not lost.
+    # A digit needs an image and a recording; others are rejected, not lost.
     digits = sorted({r.digit for r in recordings} & set(labels.tolist()))
     for r in recordings:
       if r.digit not in digits:
@@ -109,14 +110,14 @@ def _clip(recording, image, digits):
             recording.crc))
 
 
-def split_images(keys, labels):
+def split_images(keys: Sequence[bytes], labels: np.ndarray) -> np.ndarray:
   """Chooses the test images: about an eighth, by content.
 
   Equal images are on the same side, and an image's side does not depend on the
   others, but for a digit that would have no image on one of them.
 
   Args:
-    keys: hash of each image's bytes.
+    keys: SHA-256 of each image's bytes.
     labels: int64 [N].
 
   Returns:
@@ -136,14 +137,14 @@ def split_images(keys, labels):
 
 
 class DigitReader:
-  """Makes the example of a clip; all chance in it is a hash of the clip's id.
-  """
+  """Makes the example of a clip; all that is random in it is a hash of the
+  clip's id."""
 
-  def __init__(self, manual_dir, images):
+  def __init__(self, manual_dir: str, images: np.ndarray):
     self._manual_dir = manual_dir
     self._images = images
 
-  def __call__(self, clip):
+  def __call__(self, clip: Clip) -> dict[str, Any]:
     digit, label, image, _ = clip.data
     samples, rate = sources.read_wav(
         sources.read_file(self._manual_dir, clip.file))
@@ -165,11 +166,12 @@ class DigitReader:
     }
 
 
-def draw_frames(clip_id, image):
+def draw_frames(clip_id: str, image: np.ndarray
+                ) -> tuple[np.ndarray, tuple[int, int]]:
   """Moves an image along a straight line over a black frame.
 
   Args:
-    clip_id: the clip's id, which the line is drawn from.
+    clip_id: the clip's id, the seed of the line.
     image: uint8 [H, W].
 
   Returns:

@@ -37,18 +37,19 @@ class Recording(NamedTuple):
   crc: int
 
   @property
-  def name(self):
+  def name(self) -> str:
     return f"{self.digit}_{self.speaker}_{self.take}"
 
 
-def list_recordings(manual_dir):
+def list_recordings(manual_dir: str
+                    ) -> tuple[list[Recording], list[tuple[str, str, str]]]:
   """Finds the recordings and reads each once, to know that it can be read.
 
   Args:
     manual_dir: folder with `recordings.zip` or `recordings/`.
 
   Returns:
-    list of Recording, and a list of (id, file, reason) of those of no use.
+    The recordings, and (id, file, reason) of those of no use.
 
   Raises:
     UserError: if there are none, or they cannot be read.
@@ -105,15 +106,12 @@ def _open_zip(path):
   return zipfile.ZipFile(tf.io.gfile.GFile(path, "rb"))
 
 
-def read_file(manual_dir, file):
+def read_file(manual_dir: str, file: str) -> bytes:
   """Reads a recording's file.
 
   Args:
     manual_dir: folder of the sources.
-    file: as in Recording.
-
-  Returns:
-    bytes.
+    file: its path, relative to the manual_dir or in `recordings.zip`.
 
   Raises:
     Rejected: if the archive has it damaged.
@@ -129,11 +127,11 @@ def read_file(manual_dir, file):
     return stream.read()
 
 
-def read_wav(data):
+def read_wav(data: bytes) -> tuple[np.ndarray, int]:
   """Decodes a WAV file of any width and number of channels to 16-bit mono.
 
   Args:
-    data: bytes of the file.
+    data: the file.
 
   Returns:
     int16 [S], and the sample rate in Hz. 16-bit mono comes out as it went in.
@@ -145,7 +143,7 @@ def read_wav(data):
     warnings.simplefilter("always")
     try:
       rate, samples = wavfile.read(io.BytesIO(data))
-    except Exception as error:  # damaged files raise nearly anything there
+    except Exception as error:  # damaged files raise nearly anything
       raise Rejected(f"not a readable WAV file: {one_line(error)}") from error
   if any("Reached EOF" in str(warning.message) for warning in caught):
     raise Rejected("cut off: shorter than its header says")
@@ -165,14 +163,14 @@ def read_wav(data):
   return samples.astype(np.int16), int(rate)
 
 
-def load_images(manual_dir):
+def load_images(manual_dir: str) -> tuple[np.ndarray, np.ndarray]:
   """Reads `images.npz`.
 
   Args:
     manual_dir: folder of the sources.
 
   Returns:
-    uint8 [N, H, W] and int64 [N].
+    The images, uint8 [N, H, W], and their labels, int64 [N].
 
   Raises:
     UserError: if it is missing or of another form.
@@ -202,15 +200,15 @@ def load_images(manual_dir):
   return images, labels
 
 
-def export_tfds(data_dir):
+def export_tfds(data_dir: str) -> str:
   """Writes tfds' `mnist` and `spoken_digit` in the form of a manual_dir.
 
   All recordings and the first 8000 training images. The downloading has not
   been run where this was written, for want of a connection; the rest has.
 
   Args:
-    data_dir: folder of the built datasets; tfds' two are taken from there or
-      from tfds' own folder, or downloaded to there.
+    data_dir: folder of the built datasets; tfds' two are taken from it or from
+      tfds' own folder, or downloaded to it.
 
   Returns:
     The folder: `<data_dir>/downloads/spoken_digits_sources`.
