@@ -145,8 +145,8 @@ def in_turn(first: tf.Tensor, second: tf.Tensor):
 # -----------------------------------------------------------------------------
 # Linear layers, and the norm or GELU before one.
 # -----------------------------------------------------------------------------
-def linear(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None):
-  """x W + b, from [M, D] to [M, E]; autodiff keeps x, which is all it needs."""
+def plain_linear(x, kernel, bias):
+  """x W + b."""
   y = tf.matmul(x, kernel)
   return y if bias is None else tf.nn.bias_add(y, bias)
 
@@ -155,6 +155,20 @@ def _linear_gradient(x, bias, dy):
   """Of the kernel and of the bias."""
   return (tf.matmul(x, dy, transpose_a=True),
           None if bias is None else tf.raw_ops.BiasAddGrad(out_backprop=dy))
+
+
+@with_gradient
+def linear(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None):
+  """`plain_linear` from [M, D] to [M, E]; keeps x.
+
+  Autodiff would do the same; but TensorFlow's rewriting of graphs, which stops
+  at a gradient of one's own, would sum in another order than it always has.
+  """
+  def gradient(dy):
+    return (tf.matmul(dy, kernel, transpose_b=True),
+            *_linear_gradient(x, bias, dy))
+
+  return plain_linear(x, kernel, bias), gradient
 
 
 def _normalize(x, centred, epsilon):
@@ -221,7 +235,7 @@ def norm(x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor | None,
 
 def plain_norm_linear(x, scale, offset, kernel, bias, epsilon):
   """norm(x) W + b."""
-  return linear(plain_norm(x, scale, offset, epsilon), kernel, bias)
+  return plain_linear(plain_norm(x, scale, offset, epsilon), kernel, bias)
 
 
 @with_gradient
@@ -244,7 +258,7 @@ def norm_linear(x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor | None,
         later_x, scale, offset, d_normal, epsilon)
     return dx, d_scale, d_offset, *_linear_gradient(normal, bias, dy)
 
-  return linear(_norm(x, scale, offset, epsilon), kernel, bias), gradient
+  return plain_linear(_norm(x, scale, offset, epsilon), kernel, bias), gradient
 
 
 def _normal_cdf(x):
@@ -274,7 +288,7 @@ def _gelu_gradient(x, dy, random_bits, rate):
 
 def plain_gelu_linear(x, kernel, bias, random_bits, rate):
   """dropout(GELU(x)) W + b."""
-  return linear(plain_gelu(x, random_bits, rate), kernel, bias)
+  return plain_linear(plain_gelu(x, random_bits, rate), kernel, bias)
 
 
 @with_gradient
@@ -298,7 +312,7 @@ def gelu_linear(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None,
     gelu, dx = _gelu_gradient(later_x, d_gelu, later_bits, rate)
     return dx, *_linear_gradient(gelu, bias, dy)
 
-  return linear(_gelu(x, random_bits, rate), kernel, bias), gradient
+  return plain_linear(_gelu(x, random_bits, rate), kernel, bias), gradient
 
 
 # -----------------------------------------------------------------------------

@@ -111,7 +111,7 @@ def _dense(layer, *keys, shape=None):
 
 
 def _norm(layer, key):
-  if not hasattr(layer, "offset"):  # RMSNorm
+  if layer.offset is None:  # RMSNorm
     return [_entry(layer.scale, f"{key}/weight")]
   return [_entry(layer.scale, f"{key}/gamma"),
           _entry(layer.offset, f"{key}/beta")]

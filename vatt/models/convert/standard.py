@@ -92,7 +92,7 @@ class Entry:
 def _layer(layer, *keys):
   """A Dense layer or a norm; theirs is one layer, or several side by side."""
   pair = ((layer.kernel, layer.bias) if hasattr(layer, "kernel") else
-          (layer.scale, getattr(layer, "offset", None)))
+          (layer.scale, layer.offset))
   return [
       Entry((variable,), tuple(f"{key}.{name}" for key in keys),
             # n of [out, in] <-> [in, n·out]; n of [out] <-> [n·out]
