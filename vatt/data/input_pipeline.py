@@ -44,9 +44,10 @@ def train_dataset(data: ConfigDict, sources: Sequence[Source], batch_size: int,
   Returns:
     tf.data.Dataset of dicts: video uint8 [R, T, H, W, 3], audio int16 [R, S,
     1], text int32 [R, K, W], word_mask bool [R, K, W], caption_mask bool [R,
-    K], video_mask, audio_mask and corrupt bool [R], label int32 [R] (the first
-    one or -1), index int64 [R] (the stream position) and, with data.classes,
-    labels bool [R, classes].
+    K], video_mask, audio_mask and corrupt bool [R], index int64 [R] (the stream
+    position), label int32 [R] (for tasks where a clip has one: the record's
+    first, or -1) and, with data.classes, labels bool [R, classes] (all of them,
+    of which any is right).
 
   Raises:
     UserError: the batch cannot be divided as asked, or the config and the data
