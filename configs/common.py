@@ -78,6 +78,7 @@ def pretraining(variant: str, flavour: str = "paper") -> ConfigDict:
     flavour: paper, or released for the model and the loss of the weights that
       the authors released.
   """
+  # A new field needs a value for runs that are older: vatt.workdir.ADDED.
   config = ConfigDict()
   config.task = "pretrain"
   config.seed = 0

@@ -26,7 +26,6 @@ from vatt import cli, distribute, files, inference, similarity
 from vatt.config import replace
 from vatt.data import record_index
 from vatt.errors import UserError
-from vatt.evaluators import retrieval
 from vatt.reports import retrieval as retrieval_report
 from vatt.tasks import make_task
 from vatt.workdir import read_json
@@ -222,10 +221,10 @@ def main():
 
     answer(embedder, clips, lines, name)
     return
-  if POOL.value is None:
-    results = embedder.task.measure(embedder.model, strategy, source, clips)
-  else:
-    results = list(retrieval.Retrieval(config.eval).run(clips))
+  # A pool does not have the names of its classes.
+  results = embedder.task.measure(
+      embedder.model, strategy,
+      source.label_names if POOL.value is None else (), clips)
   if not any("R@" in measure for measure, _ in results):
     raise UserError(
         f"{name}: no clip has two of video, audio and captions, expected some "

@@ -41,6 +41,8 @@ BAD = [  # of pre-training: fields, what is said
     ({"model.encoders.text": dict(
         depth=1, width=8, mlp_dim=8, num_heads=2, norm="batch")},
      "model.encoders.text: norm is 'batch', expected one of 'layer', 'rms'"),
+    ({"model.encoders.text": dict(depth=1, width=8, mlp_dim=8)},
+     "model.encoders.text has no num_heads, expected depth, width, mlp"),
     ({"optimizer.name": "adamw"}, "'adamw', expected one of adam, sgd, lamb"),
     ({"optimizer.warmup_steps": 600_000}, "expected rising numbers from 0"),
 ]

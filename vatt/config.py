@@ -12,7 +12,7 @@ from vatt import distribute, losses, optimizers, preprocess
 from vatt.data import input_pipeline, windows
 from vatt.errors import UserError
 from vatt.models.encoder import NORMS
-from vatt.models.vatt import FLAVOURS
+from vatt.models.vatt import FLAVOURS, SIZES
 
 DURATIONS = ("log_every", "checkpoint_every", "eval_every", "total_steps")
 SIGNALS = ("video", "audio")  # those with patches
@@ -176,12 +176,16 @@ def check_model(config: ConfigDict) -> None:
 
 def check_encoder(sizes: ConfigDict, field: str = "model.encoders") -> None:
   """Validates the arguments of an Encoder."""
+  missing = [name for name in SIZES["base"] if name not in sizes]
+  if missing:
+    raise UserError(f"{field} has no {missing[0]}, expected "
+                    f"{', '.join(SIZES['base'])}")
   for name, known in (("relative_bias", ("", "first", "all")),
                       ("norm", NORMS), ("mlp_norm", NORMS)):
     if name in sizes and sizes[name] not in known:
       raise UserError(f"{field}: {name} is {sizes[name]!r}, expected one of "
                       f"{', '.join(map(repr, known))}")
-  if not sizes.get("head_dim") and sizes["width"] % sizes.get("num_heads", 1):
+  if not sizes.get("head_dim") and sizes["width"] % sizes["num_heads"]:
     raise UserError(f"{field}: width is {sizes['width']}, expected a multiple "
                     f"of num_heads ({sizes['num_heads']})")
 

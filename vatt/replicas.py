@@ -1,4 +1,8 @@
-"""Collectives in a replica: sums, the rows of all replicas, a replica's own."""
+"""Collectives in a replica: sums, the rows of all replicas, a replica's own.
+
+Gradients pass through them. Sums and rows of all need a replica context, which
+there also is outside of a strategy.
+"""
 from typing import Any
 
 import tensorflow as tf

@@ -38,8 +38,19 @@ def test_table():
   assert [line.split() for line in lines] == [
       ["R@1", "MedR", "accuracy"], ["text", "to", "video", "25.0%", "3.5"],
       ["audio", "to", "video", "100.0%"], ["audio", "to", "text", "12.5%"]]
+
   # Columns are flush right: each value ends where its name does.
   assert lines[3].index("12.5%") + 5 == lines[0].index("accuracy") + 8
+
+
+def test_table_of_what_is_no_share():
+  """A probe's names have spaces; long ones do not run into each other."""
+  assert retrieval.format_table([
+      ("split 1/svm top-1", 0.5), ("video/long alignment", -2.19912),
+      ("video/uniformity", 219.0)]) == [
+          f"{'':16}{'svm top-1':>11}{'long alignment':>16}{'uniformity':>12}",
+          f"{'split 1':16}{'50.0%':>11}{'':>16}{'':>12}",
+          f"{'video':16}{'':>11}{'-2.199':>16}{'219':>12}"]
 
 
 def test_text_and_picture(folder):

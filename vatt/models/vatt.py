@@ -72,7 +72,8 @@ class Tower(tf.keras.layers.Layer):
   Args:
     modality: video, audio or text.
     tokenizer: PatchTokenizer, or TextTokenizer for text.
-    encoder: the modality's own, or the one shared by all.
+    encoder: the modality's own, or the one shared by all: an Encoder, or what
+      is called as one, on as many tokens as DropToken leaves, and has a width.
     drop_rate: fraction of the tokens that DropToken drops in training.
     post_projection: width of a Dense layer with GELU after the encoder; 0 for
       none.

@@ -6,6 +6,7 @@ a workdir's `report`, and the frames beside it.
 import io
 import json
 import os
+import re
 import textwrap
 from collections.abc import Sequence
 
@@ -23,19 +24,31 @@ def format_table(results: Sequence[tuple[str, float]]) -> list[str]:
   """Lines of a table: a row a direction, a column a measure.
 
   Args:
-    results: (name, value)s with names such as "text_to_video/R@1".
+    results: (name, value)s with names such as "text_to_video/R@1". Shares (R@K,
+      top-K and accuracy) are shown in per cent.
   """
   rows = {}
   for name, value in results:
     row, column = name.split("/")
     rows.setdefault(row.replace("_", " "), {})[column] = value
   columns = list(dict.fromkeys(c for row in rows.values() for c in row))
-  lines = [" " * 16 + "".join(f"{column:>10}" for column in columns)]
+  widths = [max(10, len(column) + 2) for column in columns]
+  lines = [" " * 16 + "".join(
+      f"{column:>{width}}" for column, width in zip(columns, widths))]
   for row, values in rows.items():
-    cells = ["" if c not in values else f"{values[c]:.1f}" if c == "MedR"
-             else f"{values[c]:.1%}" for c in columns]
-    lines.append(f"{row:16}" + "".join(f"{cell:>10}" for cell in cells))
+    lines.append(f"{row:16}" + "".join(
+        f"{_cell(column, values.get(column)):>{width}}"
+        for column, width in zip(columns, widths)))
   return lines
+
+
+def _cell(measure, value):
+  """How a measure is shown."""
+  if value is None:
+    return ""
+  if re.search(r"R@|top-|accuracy", measure):
+    return f"{value:.1%}"
+  return f"{value:.1f}" if measure == "MedR" else f"{value:.4g}"
 
 
 def write(folder: str) -> list[str]:

@@ -92,17 +92,17 @@ class Pretrain(Task):
 
   def evaluate(self, model, strategy, source, progress=None, workdir=None):
     """Zero-shot retrieval and classification; keeps nothing in a workdir."""
-    return self.measure(model, strategy, source, self.embed_split(
+    return self.measure(model, strategy, source.label_names, self.embed_split(
         model, strategy, source, progress))
 
   def measure(self, model: tf.keras.Model, strategy: tf.distribute.Strategy,
-              source: Source, embedded: dict[str, np.ndarray]
+              label_names: Sequence[str], embedded: dict[str, np.ndarray]
               ) -> list[tuple[str, float]]:
     """`evaluate`, where the clips are embedded already, by `embed_split`."""
     options = self.config.eval
     results = list(retrieval.Retrieval(options).run(embedded))
-    if source.label_names and options.templates:
-      sentences = [template.format(name) for name in source.label_names
+    if label_names and options.templates:
+      sentences = [template.format(name) for name in label_names
                    for template in options.templates]
       for sentence in sentences:
         unknown = text.unknown_words(self.words, sentence)
@@ -112,7 +112,7 @@ class Pretrain(Task):
       vectors = self.embed_sentences(model, strategy, sentences)
       # [C·n, E] -> [C, n, E]: n sentences a class
       vectors = vectors.reshape(
-          len(source.label_names), len(options.templates), -1)
+          len(label_names), len(options.templates), -1)
       results += classification.ZeroShot(vectors).run(embedded)
     return results
 
