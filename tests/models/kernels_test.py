@@ -93,6 +93,7 @@ def test_the_others_worked_by_hand(full):
        norm @ kernel + shift),
       ("gelu_linear", (x, kernel, bias, random_bits, rate),
        gelu @ kernel + shift),
+      ("linear", (x, kernel, bias), x @ kernel + shift),
       ("dropout", (x, random_bits, 0.3), dropped),
       ("add_dropped", (2 * x, x, random_bits, 0.3), 2 * x + dropped)):
     for y in both(name, *args):
@@ -193,6 +194,19 @@ def test_norm_linear(dtype, size, tolerance, centred, with_bias, monkeypatch):
 
   compare(of(kernels.norm_linear), of(kernels.plain_norm_linear), inputs,
           dtype, size == 0, tolerance)
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_linear(with_bias):
+  rng = np.random.default_rng(0)
+  inputs = [rng.normal(size=shape)
+            for shape in [(6, 5), (5, 4), (4,)][:2 + with_bias]]
+
+  def of(function):
+    return lambda x, kernel, bias=None: function(x, kernel, bias)
+
+  compare(of(kernels.linear), of(kernels.plain_linear), inputs, tf.float64,
+          False, 1e-10)
 
 
 @CASES

@@ -59,7 +59,7 @@ class LayerNorm(tf.keras.layers.Layer):
       self.offset = self.add_weight("offset", [shape[-1]], initializer="zeros")
     super().build(shape)
 
-  def call(self, x):
+  def call(self, x: tf.Tensor) -> tf.Tensor:
     rows = tf.reshape(x, [-1, x.shape[-1]])  # [..., D] -> [M, D]
     y = kernels.norm(rows, self.scale, self.offset, LAYER_NORM_EPSILON)
     return tf.reshape(y, tf.shape(x))
@@ -110,7 +110,7 @@ class RelativeBias(tf.keras.layers.Layer):
     self.table = self.add_weight(
         "table", [num_buckets, num_heads], initializer="zeros")
 
-  def call(self, tokens):
+  def call(self, tokens: tf.Tensor) -> tf.Tensor:
     """The bias for tokens [B, N, D], AGG first: [1, H, N, N]."""
     buckets = relative_buckets(
         tokens.shape[1], self.num_buckets, self.max_distance)
@@ -136,8 +136,10 @@ class Attention(tf.keras.layers.Layer):
     create_weights(self.out, self.num_heads * self.head_dim)
     super().build(shape)
 
-  def call(self, z, norm, shape, mask=None, bias=None, rate=0.0, seed=None,
-           return_attention=False):
+  def call(self, z: tf.Tensor, norm: LayerNorm, shape: tuple,
+           mask: tf.Tensor | None = None, bias: tf.Tensor | None = None,
+           rate: float = 0.0, seed: tf.Tensor | None = None,
+           return_attention: bool = False) -> tuple[tf.Tensor, ...]:
     """MHA(norm(z)).
 
     Args:
@@ -193,8 +195,10 @@ class Block(tf.keras.layers.Layer):
     create_weights(self.mlp_out, self.mlp_in.units)
     super().build(shape)
 
-  def call(self, z, bias=None, shape=None, mask=None, training=False,
-           seed=None, return_attention=False):
+  def call(self, z: tf.Tensor, bias: tf.Tensor | None = None, *, shape: tuple,
+           mask: tf.Tensor | None = None, training: bool = False,
+           seed: tf.Tensor | None = None,
+           return_attention: bool = False) -> tuple[tf.Tensor, ...]:
     """Returns z [B·N, D], the MLP's output before it is added [B·N, D] and, on
     request, the attention maps; for the arguments see `Attention`."""
     rate = self.dropout_rate if training else 0.0
@@ -208,8 +212,8 @@ class Block(tf.keras.layers.Layer):
     hidden = kernels.norm_linear(  # [B·N, D] -> [B·N, mlp_dim]
         z, self.mlp_norm.scale, self.mlp_norm.offset, self.mlp_in.kernel,
         self.mlp_in.bias, LAYER_NORM_EPSILON)
-    out = self.mlp_out
-    if self.activation is tf.keras.activations.gelu:  # -> [B·N, D]
+    out = self.mlp_out  # -> [B·N, D]
+    if self.activation is tf.keras.activations.gelu:
       random_bits = dropout_bits(hidden.shape, rate, seed, "mlp")
       mlp = kernels.gelu_linear(
           hidden, out.kernel, out.bias, random_bits, rate)
@@ -220,7 +224,8 @@ class Block(tf.keras.layers.Layer):
     return z, mlp, *maps
 
 
-def recomputed(block, z, bias, seed, **kwargs):
+def recomputed(block: Block, z: tf.Tensor, bias: tf.Tensor | None,
+               seed: tf.Tensor, **kwargs) -> tuple[tf.Tensor, ...]:
   """A block's call, for whose backward pass z and bias alone are kept."""
   @tf.recompute_grad
   def run(z, *bias):
