@@ -15,9 +15,15 @@ WIDTHS = {"specific": dict(video=8, audio=12, text=6),
           "agnostic": dict(video=8, audio=8, text=8)}
 
 
+_MODELS = {}  # and their values, by the arguments of `make_model`
+
+
 def make_model(setting="specific", audio="waveform", dtype="float32", depth=2,
                random=True, **fields):
   """A model, always the same; sets the global policy.
+
+  It takes a second to build. So outside of strategies and graphs there is one
+  of a kind, which gets its first values back.
 
   Args:
     setting: a key of WIDTHS.
@@ -28,6 +34,19 @@ def make_model(setting="specific", audio="waveform", dtype="float32", depth=2,
     **fields: of the config, in place of those here.
   """
   tf.keras.mixed_precision.set_global_policy(dtype)
+  if tf.distribute.has_strategy() or not tf.executing_eagerly():
+    return _build(setting, audio, depth, random, fields)
+  key = repr((setting, audio, dtype, depth, random, sorted(fields.items())))
+  if key not in _MODELS:
+    model = _build(setting, audio, depth, random, fields)
+    _MODELS[key] = model, [v.numpy() for v in model.variables]
+  model, values = _MODELS[key]
+  for variable, value in zip(model.variables, values, strict=True):
+    variable.assign(value)
+  return model
+
+
+def _build(setting, audio, depth, random, fields):
   encoders = {modality: dict(depth=depth, width=width, mlp_dim=16, num_heads=2)
               for modality, width in WIDTHS[setting].items()}
   if setting == "agnostic":

@@ -142,7 +142,8 @@ def test_parameters_of_every_variant_at_full_size(variant, flavour):
 def profiled(model, training, specs):
   """Operations of a model's matrix products, as TensorFlow counts them."""
   forward = tf.function(
-      lambda x: model(x, training=training, seed=seeds.root(0))[0])
+      lambda x: model(x, training=training, seed=seeds.root(0))[0],
+      autograph=False)
   graph = forward.get_concrete_function(specs).graph
   options = tf.compat.v1.profiler.ProfileOptionBuilder(
       tf.compat.v1.profiler.ProfileOptionBuilder.float_operation())
@@ -237,7 +238,7 @@ def kept_bytes(model, batch):
   bytes of the tensors that a gradient needs; weights and the batch apart."""
   losses = []
 
-  @tf.function
+  @tf.function(autograph=False)
   def step(batch):
     with tf.GradientTape() as tape:
       embeddings, _ = model(batch, training=True, seed=seeds.root(0))

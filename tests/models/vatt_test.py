@@ -72,28 +72,49 @@ TOTALS = {"bbs": 227_311_360, "mbs": 294_339_328, "lbs": 445_494_016,
 
 @functools.cache
 @tf.autograph.experimental.do_not_convert
-def full_size_parts(variant):
+def full_size_parts(variant, repeat=True):
   """Parameters of each part of a full-size model, of which no value is made:
-  in a graph, variables have shapes alone."""
+  in a graph, variables have shapes alone.
+
+  Args:
+    variant: a key of VARIANTS.
+    repeat: whether an encoder is built with one block, which counts as many
+      times as it has blocks.
+
+  Returns:
+    Dict of part to parameters, and how many of all are trained.
+  """
   config = common.pretraining(variant)
+  times = {part: sizes.depth if repeat else 1
+           for part, sizes in config.model.encoders.items()}
+  if repeat:
+    for sizes in config.model.encoders.values():
+      sizes.depth = 1
+  number = lambda variables: sum(math.prod(v.shape) for v in variables)
   with tf.Graph().as_default():
     model = VATT(config.model, (32, 224, 224, 3), (153_600, 1), 16)
-    count = lambda layer: sum(math.prod(v.shape) for v in layer.variables)
-    parts = {"heads": sum(map(count, model.heads.values()))}
+    parts = {"heads": sum(
+        number(head.variables) for head in model.heads.values())}
+    trainable, repeated = number(model.trainable_variables), 0
     for name, tower in model.towers.items():
-      parts[name] = count(tower.tokenizer)
+      parts[name] = number(tower.tokenizer.variables)
       part = "shared" if variant == "ma" else name
-      parts[part] = count(tower.encoder) + parts.get(part, 0) * (part == name)
-    assert len({v.name for v in model.variables}) > 100
-    assert count(model) == sum(parts.values())  # and nothing outside of parts
-    trainable = sum(math.prod(v.shape) for v in model.trainable_variables)
-  return parts, trainable
+      more = (times[part] - 1) * number(tower.encoder.blocks[0].variables)
+      if part not in parts or part == name:
+        repeated += more
+      parts[part] = number(tower.encoder.variables) + more + (
+          parts.get(part, 0) * (part == name))
+    # And nothing outside of parts.
+    assert number(model.variables) + repeated == sum(parts.values())
+  return parts, trainable + repeated
 
 
+@pytest.mark.parametrize("repeat", [
+    True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_parameters_of_every_variant(variant):
+def test_parameters_of_every_variant(variant, repeat):
   assert variant in PARAMETERS, "a variant without a count worked out by hand"
-  parts, trainable = full_size_parts(variant)
+  parts, trainable = full_size_parts(variant, repeat)
   assert parts == PARAMETERS[variant]
   assert sum(parts.values()) == TOTALS[variant]
   # All but the moving statistics of the five batch norms.
@@ -257,7 +278,8 @@ def test_droptoken_in_training_by_the_seed():
 def matmul_flops(model, modality, inputs):
   """Floating-point operations of the matrix products of a forward pass."""
   forward = tf.function(
-      lambda x: model.towers[modality](x, training=True, seed=seeds.root(0))[0])
+      lambda x: model.towers[modality](x, training=True, seed=seeds.root(0))[0],
+      autograph=False)
   graph = forward.get_concrete_function(inputs).graph
   options = tf.compat.v1.profiler.ProfileOptionBuilder(
       tf.compat.v1.profiler.ProfileOptionBuilder.float_operation())
