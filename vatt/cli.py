@@ -45,7 +45,7 @@ def workdir() -> str:
   return os.path.expanduser(flags.FLAGS.workdir)
 
 
-def config():
+def config() -> "ConfigDict":  # noqa: F821  not loaded with this module
   """The ConfigDict of --config; UserError if its file cannot be read."""
   found = flags.FLAGS.config
   try:

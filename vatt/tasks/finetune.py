@@ -12,7 +12,7 @@ from vatt.data import input_pipeline, sources
 from vatt.errors import UserError
 from vatt.evaluators import classification
 from vatt.models.tokenizers import resize_positions
-from vatt.models.vatt import Classifier
+from vatt.models.vatt import Classifier, Tower
 from vatt.predict import Views, predict
 from vatt.tasks import Task
 from vatt.workdir import read_words
@@ -185,12 +185,13 @@ def freeze(model: Classifier, what: str) -> None:
       layer.trainable = False
 
 
-def copy_tower(source, target, positions, name):
+def copy_tower(source: Tower, target: Tower, positions: str, name: str
+               ) -> None:
   """Fills a tower with another's weights, tables of positions resized.
 
   Args:
-    source, target: Tower.
-    positions: how to resize, as of `resize_positions`.
+    source, target: towers.
+    positions: how to resize them, bicubic or spline.
     name: of the source, for errors.
 
   Raises:
@@ -236,7 +237,8 @@ def accuracy(logits: tf.Tensor, labels: tf.Tensor, mask: tf.Tensor
   return right / tf.maximum(replicas.all_sum(tf.reduce_sum(counted)), 1.0)
 
 
-def mixup(inputs, labels, a, seed):
+def mixup(inputs: tf.Tensor, labels: tf.Tensor, a: int, seed: tf.Tensor
+          ) -> tuple[tf.Tensor, tf.Tensor]:
   """Mixes each sample with the one after it, and so their labels.
 
   x = αx₁ + (1 − α)x₂ and y alike, with α of Beta(a, a) for each pair (appendix
@@ -275,7 +277,7 @@ def next_rows(x: tf.Tensor) -> tf.Tensor:
   return tf.concat([x[1:], firsts[after][None]], axis=0)
 
 
-def smooth(labels, smoothing):
+def smooth(labels: tf.Tensor, smoothing: float) -> tf.Tensor:
   """Distributions of classes: a share `smoothing` goes to all of them alike.
 
   Args:
