@@ -1,8 +1,11 @@
 """What all programs share, by a small program in processes of its own."""
+import ast
 import subprocess
 import sys
 
 import pytest
+
+from vatt import cli
 
 PROGRAM = """
 from vatt import cli
@@ -78,3 +81,17 @@ def test_the_face_loads_no_tensorflow(python_env):
   subprocess.run(
       [sys.executable, "-c", "import sys, vatt.main\n"
        "assert 'tensorflow' not in sys.modules"], env=python_env, check=True)
+
+
+@pytest.mark.parametrize("path", sorted(
+    path for path in (cli.ROOT / "scripts").glob("*.py")
+    if path.stem != "time_hlo"), ids=lambda path: path.stem)
+def test_programs_load_vatt_first(path):
+  """It chooses TensorFlow's kernels, which must be before that is loaded."""
+  modules = [node.module if isinstance(node, ast.ImportFrom)
+             else node.names[0].name
+             for node in ast.parse(path.read_text()).body
+             if isinstance(node, (ast.Import, ast.ImportFrom))]
+  others = [module.split(".")[0] for module in modules
+            if module.split(".")[0] not in sys.stdlib_module_names]
+  assert others[0] == "vatt"
