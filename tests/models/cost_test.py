@@ -267,6 +267,20 @@ def kept_bytes(model, batch):
   return sum(kept.values())
 
 
+ROWS = 2
+LARGER = dict(video=(8, 12, 16, 3), audio=(202, 1), text=(12,))
+
+
+@functools.cache
+def kept_and_said(setting, flavour, dtype, dropout, remat=False):
+  """Bytes that a step's graph keeps, and those that `cost` tells."""
+  tf.keras.mixed_precision.set_global_policy(dtype)
+  config = tiny(setting, flavour, dropout=dropout, remat=remat)
+  kept = kept_bytes(build(config, LARGER), specs_of(LARGER, ROWS))
+  return kept, ROWS * cost.total(
+      cost.activation_bytes(config, LARGER, CAPTIONS, dtype))
+
+
 @pytest.mark.parametrize("setting, flavour, dtype, dropout", [
     ("mbs", "paper", "float32", 0.1), ("mbs", "released", "float64", 0.0),
     ("ma", "released", "mixed_bfloat16", 0.1),
@@ -274,23 +288,14 @@ def kept_bytes(model, batch):
 def test_activations_are_what_the_gradients_read(
     setting, flavour, dtype, dropout):
   """But for what is small beside the tokens, such as a number a norm's row."""
-  tf.keras.mixed_precision.set_global_policy(dtype)
-  config, rows = tiny(setting, flavour, dropout=dropout), 2
-  shapes = dict(video=(8, 12, 16, 3), audio=(202, 1), text=(12,))
-  kept = kept_bytes(build(config, shapes), specs_of(shapes, rows))
-  parts = cost.activation_bytes(config, shapes, CAPTIONS, dtype)
-  assert rows * cost.total(parts) == pytest.approx(kept, rel=0.02)
+  kept, said = kept_and_said(setting, flavour, dtype, dropout)
+  assert said == pytest.approx(kept, rel=0.02)
 
 
 def test_remat_keeps_less_by_as_much_as_is_said():
   """In the difference, what is small beside the tokens is no part."""
-  shapes = dict(video=(8, 12, 16, 3), audio=(202, 1), text=(12,))
-  rows, kept, said = 2, [], []
-  for remat in (False, True):
-    config = tiny("mbs", "paper", remat=remat)
-    kept.append(kept_bytes(build(config, shapes), specs_of(shapes, rows)))
-    said.append(rows * cost.total(
-        cost.activation_bytes(config, shapes, CAPTIONS)))
+  kept, said = zip(*(kept_and_said("mbs", "paper", "float32", 0.1, remat)
+                     for remat in (False, True)))
   assert said[0] - said[1] == pytest.approx(kept[0] - kept[1], rel=0.002)
   assert kept[1] < 0.3 * kept[0]
 
