@@ -1,5 +1,6 @@
 """The values that the published release computes, and models to compare."""
 import json
+import math
 import os
 import pathlib
 
@@ -25,6 +26,25 @@ def layouts():
   """Names of the released layouts, as the folder has them."""
   return sorted(path.stem.removeprefix("variables_")
                 for path in FOLDER.glob("released/variables_*"))
+
+
+def rounding(dtype, terms):
+  """What rounding may change in a sum, or in sums of sums; relative to the
+  largest of what is added up.
+
+  An addition is off by anything between minus and plus half of epsilon, with a
+  deviation of epsilon/√12. So n of them, one after another, are off by
+  epsilon·√(n/12): errors of either sign, not all of one, as the worst case
+  n·epsilon/2 has it (Higham and Mary, A new approach to probabilistic rounding
+  error analysis, 2019). The bound is 3.5 deviations, epsilon·√n. It is met with
+  some to spare, for processors add in blocks; a formula that is wrong, if only
+  by an epsilon of 1e-5 for 1e-6 within a norm, exceeds it.
+
+  Args:
+    dtype: of floating-point numbers.
+    terms: how many are added, one sum after another.
+  """
+  return np.finfo(dtype).eps * np.sqrt(terms)
 
 
 class Golden:
@@ -59,6 +79,28 @@ class Golden:
     reader = tf.train.load_checkpoint(self.checkpoint(name))
     return {key: reader.get_tensor(key)
             for key in reader.get_variable_to_shape_map()}
+
+  def terms(self, modality):
+    """How many numbers are added on the longest way from a signal to an
+    embedding, one sum after another.
+
+    For a token's patch or word; in a block for the mean and variance of two
+    norms, for queries, keys and values, scores, softmax, mixture, the layer
+    behind it and the two of the MLP; for the last norm and a head's two layers.
+    """
+    sizes = self.sizes
+    width, mlp = sizes["width"], sizes["mlp_dim"]
+    patch, tokens = dict(
+        video=(3 * math.prod(sizes["video_patch"]), math.prod(
+            size // part for size, part in zip(
+                sizes["video"], sizes["video_patch"]))),
+        audio=(sizes["audio_patch"],
+               sizes["audio_samples"] // sizes["audio_patch"]),
+        text=(sizes["text_embedding"], sizes["max_words"]))[modality]
+    block = (2 * 2 * width + width + width // sizes["num_heads"]
+             + 2 * (1 + tokens) + width + width + mlp)
+    return (patch + sizes["num_layers"] * block + 2 * width + width
+            + sizes["s_va"])
 
   def describe(self, name):
     """The path of a checkpoint, and what it holds."""
