@@ -56,6 +56,27 @@ def test_reads_any_record_eagerly_and_in_tf_data(two_files):
         tensors, tf.constant(i, tf.int64)).numpy() == raw[i]
 
 
+def test_all_records_at_once_or_none(two_files):
+  files, raw = two_files
+  index = record_index.load(files)
+  assert record_index.read_all(index).numpy().tolist() == raw
+
+  def part(numbers):
+    return record_index.RecordIndex(
+        index.files, index.file_ids[numbers], index.offsets[numbers])
+
+  # A part of them, or another order, is for reading one by one.
+  for numbers in ([0, 1, 2, 3], [0, 1, 3, 4], [1, 2, 3, 4], [3, 4, 0, 1, 2],
+                  [1, 0, 2, 3, 4], []):
+    assert record_index.read_all(part(numbers)) is None
+  with open(files[0], "r+b") as file:  # within the second record
+    file.seek(17 + 12 + 5)
+    file.write(b"\0\0\0\0")
+  assert record_index.read_all(index) is None
+  os.remove(files[1])
+  assert record_index.read_all(index) is None
+
+
 def test_scan_is_cached_and_follows_the_file(tmp_path, records):
   path = tmp_path / "x.tfrecord"
   records.write_records(path, [b"a", b"b"])

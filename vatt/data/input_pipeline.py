@@ -355,6 +355,9 @@ def _reader(data, source):
   tensors = record_index.file_tensors(source.index)
   if not data.cache:
     return lambda i: record_index.read_record(tensors, i)
+  everything = record_index.read_all(source.index)
+  if everything is not None:
+    return lambda i: tf.gather(everything, i)
   records = record_index.process_records(
       tensors, len(source.index),
       lambda raw, i: (raw, True), (tf.constant(""), tf.constant(False)))

@@ -218,6 +218,32 @@ def read_record(tensors: tuple[tf.Tensor, ...], i: tf.Tensor) -> tf.Tensor:
   return record.take(1).get_single_element()
 
 
+def read_all(index: RecordIndex) -> tf.Tensor | None:
+  """Reads all records, file by file, which is much faster than one by one.
+
+  Returns:
+    string [N]; None if the index has not all records of its files, in their
+    order, or one of them cannot be read.
+  """
+  parts = []
+  for number, path in enumerate(index.files):
+    offsets, offset = index.offsets[index.file_ids == number], 0
+    try:
+      for raw in tf.data.TFRecordDataset(path).batch(1024):
+        sizes = tf.strings.length(raw).numpy() + HEADER + FOOTER
+        first = offset + np.cumsum(sizes) - sizes
+        if not np.array_equal(first, offsets[:len(first)]):
+          return None
+        parts.append(raw)
+        offsets, offset = offsets[len(first):], int(first[-1] + sizes[-1])
+    except tf.errors.OpError:
+      return None
+    if len(offsets):
+      return None
+  ordered = np.all(np.diff(index.file_ids) >= 0)
+  return tf.concat(parts, 0) if ordered and parts else None
+
+
 @tf.autograph.experimental.do_not_convert  # nothing to convert, and slow
 def process_records(tensors: tuple[tf.Tensor, ...],
                     requests: tf.data.Dataset | int,
