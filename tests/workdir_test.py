@@ -2,6 +2,7 @@
 import json
 
 import pytest
+from ml_collections import ConfigDict
 
 from configs import common
 from vatt import workdir
@@ -23,6 +24,9 @@ def test_what_is_written_comes_back(tmp_path, config):
   assert workdir.read_words(folder, "labels.txt") == [
       "a cat", "caf\u00e9\u2028x"]
   assert workdir.read_words(folder, "vocabulary.txt") == []
+  # Not lists, which the command line could not replace.
+  assert ConfigDict(workdir.read_config(folder)).data.datasets == (
+      "howto100m", "audioset")
 
 
 def test_free_fields_may_change_and_others_may_not(tmp_path, config):

@@ -1,4 +1,5 @@
 """A trained model, ready to use, from its workdir."""
+import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -55,8 +56,10 @@ def load_model(path: str, config: ConfigDict | None = None,
           f"{trained.data[field]}, which the model was trained with")
   # The words are the model's own, wherever the data lie now, and the checkpoint
   # has their vectors.
-  words = workdir.read_words(path, make_task(trained).WORDS_FILE)
-  own = {"model.word_vectors": ""}
+  file = make_task(trained).WORDS_FILE
+  words = workdir.read_words(path, file)
+  own = {"model.word_vectors": "",
+         "data.vocabulary": os.path.join(path, file) if words else ""}
   built = make_task(config_lib.replace(config, own | {
       f"data.{field}": trained.data[field] for field in SHAPE_FIELDS}), words)
   config_lib.check_model(built.config)

@@ -69,7 +69,7 @@ def read_config(workdir: str) -> FrozenConfigDict:
   for part, fields in ADDED.items():
     if part in config:
       config[part] = fields | config[part]
-  return FrozenConfigDict(config)  # with tuples, where JSON has lists
+  return FrozenConfigDict(_tuples(config))
 
 
 def read_words(workdir: str, name: str) -> list[str]:
@@ -118,6 +118,13 @@ def write(workdir: str, config: FrozenConfigDict, name: str,
   files.write_whole(os.path.join(workdir, "config.json"), json.dumps(
       json.loads(config.to_json_best_effort()), indent=2, sort_keys=True)
                     + "\n")
+
+
+def _tuples(value):
+  """Tuples, as configs have them, where JSON has lists."""
+  if isinstance(value, dict):
+    return {name: _tuples(item) for name, item in value.items()}
+  return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _flat(config, prefix=""):

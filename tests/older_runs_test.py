@@ -1,0 +1,156 @@
+"""What older versions left opens, goes on and evaluates as it did there.
+
+Workdirs, built datasets and exported pools, small, are in tests/fixtures, and
+so is what the version that made them printed of them: see its README.md.
+"""
+import hashlib
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from vatt.data import record_index, sources
+
+ROOT = pathlib.Path(__file__).parents[1]
+FIXTURES = ROOT / "tests/fixtures"
+EXPECTED = json.loads((FIXTURES / "expected.json").read_text())
+RETRIEVAL = "scripts/zero_shot_retrieval.py"
+
+
+@pytest.fixture
+def fixtures(tmp_path):
+  """A copy of the fixtures, for programs to write into."""
+  return shutil.copytree(FIXTURES, tmp_path / "fixtures")
+
+
+@pytest.fixture
+def run(python):
+  """A function of a command's arguments -> lines of its standard output."""
+  def run(*command):
+    done = python.run(*command, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+  return run
+
+
+def files_of(folder):
+  """The content of every file in a folder, by its path there."""
+  return {str(path.relative_to(folder)): path.read_bytes()
+          for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+# ---- Datasets ---------------------------------------------------------------
+
+@pytest.mark.parametrize("name", EXPECTED["datasets"])
+def test_dataset_has_its_records(name):
+  expected = EXPECTED["datasets"][name]
+  for split, digests in expected["records"].items():
+    source = sources.open_source(name, str(FIXTURES / "data"), split)
+    assert list(source.label_names) == expected["label_names"]
+    tensors = record_index.file_tensors(source.index)
+    found = []
+    for i in range(len(source.index)):
+      example = source.parse(record_index.read_record(
+          tensors, tf.constant(i, tf.int64)))
+      digest = hashlib.sha256()
+      for field in sorted(example):
+        digest.update(field.encode())
+        digest.update(tf.io.serialize_tensor(example[field]).numpy())
+      found.append(digest.hexdigest())
+    assert found == digests
+
+
+@pytest.mark.parametrize("name", EXPECTED["datasets"])
+def test_dataset_is_built_already(fixtures, run, name):
+  """Of the same sources the same plan is made; nothing is written."""
+  expected = EXPECTED["datasets"][name]
+  before = files_of(fixtures / "data")
+  *_, last = run(
+      "scripts/prepare_dataset.py", f"--dataset={name}",
+      f"--manual_dir={fixtures}/{expected['sources']}",
+      f"--data_dir={fixtures}/data")
+  assert last == f"{fixtures}/data/{expected['line']}"
+  assert files_of(fixtures / "data") == before
+
+
+# ---- Trained models ---------------------------------------------------------
+
+@pytest.mark.parametrize("name", ["agnostic", "converted"])
+def test_model_embeds_as_before(fixtures, run, name):
+  expected, pool = EXPECTED["retrieval"][name], fixtures / "exported"
+  title, *table = run(
+      RETRIEVAL, f"--workdir={fixtures}/{name}", f"--export={pool}",
+      f"--config.data.data_dir={fixtures}/data", *expected["flags"])
+  assert title == f"{fixtures}/{expected['title']}"
+  assert table == expected["table"]
+  assert_same_pool(pool, FIXTURES / "pools" / name)
+
+
+def assert_same_pool(folder, other):
+  assert {path.name for path in folder.iterdir()} == {
+      path.name for path in other.iterdir()}
+  for path in other.iterdir():
+    if path.suffix == ".npy":
+      found, expected = np.load(folder / path.name), np.load(path)
+      assert found.dtype == expected.dtype
+      np.testing.assert_allclose(
+          found, expected, rtol=0, atol=1e-5, err_msg=path.name)
+    else:
+      assert (folder / path.name).read_text() == path.read_text()
+
+
+def test_pool_is_searched_as_before(fixtures, run):
+  """With neither the dataset nor its folder of then."""
+  expected = EXPECTED["retrieval"]["specific"]
+  title, *table = run(
+      RETRIEVAL, f"--workdir={fixtures}/specific",
+      f"--pool={fixtures}/pools/specific", *expected["flags"])
+  assert title == f"{fixtures}/{expected['title']}{fixtures}/pools/specific"
+  assert table == expected["table"]
+
+
+def test_classifier_evaluates_as_before(fixtures, run):
+  expected, workdir = EXPECTED["predictions"]["tuned"], fixtures / "tuned"
+  assert run(*train_command(fixtures, "tuned"), "--mode=eval") == (
+      expected["printed"])
+  with np.load(workdir / "predictions.npz") as arrays:
+    assert arrays["id"].astype(str).tolist() == expected["id"]
+    assert arrays["classes"].tolist() == (
+        workdir / "labels.txt").read_text().split()
+    np.testing.assert_allclose(
+        arrays["logits"], expected["logits"], rtol=0, atol=1e-5)
+
+
+def train_command(fixtures, name):
+  return ["-m", "vatt.main", *EXPECTED["training"][name]["flags"],
+          f"--config.data.data_dir={fixtures}/data",
+          f"--workdir={fixtures}/{name}"]
+
+
+@pytest.mark.parametrize("name, mode", [
+    ("specific", "train"), ("agnostic", "train_and_eval"), ("tuned", "train")])
+def test_training_goes_on(fixtures, run, name, mode):
+  """From the step where it was stopped to the last, with the losses that the
+  older version had in these steps."""
+  workdir, expected = fixtures / name, EXPECTED["training"][name]["metrics"]
+  run(*train_command(fixtures, name), f"--mode={mode}",
+      "--config.steps_per_loop=5", "--config.log_every=5")
+  rows = [json.loads(line) for line in
+          (workdir / "metrics.jsonl").read_text().splitlines()]
+  if mode == "train":
+    expected = [row for row in expected if "train/loss" in row]
+  assert [row["step"] for row in rows] == [row["step"] for row in expected]
+  for row, then in zip(rows, expected):
+    assert row.keys() >= then.keys()
+    for field, value in then.items():
+      # Rounding moves what has no gradient, such as a bias before batch norm,
+      # by whole steps of Adam: not the losses, but what evaluation ranks.
+      if not field.startswith("eval/"):
+        tolerance = 1e-3 if field == "train/grad_norm" else 1e-4
+        assert row[field] == pytest.approx(value, rel=tolerance, abs=1e-7), (
+            row["step"], field)
+  assert {path.name for path in workdir.glob("checkpoints/*.json")} == {
+      "ckpt-10.manifest.json", "ckpt-20.manifest.json"}
