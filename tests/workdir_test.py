@@ -1,5 +1,6 @@
 """A run's folder: what is written comes back, what is another's is refused."""
 import json
+import pathlib
 
 import pytest
 from ml_collections import ConfigDict
@@ -64,3 +65,16 @@ def test_what_is_no_workdir(tmp_path, content, said):
     (tmp_path / "config.json").write_text(content)
   with pytest.raises(UserError, match=said):
     workdir.read_config(str(tmp_path))
+
+
+@pytest.mark.parametrize("name, config", [
+    ("agnostic", common.pretraining("ma")),
+    ("tuned", common.finetuning("video", "ma"))])
+def test_fields_that_came_later_have_values_for_older_runs(name, config):
+  """Whoever adds one to configs adds it to `workdir.ADDED`."""
+  folder = pathlib.Path(__file__).parent / "fixtures" / name
+  found = workdir.read_config(str(folder))
+  for part, fields in config.items():
+    assert part in found
+    if isinstance(fields, ConfigDict):
+      assert set(fields) <= set(found[part]), part
