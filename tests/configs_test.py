@@ -1,4 +1,5 @@
 """Every shipped config builds, and trains a step at tiny size."""
+import contextlib
 import importlib
 import itertools
 import pathlib
@@ -69,6 +70,16 @@ SLOW = [*(("ablations", arg) for arg in (
 ALL = [(name, arg) for name, args in ARGUMENTS.items() for arg in args]
 
 
+@contextlib.contextmanager
+def eagerly():
+  """Functions run op by op."""
+  tf.config.run_functions_eagerly(True)
+  try:
+    yield
+  finally:
+    tf.config.run_functions_eagerly(False)
+
+
 def get_config(name, arg):
   config = importlib.import_module(f"configs.{name}").get_config(arg)
   return ml_collections.ConfigDict(config).lock()
@@ -124,10 +135,14 @@ def test_builds_at_full_size(name, arg):
     tf.keras.mixed_precision.set_global_policy("float32")
 
 
-@pytest.mark.parametrize("name, arg", [
-    pytest.param(*item, marks=[pytest.mark.slow] * (item in SLOW))
-    for item in ALL if item not in SAME_GRAPH])
-def test_one_step(name, arg, digits_dir):
+# Op by op, which spares the seconds of making a graph. Of training, that is
+# tested by running the program.
+@pytest.mark.parametrize("name, arg, in_graph", [
+    pytest.param(*item, in_graph, marks=[pytest.mark.slow] * (
+        item in SLOW or in_graph and item != ("finetune_digits",
+                                              "video,specific")))
+    for item in ALL if item not in SAME_GRAPH for in_graph in (False, True)])
+def test_one_step(name, arg, in_graph, digits_dir):
   config = get_config(name, arg)
   tiny = dict(depth=1, width=16, mlp_dim=32, num_heads=2)
   with config.unlocked():
@@ -157,9 +172,10 @@ def test_one_step(name, arg, digits_dir):
     gradients, apply = train.make_step(
         task, model, optimizer, tf.distribute.get_strategy())
     # Two steps: the rate of the first is 0, as it warms up.
-    loop = train.make_loop(gradients, apply,
-                           (*task.METRICS, "loss", "grad_norm"), 2)
-    means, finite, corrupt, _ = loop(iter(dataset))
+    with contextlib.nullcontext() if in_graph else eagerly():
+      loop = train.make_loop(gradients, apply,
+                             (*task.METRICS, "loss", "grad_norm"), 2)
+      means, finite, corrupt, _ = loop(iter(dataset))
   finally:
     tf.keras.mixed_precision.set_global_policy("float32")
   assert finite and np.isfinite(means["loss"]) and means["grad_norm"] > 0

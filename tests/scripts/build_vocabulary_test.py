@@ -52,7 +52,7 @@ def test_words_of_two_datasets_by_frequency(tmp_path, python):
 
 
 @pytest.mark.parametrize("arguments,message", [
-    ([], "expected --dataset=NAME"),
+    ([], "--dataset is missing"),
     (["--dataset=none", "--data_dir=/nowhere"],
      "none: no finished data set in /nowhere/none"),
 ])
