@@ -24,4 +24,6 @@ done
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2}
 .venv/bin/python -m ruff check
 .venv/bin/lint-imports --no-cache --no-logo
-exec .venv/bin/python -m pytest -n 2 --dist loadgroup ${arguments[@]+"${arguments[@]}"}
+# Groups in the order of tests/conftest.py, not of how many tests they have.
+exec .venv/bin/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder \
+  ${arguments[@]+"${arguments[@]}"}

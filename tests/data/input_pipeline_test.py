@@ -316,7 +316,7 @@ def wide(tmp_path_factory, records):
 
 
 @pytest.mark.parametrize("num_windows,num_crops,batch_size,num_inputs,rows", [
-    (2, 3, 4, 1, 4), (2, 3, 4, 2, 1), (1, 3, 2, 2, 1), (1, 5, 6, 3, 2)])
+    (2, 3, 4, 1, 4), (2, 3, 4, 2, 1), (1, 5, 6, 3, 2)])
 def test_every_crop_of_every_window_once(
     wide, records, num_windows, num_crops, batch_size, num_inputs, rows):
   """Views of a window come next to each other, though batches and hosts cut

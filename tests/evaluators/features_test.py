@@ -81,7 +81,7 @@ def test_training_windows_are_those_of_the_first_epochs(tmp_path, digits_dir):
   assert table["mask"].all() and table["features"].shape == (count, 2, 16)
   run = tf.function(lambda video, step: tower(preprocess.model_inputs(
       {"video": video}, config, training=True,
-      seed=seeds.fold(seeds.root(5), step))["video"])[0])
+      seed=seeds.fold(seeds.root(5), step))["video"])[0], autograph=False)
   pooled, labels = [], []
   dataset = input_pipeline.train_dataset(config.data, [source], 16, 5, 0)
   for step, batch in enumerate(dataset.take(-(-2 * count // 16))):

@@ -100,20 +100,30 @@ def test_forward_of_a_classifier(python):
   assert "share of it" in result.stdout
 
 
-def test_growth(python_env, tmp_path, monkeypatch):
-  """In this process, with fewer and smaller sizes."""
-  monkeypatch.setattr(encoder, "BATCHES", (1, 2))
-  monkeypatch.setattr(encoder, "LENGTHS", (5, 10))
+@pytest.fixture
+def config():
   config = spoken_digits.get_config("specific,spectrogram")
   config.update(dict(batch_size=2, dtype="float32"))
   config.model.vocab_size = 50
   for sizes in config.model.encoders.values():
     sizes.depth = 1
+  return config
+
+
+def test_operations_of_the_encoders_step(config):
   step = encoder.EncoderStep(config)
   # Forward: 2·N·(4·D² + 2·D·F) of the weights, 4·N²·D of attention.
   n, d, f = 7, step.encoder.width, config.model.encoders.video.mlp_dim
   assert step.flops(3, n) == 3 * 3 * (
       2 * n * (4 * d * d + 2 * d * f) + 4 * n * n * d)
+
+
+@pytest.mark.slow
+def test_growth(config, monkeypatch):
+  """In this process, with fewer and smaller sizes."""
+  monkeypatch.setattr(encoder, "BATCHES", (1, 2))
+  monkeypatch.setattr(encoder, "LENGTHS", (5, 10))
+  step = encoder.EncoderStep(config)
   found = encoder.measure_growth(config, 1)
   for name, first in (("clip", f"batch 1 of {step.length} tokens"),
                       ("FLOP of tokens", "5 tokens"),

@@ -27,7 +27,8 @@ def test_clips_are_averaged_over_their_views(digits_dir):
   model = task.build_model()
   views = {}  # by name and clip
   run = tf.function(
-      lambda batch: model(preprocess.model_inputs(batch, config))[0])
+      lambda batch: model(preprocess.model_inputs(batch, config))[0],
+      autograph=False)
   for batch in input_pipeline.eval_dataset(task.config.data, source, 16, 3):
     embeddings = run(batch)
     for i in np.flatnonzero(batch["valid"]):

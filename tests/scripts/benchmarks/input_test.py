@@ -18,6 +18,7 @@ def config():
   return config
 
 
+@pytest.mark.slow  # and says no more than that they run
 def test_stages_run(config, source):
   stages = input_benchmark.input_stages(
       config, source, num_clips=2, batch_size=1)
