@@ -110,6 +110,11 @@ def test_pretrain_is_the_papers_recipe():
     np.testing.assert_allclose(rate(step), expected, rtol=1e-6)
 
 
+def test_all_are_valid():
+  for name, arg in ALL:
+    config_lib.check(get_config(name, arg))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name, arg", ALL)
 @tf.autograph.experimental.do_not_convert
