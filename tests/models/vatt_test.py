@@ -1,5 +1,3 @@
-import functools
-import math
 
 import numpy as np
 import pytest
@@ -18,8 +16,8 @@ from tests.tiny import (
     make_model,
 )
 from vatt import seeds
-from vatt.models import encoder, tokenizers
-from vatt.models.vatt import SIZES, VARIANTS, VATT
+from vatt.models import cost, encoder, tokenizers
+from vatt.models.vatt import SIZES, VARIANTS
 
 # ---- Parameters ------------------------------------------------------------
 
@@ -70,55 +68,30 @@ TOTALS = {"bbs": 227_311_360, "mbs": 294_339_328, "lbs": 445_494_016,
           "ma": 224_541_696}
 
 
-@functools.cache
-@tf.autograph.experimental.do_not_convert
-def full_size_parts(variant, repeat=True):
-  """Parameters of each part of a full-size model, of which no value is made:
-  in a graph, variables have shapes alone.
-
-  Args:
-    variant: a key of VARIANTS.
-    repeat: whether an encoder is built with one block, which counts as many
-      times as it has blocks.
-
-  Returns:
-    Dict of part to parameters, and how many of all are trained.
-  """
-  config = common.pretraining(variant)
-  times = {part: sizes.depth if repeat else 1
-           for part, sizes in config.model.encoders.items()}
-  if repeat:
-    for sizes in config.model.encoders.values():
-      sizes.depth = 1
-  number = lambda variables: sum(math.prod(v.shape) for v in variables)
-  with tf.Graph().as_default():
-    model = VATT(config.model, (32, 224, 224, 3), (153_600, 1), 16)
-    parts = {"heads": sum(
-        number(head.variables) for head in model.heads.values())}
-    trainable, repeated = number(model.trainable_variables), 0
-    for name, tower in model.towers.items():
-      parts[name] = number(tower.tokenizer.variables)
-      part = "shared" if variant == "ma" else name
-      more = (times[part] - 1) * number(tower.encoder.blocks[0].variables)
-      if part not in parts or part == name:
-        repeated += more
-      parts[part] = number(tower.encoder.variables) + more + (
-          parts.get(part, 0) * (part == name))
-    # And nothing outside of parts.
-    assert number(model.variables) + repeated == sum(parts.values())
-  return parts, trainable + repeated
+SHAPES = dict(video=(32, 224, 224, 3), audio=(153_600, 1), text=(16,))
 
 
-@pytest.mark.parametrize("repeat", [
-    True, pytest.param(False, marks=pytest.mark.slow)])
+def parts_of(variant, trainable_only=False):
+  """Parameters of each part as `cost` counts them, which cost_test.py compares
+  with the models themselves."""
+  counts = cost.parameters(
+      common.pretraining(variant).model, SHAPES, trainable_only=trainable_only)
+  parts = {}
+  for name, count in counts.items():  # such as "video encoder" and "heads"
+    part = name.split()[0]
+    parts[part] = parts.get(part, 0) + count
+  return parts
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_parameters_of_every_variant(variant, repeat):
+def test_parameters_of_every_variant(variant):
   assert variant in PARAMETERS, "a variant without a count worked out by hand"
-  parts, trainable = full_size_parts(variant, repeat)
+  parts = parts_of(variant)
   assert parts == PARAMETERS[variant]
   assert sum(parts.values()) == TOTALS[variant]
   # All but the moving statistics of the five batch norms.
-  assert trainable == TOTALS[variant] - 2 * (512 * 3 + 256 * 2)
+  assert sum(parts_of(variant, trainable_only=True).values()) == (
+      TOTALS[variant] - 2 * (512 * 3 + 256 * 2))
 
 
 def test_parameters_beside_those_of_the_paper():
@@ -129,7 +102,7 @@ def test_parameters_beside_those_of_the_paper():
   for size, variant in (("base", "bbs"), ("medium", "mbs"), ("large", "lbs")):
     width = SIZES[size]["width"]
     million[size] = (
-        full_size_parts(variant)[0]["video"] + 600 * width + 600) / 1e6
+        parts_of(variant)["video"] + 600 * width + 600) / 1e6
   assert {k: round(v, 1) for k, v in million.items()} == {
       "base": 87.9, "medium": 155.0, "large": 306.1}
   small = ENCODERS["small"] + VIDEO_ROWS * 512 + 600 * 512 + 600

@@ -285,9 +285,9 @@ def test_bad_plans(tmp_path, photos):
 
 
 def test_builder_and_shards_go_to_other_processes(tmp_path, photos):
-  builder = pickle.loads(pickle.dumps(
+  dataset = pickle.loads(pickle.dumps(
       Photos(data_dir=str(tmp_path), manual_dir=str(photos))))
-  plan = pickle.loads(pickle.dumps(builder.make_plan(str(photos))))
+  plan = pickle.loads(pickle.dumps(dataset.make_plan(str(photos))))
   paths = [str(tmp_path / name) for name in "ab"]
   records = [builder.build_shard(path, plan.splits["test"], plan.read, (), "f")
              for path in paths]
