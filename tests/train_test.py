@@ -24,8 +24,11 @@ def train(run_main, workdir, *flags):
 
 @pytest.fixture(scope="module")
 def undisturbed(run_main, tmp_path_factory):
+  """Workdir and weights of a real process; those beside it are forks."""
   workdir = tmp_path_factory.mktemp("undisturbed")
-  return workdir, weights(train(run_main, workdir))
+  code, output = run_main(workdir, "--mode=train", fork=False)
+  assert code == 0, output
+  return workdir, weights(output)
 
 
 def kill_when(process, there, sign=signal.SIGKILL):
