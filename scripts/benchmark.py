@@ -33,7 +33,7 @@ import json
 import os
 
 from vatt import cli, files, host
-from vatt.config import replace
+from vatt.config import check_model, check_optimizer, replace
 from vatt.errors import UserError
 from vatt.models import cost
 from vatt.tasks import make_task
@@ -171,6 +171,10 @@ def main():
   if FLAGS.export and (FLAGS.what != "step" or FLAGS.vs or FLAGS.parts):
     raise UserError("--export measures nothing, expected --what=step without "
                     "--vs and --parts")
+  config = cli.config()
+  if FLAGS.what in ("step", "forward", "growth"):
+    check_model(config)
+    check_optimizer(config.optimizer, config.total_steps)
   if FLAGS.what in ("input", "ingest", "retrieval"):
     if not FLAGS.folder:
       raise UserError("--folder is missing")

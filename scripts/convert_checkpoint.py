@@ -94,6 +94,7 @@ def convert(path, workdir, vocabulary, size, head_dim):
     if len(words) + text.FIRST_WORD != rows:
       raise UserError(f"{vocabulary}: {len(words)} words, expected the "
                       f"{rows - text.FIRST_WORD} of the checkpoint's embedding")
+  config_lib.check_model(config)
   task = make_task(config, words)
   model = task.build_model()
   released.load(path, model, resize=bool(size))

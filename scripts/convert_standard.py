@@ -53,6 +53,9 @@ def convert(config, workdir, files, words):
   """
   if workdir_lib.has_model(workdir):
     raise UserError(f"--workdir={workdir}: has a model, expected a new one")
+  if config.task != "pretrain":
+    raise UserError(f"--config: a config of the task {config.task}, expected "
+                    "one of pre-training")
   task = make_task(config)
   config_lib.check(config)
   # With a vocabulary of its own, a model needs no data yet.
@@ -82,6 +85,10 @@ def main():
     convert(cli.config(), workdir, files, FLAGS.words)
     return
   trained = inference.load_model(workdir)
+  if FLAGS.modality not in trained.model.towers:
+    raise UserError(f"{workdir}: has towers of "
+                    f"{', '.join(trained.model.towers)}, expected "
+                    f"--modality={FLAGS.modality}")
   for note in standard.save(
       FLAGS.export, trained.model.towers[FLAGS.modality], FLAGS.layout):
     print(f"{FLAGS.export}: {note}")

@@ -13,6 +13,7 @@ import os
 import re
 
 from vatt import cli, distribute, files, inference
+from vatt.config import check_strategy
 from vatt.data import sources
 from vatt.errors import UserError
 from vatt.evaluators import features, linear_probe
@@ -95,6 +96,7 @@ def main():
     if options[name] < 1:
       raise UserError(
           f"probe.{name} is {options[name]}, expected at least 1")
+  check_strategy(config.strategy)
   strategy = distribute.make_strategy(config.strategy)
   model_config, tower, step = inference.load_tower(
       workdir, options.modality, strategy)

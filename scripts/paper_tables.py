@@ -179,7 +179,7 @@ def cost_of_config(config):
     UserError: it is missing, of no task, or its sizes fit no model.
   """
   task = make_task(config)
-  config_lib.check(config)
+  config_lib.check_model(config)
   shapes = task.input_shapes()
   tuned = config.task == "finetune"
   classes = dict(num_classes=config.data.classes or 1) if tuned else {}

@@ -23,7 +23,7 @@ import json
 import os
 
 from vatt import cli, distribute, files, inference, similarity
-from vatt.config import replace
+from vatt.config import check_strategy, replace
 from vatt.data import record_index
 from vatt.errors import UserError
 from vatt.reports import retrieval as retrieval_report
@@ -191,6 +191,7 @@ def main():
   config, workdir = cli.config(), cli.workdir()
   if QUERY.value is not None and EXPORT.value is None:  # not asked for
     config = replace(config, {"data.audio_samples": 0, "data.captions": 0})
+  check_strategy(config.strategy)
   strategy = distribute.make_strategy(config.strategy)
   if POOL.value is None:
     source, *_ = make_task(config).open_sources(config.data.eval_split)

@@ -11,6 +11,7 @@ from vatt.errors import UserError
 BAD = [  # of pre-training: fields, what is said
     ({"log_every": 7}, "log_every is 7, expected a multiple of steps_per_loop"),
     ({"total_steps": 99_950}, "total_steps is 99950"),
+    ({"batch_size": -8}, "batch_size is -8, expected 1 or more"),
     ({"keep_checkpoints": 0}, "keep_checkpoints is 0"),
     ({"strategy.name": "horovod"},
      "'horovod', expected one of one_device, mirrored, multi_worker, tpu"),
@@ -55,6 +56,9 @@ BAD_TUNING = [
     ({"model.encoders": dict(audio=dict(
         depth=12, width=8, mlp_dim=8, num_heads=2))},
      "model.encoders has ['audio'], expected video, or shared"),
+    ({"model.encoders": {}}, "model.encoders has [], expected video, or sh"),
+    ({"model.encoders.video": dict(width=8, mlp_dim=8, num_heads=2)},
+     "model.encoders.video has no depth"),
 ]
 
 

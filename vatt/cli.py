@@ -37,7 +37,7 @@ def define_workdir(what: str, required: bool = True) -> None:
 def require(name: str) -> None:
   """Has a run without the flag of that name end in a line."""
   flags.register_validator(
-      name, lambda value: value is not None, f"--{name} is missing")
+      name, lambda value: value not in (None, "", []), f"--{name} is missing")
 
 
 def workdir() -> str:
@@ -154,7 +154,7 @@ def _end_without_reader():
 def _line_of(error):
   """What is wrong with a command line."""
   if isinstance(error, flags.IllegalFlagValueError):
-    found = str(error).rpartition(": ")[2]
+    found = str(error).splitlines()[0].rpartition(": ")[2]
     if found.endswith(" is missing"):
       return found
   text = str(error)

@@ -88,11 +88,11 @@ def check(config: ConfigDict) -> None:
   check_strategy(config.strategy)
   check_evaluation(config)
   input_pipeline.mixture(config.data, config.batch_size)
+  check_model(config)
   if config.task == "finetune":
     check_finetune(config)
   else:
     _check_choice("loss.form", config.loss.form, losses.FORMS)
-  check_model(config)
   check_optimizer(config.optimizer, config.total_steps)
 
 
@@ -103,7 +103,10 @@ def _check_choice(field, value, known):
 
 
 def check_durations(config: ConfigDict) -> None:
-  """Validates that steps_per_loop divides what happens between loops."""
+  """Validates that steps_per_loop divides what happens between loops, and that
+  batches and checkpoints are some."""
+  if config.batch_size < 1:
+    raise UserError(f"batch_size is {config.batch_size}, expected 1 or more")
   for field in DURATIONS:
     if config[field] % config.steps_per_loop:
       raise UserError(
@@ -159,8 +162,10 @@ def check_model(config: ConfigDict) -> None:
   _check_choice("model.audio_input", model.audio_input,
                 ("waveform", "spectrogram"))
   _check_choice("model.heads", model.heads, FLAVOURS)
-  modalities = (("video", "audio", "text") if config.task != "finetune" else
-                (config.finetune.modality,))
+  modalities = ("video", "audio", "text")
+  if config.task == "finetune":
+    modalities = (config.finetune.modality,)
+    _check_choice("finetune.modality", *modalities, SIGNALS)
   parts = set(model.encoders)
   if parts not in ({"shared"}, set(modalities)):
     raise UserError(f"model.encoders has {sorted(parts)}, expected "
@@ -226,9 +231,8 @@ def check_optimizer(config: ConfigDict, total_steps: int) -> None:
 
 
 def check_finetune(config: ConfigDict) -> None:
-  """Validates config.finetune."""
+  """Validates config.finetune, of a config whose model is valid."""
   options = config.finetune
-  _check_choice("finetune.modality", options.modality, SIGNALS)
   _check_choice("finetune.positions", options.positions, ("bicubic", "spline"))
   if not 0 <= options.label_smoothing < 1 or options.mixup < 0:
     raise UserError(f"finetune: label_smoothing is {options.label_smoothing}, "

@@ -56,17 +56,30 @@ def load_model(path: str, config: ConfigDict | None = None,
           f"{trained.data[field]}, which the model was trained with")
   # The words are the model's own, wherever the data lie now, and the checkpoint
   # has their vectors.
-  file = make_task(trained).WORDS_FILE
-  words = workdir.read_words(path, file)
-  own = {"model.word_vectors": "",
-         "data.vocabulary": os.path.join(path, file) if words else ""}
+  task = make_task(trained)
+  words = workdir.read_words(path, task.WORDS_FILE)
+  own = {"model.word_vectors": ""}
+  if words and "text" in task.input_shapes():
+    own["data.vocabulary"] = os.path.join(path, task.WORDS_FILE)
   built = make_task(config_lib.replace(config, own | {
       f"data.{field}": trained.data[field] for field in SHAPE_FIELDS}), words)
   config_lib.check_model(built.config)
-  with (strategy or tf.distribute.get_strategy()).scope():
-    model = built.build_model()
-  step = checkpoints.restore_model(workdir.checkpoints_of(path), model)
+  model, step = restore_model(path, built, strategy)
   return Trained(make_task(config_lib.replace(config, own), words), model, step)
+
+
+def restore_model(path: str, task: Task,
+                  strategy: tf.distribute.Strategy | None = None
+                  ) -> tuple[tf.keras.Model, int]:
+  """The model of a task, with the weights of a workdir's newest checkpoint, and
+  their step.
+
+  Raises:
+    UserError: no checkpoint, or one of another model.
+  """
+  with (strategy or tf.distribute.get_strategy()).scope():
+    model = task.build_model()
+  return model, checkpoints.restore_model(workdir.checkpoints_of(path), model)
 
 
 def start_from(path: str, task: Task, model: tf.keras.Model) -> int:
@@ -135,6 +148,12 @@ class Embedder:
     if not self.task.words:
       raise UserError(f"{path}: has no {self.task.WORDS_FILE}, expected the "
                       "words of its model, one a line")
+    config = self.task.config
+    words = text.load_vocabulary(config.data.vocabulary)
+    if len(words) + text.FIRST_WORD != config.model.vocab_size:
+      raise UserError(
+          f"{config.data.vocabulary}: {len(words)} words, expected the "
+          f"{config.model.vocab_size - text.FIRST_WORD} of the model")
 
   def embed_text(self, sentences: Sequence[str]) -> np.ndarray:
     """Embeds sentences in S_vt: float32 [n, 256], not normalized.

@@ -54,7 +54,7 @@ def main() -> None:
     evaluate = make_evaluate(
         task, strategy, folder if MODE.value == "eval" else None)
   if MODE.value == "eval":
-    evaluate(inference.load_model(folder, task.config, strategy).model)
+    evaluate(inference.restore_model(folder, task, strategy)[0])
     return
   with strategy.scope():
     model = task.build_model()

@@ -72,7 +72,7 @@ class Pretrain(Task):
       raise UserError(f"{name}: holds {len(theirs)} variables of a model, "
                       f"expected the {len(ours)} of this one")
     for variable, value in zip(ours, theirs):
-      if variable.shape != value.shape:
+      if (variable.shape, variable.trainable) != (value.shape, value.trainable):
         raise UserError(
             f"{name}: {value.name} is {tuple(value.shape)}, expected "
             f"{tuple(variable.shape)} by this config")
