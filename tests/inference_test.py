@@ -30,7 +30,7 @@ def test_words_that_are_not_the_models_are_refused(workdir):
   with pytest.raises(UserError, match="expected each word once"):
     inference.Embedder(str(workdir))
   path.unlink()
-  with pytest.raises(UserError, match="has no vocabulary.txt, expected the wor"):
+  with pytest.raises(UserError, match="has no vocabulary.txt, expected the"):
     inference.Embedder(str(workdir))
   # Towers need none.
   _, tower, step = inference.load_tower(str(workdir), "video")
