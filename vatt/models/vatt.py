@@ -183,6 +183,22 @@ def make_towers(config: ConfigDict, shapes: Mapping[str, tuple[int, ...]]
   return towers
 
 
+def create_variables(model: tf.keras.Model, inputs: Any) -> None:
+  """Traces a model, as optimizers and checkpoints need its variables before the
+  first step. Nothing is computed.
+
+  Args:
+    model: without variables yet.
+    inputs: tf.TensorSpecs of what it is called with.
+  """
+  def call_once(inputs):
+    # TensorFlow traces what has made variables again, for which is no need.
+    if not model.built:
+      model(inputs)
+
+  tf.function(call_once, autograph=False).get_concrete_function(inputs)
+
+
 class VATT(tf.keras.Model):
   """Embeds video, audio and text in the common spaces S_va and S_vt.
 
@@ -212,14 +228,7 @@ class VATT(tf.keras.Model):
         "text_vt": ProjectionHead(
             [config.dim_vt], normalized=paper, name="text_vt_head"),
     }
-    self.create_variables(video_shape, audio_shape, num_words)
-
-  def create_variables(self, video_shape: tuple[int, ...],
-                       audio_shape: tuple[int, ...], num_words: int) -> None:
-    """Traces the model once, as optimizers and checkpoints need its variables
-    before the first step. Nothing is computed."""
-    tf.function(lambda batch: self(batch)[0],
-                autograph=False).get_concrete_function({
+    create_variables(self, {
         "video": tf.TensorSpec([1, *video_shape]),
         "audio": tf.TensorSpec([1, *audio_shape]),
         "text": tf.TensorSpec([1, 1, num_words], tf.int32),
@@ -325,9 +334,7 @@ class Classifier(tf.keras.Model):
         num_classes, name="classifier",
         dtype=tf.keras.mixed_precision.global_policy().variable_dtype)
     self.dropout_rate = config.classifier_dropout
-    tf.function(  # creates the variables
-        lambda signal: self(signal)[0], autograph=False
-        ).get_concrete_function(tf.TensorSpec([1, *shape]))
+    create_variables(self, tf.TensorSpec([1, *shape]))
 
   @property
   def towers(self) -> dict[str, Tower]:
