@@ -10,31 +10,34 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import pytest
-import tensorflow as tf
 
 from tests.forkserver import ForkServer
-from tests.golden import Golden
 
 pytest_plugins = ["tests.media"]
 
-# Logical devices can be made only before TensorFlow starts, so all tests have
-# them: strategies of 1, 2 and 4 replicas then run in this process.
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0],
-    [tf.config.LogicalDeviceConfiguration()] * 4)
 
-# Every MirroredStrategy numbers its groups of devices from 1; so two of
-# different sizes in a process take each other's for their own, and fail.
-# TensorFlow's tests, too, number them apart.
-make_mirrored = tf.distribute.MirroredStrategy.__init__
+def pytest_configure(config):
+  """Prepares TensorFlow, where this process runs tests and has no others to."""
+  if config.getoption("numprocesses", None):
+    return
+  import tensorflow as tf
 
+  # Logical devices can be made only before TensorFlow starts, so all tests have
+  # them: strategies of 1, 2 and 4 replicas then run in this process.
+  tf.config.set_logical_device_configuration(
+      tf.config.list_physical_devices("CPU")[0],
+      [tf.config.LogicalDeviceConfiguration()] * 4)
 
-def make_mirrored_apart(self, *args, **kwargs):
-  tf.distribute.MirroredStrategy._collective_key_base += 1000
-  make_mirrored(self, *args, **kwargs)
+  # Every MirroredStrategy numbers its groups of devices from 1; so two of
+  # different sizes in a process take each other's for their own, and fail.
+  # TensorFlow's tests, too, number them apart.
+  make_mirrored = tf.distribute.MirroredStrategy.__init__
 
+  def make_mirrored_apart(self, *args, **kwargs):
+    tf.distribute.MirroredStrategy._collective_key_base += 1000
+    make_mirrored(self, *args, **kwargs)
 
-tf.distribute.MirroredStrategy.__init__ = make_mirrored_apart
+  tf.distribute.MirroredStrategy.__init__ = make_mirrored_apart
 
 
 # What takes longest starts first, so that all processes end at about the same
@@ -81,6 +84,7 @@ def golden_dir():
 @pytest.fixture(scope="session")
 def golden(golden_dir):
   """Those values, to be read by name."""
+  from tests.golden import Golden
   return Golden(golden_dir)
 
 

@@ -333,6 +333,25 @@ def become(command, cwd, env, new_session):
     runpy.run_path(first, run_name="__main__")
 
 
+def leave(code):
+  """Ends as an interpreter does, but for what that tidies up in memory, which
+  takes a quarter of a second.
+
+  Args:
+    code: of a SystemExit.
+  """
+  import atexit
+  import threading
+  if code is not None and not isinstance(code, int):
+    print(code, file=sys.stderr)
+    code = 1
+  threading._shutdown()  # waits for threads
+  atexit._run_exitfuncs()
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit((code or 0) & 255)
+
+
 if __name__ == "__main__":
   with socket.socket(fileno=int(sys.argv[1])) as control:
     del sys.path[0]  # the folder of this file
@@ -340,4 +359,8 @@ if __name__ == "__main__":
     import gc
     gc.freeze()  # so that forks do not copy what they only look through
     request = serve(control)
-  become(**request)
+  try:
+    become(**request)
+    leave(0)
+  except SystemExit as end:
+    leave(end.code)

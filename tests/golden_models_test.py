@@ -155,7 +155,8 @@ def test_drop_token(golden, monkeypatch):
     batch = at(policy, golden.batch(expected))
     # A function is traced anew: the draw is another one.
     embeddings, out = tf.function(
-        lambda: model(batch, training=True, seed=seeds.root(0)))()
+        lambda: model(batch, training=True, seed=seeds.root(0)),
+        autograph=False)()
     found = {theirs: embeddings[ours] for ours, theirs in HEADS.items()}
     for modality, steps in out.items():
       found[f"{modality}_features_pooled"] = steps["pooled"]
