@@ -183,8 +183,8 @@ def three_steps(golden):
 def gradient_rounding(golden, key):
   """What rounding may change in a gradient, relative to its variable's largest.
 
-  Numbers are added on the way forward and, but for those of the patches, on the
-  way back; then over the tokens of the batch. All that is before the loss is
+  Numbers are added in the forward pass and, but for those of the patches, in
+  the backward pass; then over the tokens of the batch. All that is before the loss is
   divided by τ there, and so are its errors, of which exp makes relative ones.
   """
   sizes = golden.sizes

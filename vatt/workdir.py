@@ -74,12 +74,20 @@ def read_config(workdir: str) -> FrozenConfigDict:
 
 def read_words(workdir: str, name: str) -> list[str]:
   """The words or classes of a model; none if the file of that name is missing,
-  as beside a converted model whose words are not known."""
+  as beside a converted model whose words are not known.
+
+  Raises:
+    UserError: it is not UTF-8.
+  """
   path = os.path.join(workdir, name)
   if not tf.io.gfile.exists(path):
     return []
-  with tf.io.gfile.GFile(path) as file:
-    return file.read().removesuffix("\n").split("\n")
+  try:
+    with tf.io.gfile.GFile(path) as file:
+      return file.read().removesuffix("\n").split("\n")
+  except UnicodeDecodeError:
+    raise UserError(f"{path}: not UTF-8, expected a word or a class a line"
+                    ) from None
 
 
 def claim(workdir: str, config: FrozenConfigDict, name: str,

@@ -234,7 +234,7 @@ def walk(ops, following):
 
 
 def kept_bytes(model, batch):
-  """What the graph of a step has to hold of the way forward for the way back:
+  """What the graph of a step has to hold of the forward pass for the backward:
   bytes of the tensors that a gradient needs; weights and the batch apart."""
   losses = []
 

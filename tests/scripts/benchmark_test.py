@@ -53,7 +53,7 @@ def test_export(exported):
              * math.prod(x.dimensions)
              for x in module.host_program_shape.parameters)
   assert notes["state_bytes"] <= size <= notes["state_bytes"] + 64
-  # Products in the program: three times the way forward, but for gradients to
+  # Products in the program: three times the forward pass, but for gradients to
   # the batch, which nobody asks for, and with attention's scores made again.
   products, opcodes = 0, set()
   for computation in module.computations:
