@@ -184,8 +184,9 @@ def gradient_rounding(golden, key):
   """What rounding may change in a gradient, relative to its variable's largest.
 
   Numbers are added in the forward pass and, but for those of the patches, in
-  the backward pass; then over the tokens of the batch. All that is before the loss is
-  divided by τ there, and so are its errors, of which exp makes relative ones.
+  the backward pass; then over the tokens of the batch. All that is before the
+  loss is divided by τ there, and so are its errors, of which exp makes relative
+  ones.
   """
   sizes = golden.sizes
   rows = golden.npz("ms_train3")["video"].shape[0]
