@@ -23,7 +23,7 @@ from vatt import checkpoints, cli, inference
 from vatt import config as config_lib
 from vatt import workdir as workdir_lib
 from vatt.data import text
-from vatt.errors import UserError
+from vatt.errors import UserError, one_line
 from vatt.models.convert import released
 from vatt.models.vatt import FLAVOURS
 from vatt.tasks import make_task
@@ -139,7 +139,7 @@ def export(workdir, path):
     released.save(path, model)
   except (OSError, tf.errors.OpError) as error:
     raise UserError(f"{path}: cannot be written: "
-                    f"{str(error).splitlines()[0]}") from None
+                    f"{one_line(error)}") from None
   print(f"{path}: step {step}, {len(model.variables)} variables")
 
 

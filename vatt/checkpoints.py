@@ -20,18 +20,14 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-from vatt.errors import UserError
+from vatt import files
+from vatt.errors import UserError, one_line
+from vatt.files import REFUSED
 
 CHUNK = 16 << 20  # bytes read at once
 NAME = re.compile(r"ckpt-(\d+)(\.|_temp$)")
 MANIFEST = ".manifest.json"
 WORKER_TEMP = "worker_temp-"
-# What TensorFlow and Python raise when a file system fails. Others, as those of
-# a lost worker, are no matter of space and pass through.
-REFUSED = (
-    OSError, tf.errors.ResourceExhaustedError, tf.errors.OutOfRangeError,
-    tf.errors.PermissionDeniedError, tf.errors.NotFoundError,
-    tf.errors.FailedPreconditionError, tf.errors.UnknownError)
 
 
 class Checkpoints:
@@ -80,21 +76,22 @@ class Checkpoints:
           _remove(self.directory, step)
       raise UserError(
           f"{self.directory}: cannot write the checkpoint of step {step} "
-          f"({_line(error)}); {self._space()}; older ones are intact") from None
+          f"({one_line(error)}); {self._space()}; older ones are intact"
+      ) from None
     self.newest = step
 
   def _save(self, step):
     prefix = os.path.join(self.directory, f"ckpt-{step}")
     _remove(self.directory, step)  # A damaged one, or of an abandoned run.
     self.checkpoint.write(prefix)
-    files = {}
+    written = {}
     for name in _names(self.directory):
       if name.startswith(f"ckpt-{step}."):
         path = os.path.join(self.directory, name)
-        _sync(path)
-        files[name] = _measure(path)
-    _write_whole(prefix + MANIFEST,
-                 json.dumps({"step": step, "files": files}, indent=2) + "\n")
+        files.sync(path)
+        written[name] = _measure(path)
+    files.write_whole(prefix + MANIFEST, json.dumps(
+        {"step": step, "files": written}, indent=2) + "\n")
     _name_newest(self.directory, step)
 
     # Newer ones were damaged, or this run would not have started before them.
@@ -126,7 +123,7 @@ class Checkpoints:
     try:
       tf.io.gfile.makedirs(self.directory)
     except REFUSED as error:
-      raise UserError(f"{self.directory}: cannot be made ({_line(error)}), "
+      raise UserError(f"{self.directory}: cannot be made ({one_line(error)}), "
                       "expected a writable directory") from None
     if self.is_chief:
       self._remove_leftovers()
@@ -152,7 +149,7 @@ class Checkpoints:
                       "interrupted save", self.directory, step)
       _remove(self.directory, step)
     for name in _names(self.directory):
-      if name.startswith(WORKER_TEMP) or name == "checkpoint.tmp":
+      if name.startswith((WORKER_TEMP, "checkpoint.")):
         _delete(os.path.join(self.directory, name))
 
   def _num_bytes(self):
@@ -260,8 +257,8 @@ def _damage(directory, step):
   name = f"ckpt-{step}{MANIFEST}"
   try:
     with tf.io.gfile.GFile(os.path.join(directory, name)) as file:
-      files = json.load(file)["files"]
-    wanted = {n: (f["bytes"], f["sha256"]) for n, f in files.items()}
+      listed = json.load(file)["files"]
+    wanted = {n: (f["bytes"], f["sha256"]) for n, f in listed.items()}
   except (ValueError, KeyError, TypeError, AttributeError):
     return f"{name} is no manifest"
   for name, (size, sha256) in wanted.items():
@@ -286,7 +283,7 @@ def _read(checkpoint, directory, step, check):
     status.expect_partial()  # Silences what TensorFlow says at exit.
     return
   except (AssertionError, ValueError) as error:
-    problem = _line(error)
+    problem = one_line(error)
     if status is not None:
       status.expect_partial()
   # What a failed read leaves in the model warns of every variable at exit.
@@ -314,32 +311,8 @@ def _measure(path):
 
 def _name_newest(directory, step):
   """Writes the state file that tf.train.latest_checkpoint reads."""
-  _write_whole(os.path.join(directory, "checkpoint"),
-               f'model_checkpoint_path: "ckpt-{step}"\n')
-
-
-def _write_whole(path, text):
-  """Writes a file, whole or not at all."""
-  try:
-    with tf.io.gfile.GFile(path + ".tmp", "w") as file:
-      file.write(text)
-    _sync(path + ".tmp")
-    tf.io.gfile.rename(path + ".tmp", path, overwrite=True)
-    _sync(os.path.dirname(path))
-  except REFUSED:
-    _delete(path + ".tmp")
-    raise
-
-
-def _sync(path):
-  """Brings a local file or directory to the disk, to outlast a power cut."""
-  if "://" in path:
-    return
-  number = os.open(path, os.O_RDONLY)
-  try:
-    os.fsync(number)
-  finally:
-    os.close(number)
+  files.write_whole(os.path.join(directory, "checkpoint"),
+                    f'model_checkpoint_path: "ckpt-{step}"\n')
 
 
 def _remove(directory, step):
@@ -359,9 +332,3 @@ def _delete(path):
 def _free_bytes(directory):
   """Bytes free for a directory, or None where that is unknown."""
   return None if "://" in directory else shutil.disk_usage(directory).free
-
-
-def _line(error):
-  """The first line of what an error says."""
-  text = getattr(error, "message", None) or str(error)
-  return re.sub(r"\{\{.*?\}\} ", "", text.strip().splitlines()[0])

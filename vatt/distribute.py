@@ -8,7 +8,7 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from vatt import replicas
-from vatt.errors import UserError
+from vatt.errors import UserError, one_line
 
 STRATEGIES = ("one_device", "mirrored", "multi_worker", "tpu")
 
@@ -95,7 +95,7 @@ def _tpu(config):
   except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
     raise UserError(
         f"no TPU at strategy.tpu {config.tpu!r} "
-        f"({(str(error) or repr(error)).splitlines()[0]}); expected a name, "
+        f"({one_line(error)}); expected a name, "
         "grpc://address, or local on a TPU VM") from None
   if config.devices not in (0, strategy.num_replicas_in_sync):
     raise UserError(

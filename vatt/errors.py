@@ -1,6 +1,16 @@
-"""What a user did wrong."""
+"""What a user did wrong, and how errors are told."""
+import re
 
 
 class UserError(ValueError):
   """Bad input of the user: names the file or field, what was found there and
   what was expected. Programs show it as one line, without a traceback."""
+
+
+def one_line(error: BaseException) -> str:
+  """What an error says, as one line: the first that has anything, without
+  TensorFlow's names of nodes; the kind of the error if it says nothing."""
+  text = str(getattr(error, "message", None) or error)
+  text = re.sub(r"\{\{.*?\}\} ", "", text)
+  lines = (" ".join(line.split()) for line in text.splitlines())
+  return next(filter(None, lines), type(error).__name__)

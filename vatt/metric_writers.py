@@ -14,7 +14,7 @@ import tensorflow as tf
 from absl import logging
 
 from vatt import files
-from vatt.errors import UserError
+from vatt.errors import UserError, one_line
 
 NON_FINITE = ("NaN", "Infinity", "-Infinity")
 
@@ -125,6 +125,5 @@ def _line(row):
 
 
 def _refused(path, error):
-  reason = getattr(error, "message", None) or str(error)
-  return UserError(f"{path}: metrics cannot be written "
-                   f"({reason.splitlines()[0]}); expected a workdir with room")
+  return UserError(f"{path}: metrics cannot be written ({one_line(error)}); "
+                   "expected a workdir with room")

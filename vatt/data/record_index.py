@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from vatt import files as files_lib
 from vatt import seeds
 from vatt.errors import UserError
 from vatt.host import num_cores
@@ -92,7 +93,8 @@ def _offsets_of_file(path):
       {"bytes": size, "offsets": offsets.tolist(), "scanned": True})
   for sidecar in (beside, cache):
     try:
-      _write_whole(sidecar, content)
+      tf.io.gfile.makedirs(os.path.dirname(sidecar))
+      files_lib.write_whole(sidecar, content)
       break
     except (OSError, tf.errors.OpError):
       continue  # Not writable: the next path, or scan again next time.
@@ -107,14 +109,6 @@ def _read_sidecar(path):
     return content if {"bytes", "offsets"} <= content.keys() else None
   except (OSError, ValueError, AttributeError, tf.errors.OpError):
     return None
-
-
-def _write_whole(path, content):
-  tf.io.gfile.makedirs(os.path.dirname(path))
-  temporary = f"{path}.{os.getpid()}.tmp"
-  with tf.io.gfile.GFile(temporary, "w") as f:
-    f.write(content)
-  tf.io.gfile.rename(temporary, path, overwrite=True)
 
 
 def scan(path: str) -> np.ndarray:

@@ -20,7 +20,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from vatt.data.ingest import builder
-from vatt.errors import UserError
+from vatt.errors import UserError, one_line
 
 ROOT = pathlib.Path(__file__).parents[3]
 
@@ -52,7 +52,7 @@ class PhotoReader:
       image = tf.io.decode_jpeg(data).numpy()
     except tf.errors.InvalidArgumentError as error:
       raise builder.Rejected(
-          f"not an image: {builder.one_line(error)}") from error
+          f"not an image: {one_line(error)}") from error
     return {
         "id": clip.id,
         "start": 0.5,

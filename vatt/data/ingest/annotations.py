@@ -27,8 +27,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from vatt.data.ingest import builder, clip_sources, media
-from vatt.errors import UserError
+from vatt.data.ingest import clip_sources, media
+from vatt.errors import UserError, one_line
 from vatt.files import write_whole
 
 ESC50_FOLDS = 5
@@ -107,7 +107,7 @@ def _youcook2(path, _):
       videos = json.load(file)["database"].items()
   except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
     raise UserError(f"{path}: cannot be read as JSON with a 'database' of "
-                    f"videos: {builder.one_line(error)}") from error
+                    f"videos: {one_line(error)}") from error
   for video, facts in videos:
     try:
       split = YOUCOOK2_SPLITS[facts["subset"]]
@@ -188,7 +188,7 @@ def _lines(path):
           yield row, line.strip()
   except (OSError, UnicodeDecodeError) as error:
     raise UserError(f"{path}: cannot be read as text in UTF-8: "
-                    f"{builder.one_line(error)}") from error
+                    f"{one_line(error)}") from error
 
 
 def _some(cell):
@@ -231,7 +231,7 @@ def read(dataset: str, path: str) -> list[Listed]:
              else [os.path.basename(path)])
   except OSError as error:
     raise UserError(
-        f"--annotations={path}: {builder.one_line(error)}") from error
+        f"--annotations={path}: {one_line(error)}") from error
   folder = path if os.path.isdir(path) else os.path.dirname(path)
   found = list(filter(None, (re.fullmatch(pattern, name) for name in names)))
   if not found:

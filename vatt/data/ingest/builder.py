@@ -15,7 +15,7 @@ from tensorflow_datasets.core import dataset_builder, example_serializer
 from tensorflow_datasets.core import splits as splits_lib
 from tqdm import tqdm
 
-from vatt.errors import UserError
+from vatt.errors import UserError, one_line
 from vatt.files import put_in_place, write_whole
 
 INDEX_SUFFIX = ".index.json"
@@ -25,11 +25,6 @@ RECORD_OVERHEAD = 16
 
 class Rejected(Exception):
   """A clip that cannot be built; the message is the reason, for the report."""
-
-
-def one_line(error: BaseException) -> str:
-  """The message of an exception as one line."""
-  return " ".join(str(getattr(error, "message", error)).split())
 
 
 class Clip(NamedTuple):

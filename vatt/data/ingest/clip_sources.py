@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from vatt.data.ingest import builder, media, subtitles
+from vatt.data.ingest import media, subtitles
 from vatt.data.ingest.workers import Workers
-from vatt.errors import UserError
+from vatt.errors import UserError, one_line
 from vatt.host import num_cores
 
 COLUMNS = ("video_path", "start", "end", "label", "caption", "split")
@@ -116,7 +116,7 @@ def read_csv(path: str, **form: Any) -> Iterator[tuple[int, list[str]]]:
           yield reader.line_num, [cell.strip() for cell in cells]
   except (OSError, UnicodeDecodeError, csv.Error) as error:
     raise UserError(f"{path}: cannot be read as CSV in UTF-8: "
-                    f"{builder.one_line(error)}") from error
+                    f"{one_line(error)}") from error
 
 
 def read_table(path: str, needed: Sequence[str],
@@ -251,7 +251,7 @@ def read_cues(manual_dir: str, file: str) -> list[tuple[str, float, float]]:
     except FileNotFoundError:
       continue
     except OSError as error:
-      print(f"{path}: no captions of it: {builder.one_line(error)}")
+      print(f"{path}: no captions of it: {one_line(error)}")
   return []
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vatt.errors import UserError
+from vatt.errors import UserError, one_line
 from vatt.models.tokenizers import resize_positions
 from vatt.models.vatt import FLAVOURS, RELEASED_TEXT, VATT, Classifier
 
@@ -401,7 +401,7 @@ def _open(path):
     return tf.train.load_checkpoint(path)
   except UNREADABLE as error:
     raise UserError(f"{path}: not a checkpoint that can be read: "
-                    f"{str(error).splitlines()[0]}") from None
+                    f"{one_line(error)}") from None
 
 
 def _read(reader, path, key):
@@ -409,7 +409,7 @@ def _read(reader, path, key):
     return reader.get_tensor(key)
   except UNREADABLE as error:
     raise UserError(f"{path}: cannot read {_short(key)}: "
-                    f"{str(error).splitlines()[0]}") from None
+                    f"{one_line(error)}") from None
 
 
 def _short(key):

@@ -17,8 +17,8 @@ from tqdm import tqdm
 from vatt.data.datasets.demo import captions, sounds
 from vatt.data.datasets.demo import scenes as scenes_lib
 from vatt.data.datasets.demo.scenes import Scene
-from vatt.data.ingest.builder import draw, one_line
-from vatt.errors import UserError
+from vatt.data.ingest.builder import draw
+from vatt.errors import UserError, one_line
 from vatt.files import write_whole
 from vatt.host import num_cores
 

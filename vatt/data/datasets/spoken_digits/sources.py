@@ -13,8 +13,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from scipy.io import wavfile
 
-from vatt.data.ingest.builder import Rejected, one_line
-from vatt.errors import UserError
+from vatt.data.ingest.builder import Rejected
+from vatt.errors import UserError, one_line
 from vatt.files import write_whole
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
