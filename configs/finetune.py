@@ -55,7 +55,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.total_steps = 50_000
     config.batch_size = 1024
     config.eval_every = 10_000
-    config.finetune.update(dict(multi_label=True, mixup=5))
+    config.finetune.update(dict(
+        multi_label=True, label_smoothing=0.0, mixup=5))
     config.data.update(dict(
         datasets=("clips/audioset",), frames=0, audio_rate=24_000))
     config.augment.noise = 0.0

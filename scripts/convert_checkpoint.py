@@ -75,6 +75,8 @@ def convert(path, workdir, vocabulary, size, head_dim):
     audio = facts["modality"] == "audio"
     fields |= {"data.classes": facts["num_classes"],
                "finetune.multi_label": audio}
+    if audio:
+      fields["finetune.label_smoothing"] = 0.0
     fields |= ({"data.frames": 0, "data.audio_rate": 24_000} if audio else
                {"data.audio_samples": 0, "data.fps": 12.5})
     if "spectrogram" in facts:

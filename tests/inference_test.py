@@ -40,7 +40,7 @@ def test_words_that_are_not_the_models_are_refused(workdir):
 def test_other_shapes_and_towers_are_refused(workdir):
   config = read_config(str(workdir))
   with pytest.raises(UserError, match="data.size is 99, expected .*, which the "
-                     "model was trained with"):
+                     "model of .* was trained with"):
     inference.load_model(str(workdir), replace(config, {"data.size": 99}))
   with pytest.raises(UserError, match="probe.modality is 'text', expected vid"):
     inference.load_tower(str(workdir), "text")

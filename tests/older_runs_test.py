@@ -147,8 +147,9 @@ def test_training_goes_on(fixtures, run, name, mode):
     assert row.keys() >= then.keys()
     for field, value in then.items():
       # Rounding moves what has no gradient, such as a bias before batch norm,
-      # by whole steps of Adam: not the losses, but what evaluation ranks.
-      if not field.startswith("eval/"):
+      # by whole steps of Adam: not the losses, but what evaluation ranks. The
+      # rate was that of the step after.
+      if not field.startswith("eval/") and field != "train/lr":
         tolerance = 1e-3 if field == "train/grad_norm" else 1e-4
         assert row[field] == pytest.approx(value, rel=tolerance, abs=1e-7), (
             row["step"], field)

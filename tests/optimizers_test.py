@@ -13,7 +13,8 @@ def config(**fields):
   return ConfigDict(dict(dict(
       name="adam", lr=1e-4, end_lr=5e-5, warmup_steps=10_000,
       schedule="quarter_cosine", levels=(), momentum=0.9, beta_1=0.9,
-      beta_2=0.999, epsilon=1e-7, weight_decay=0.0, clip_norm=0.0), **fields))
+      beta_2=0.999, epsilon=1e-7, weight_decay=0.0, clip_norm=0.0,
+      clip_part=""), **fields))
 
 
 def rates(schedule, steps):

@@ -137,7 +137,7 @@ def test_training_starts_from_another_models_weights(
 
 def test_not_finite_stops_before_anything_is_applied(run_main, tmp_path):
   code, output = run_main(
-      tmp_path, "--mode=train", "--config.loss.temperature=0.0")
+      tmp_path, "--mode=train", "--config.loss.temperature=1e-40")
   assert code == 1
   line = output.splitlines()[-1]
   assert line.startswith("error: step 0: loss nan"), output

@@ -129,9 +129,7 @@ class Checkpoints:
       self._remove_leftovers()
     step = _newest_whole(self.directory)
     if step is not None:
-      _read(self.checkpoint, self.directory, step,
-            lambda status: status.assert_existing_objects_matched()
-            .assert_consumed())
+      self._read(step)
       if self.is_chief:
         _name_newest(self.directory, step)
     self.newest = step
@@ -140,6 +138,30 @@ class Checkpoints:
       raise UserError(f"{self.directory}: no room for a checkpoint; "
                       f"{self._space()}")
     return step
+
+  def saved_steps(self) -> list[int]:
+    """The steps that have a checkpoint, in rising order."""
+    if not tf.io.gfile.isdir(self.directory):
+      return []
+    return _complete(self.directory)[::-1]
+
+  def restore(self, step: int) -> None:
+    """Restores the checkpoint of a step.
+
+    Raises:
+      UserError: it is damaged, or of another model.
+    """
+    damage = _damage(self.directory, step)
+    if damage:
+      raise UserError(f"{self.directory}: damaged checkpoint: {damage}; "
+                      "expected a whole one")
+    self._read(step)
+    self.newest = step
+
+  def _read(self, step):
+    _read(self.checkpoint, self.directory, step,
+          lambda status: status.assert_existing_objects_matched()
+          .assert_consumed())
 
   def _remove_leftovers(self):
     complete = _complete(self.directory)

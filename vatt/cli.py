@@ -1,14 +1,17 @@
 """What all programs share: how they start, their common flags, how they end."""
 import argparse
+import itertools
 import os
 import pathlib
+import re
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 
 from absl import app, flags
 
-from vatt.errors import UserError
+from vatt.errors import UserError, one_line
 
 # `configs` is not installed; in a checkout it lies beside this package, and
 # config files import each other from there.
@@ -36,8 +39,13 @@ def define_workdir(what: str, required: bool = True) -> None:
 
 def require(name: str) -> None:
   """Has a run without the flag of that name end in a line."""
-  flags.register_validator(
-      name, lambda value: value not in (None, "", []), f"--{name} is missing")
+  def is_given(value):
+    if value is None and flags.FLAGS[name].present:
+      raise flags.ValidationError(
+          f"--{name}: its get_config returns None, expected a ConfigDict")
+    return value not in (None, "", [])
+
+  flags.register_validator(name, is_given, f"--{name} is missing")
 
 
 def workdir() -> str:
@@ -47,12 +55,18 @@ def workdir() -> str:
 
 def config() -> "ConfigDict":  # noqa: F821  not loaded with this module
   """The ConfigDict of --config; UserError if its file cannot be read."""
+  from ml_collections import ConfigDict
+
   found = flags.FLAGS.config
   try:
     found.items  # noqa: B018  ml_collections tells of a missing file at use
   except OSError as error:
-    raise UserError(
-        f"--config: {str(error).splitlines()[-1].strip()}") from None
+    raise UserError(f"--config: {_file_error(error)}") from None
+  except AttributeError:
+    pass
+  if not isinstance(found, ConfigDict):
+    raise UserError(f"--config: its get_config returns {found!r:.80}, expected "
+                    "a ConfigDict")
   return found
 
 
@@ -125,10 +139,9 @@ def run(main: Callable[[], object],
       fail(error)
     except BrokenPipeError:  # of --help
       _end_without_reader()
-    # ml_collections: an unknown field, or a value of another type.
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError,
-            OSError) as error:
-      fail(_line_of(error))
+    # Nothing of ours ran: it is a flag, or whatever a config file does.
+    except Exception as error:
+      fail(_line_of(error, sys.argv))
     if len(rest) > 1:
       fail(f"unexpected argument {rest[1]!r}, expected flags")
     return rest
@@ -151,15 +164,87 @@ def _end_without_reader():
   sys.exit(128 + signal.SIGPIPE)
 
 
-def _line_of(error):
-  """What is wrong with a command line."""
+# What the values of flags are to be, by what Python says of those that are not.
+EXPECTED = {"int()": "a whole number", "to float": "a number",
+            "Non-boolean": "True or False", "as a ConfigDict":
+            "no value of its own, but of its fields: --{name}.FIELD=VALUE"}
+
+
+def _line_of(error, argv):
+  """What is wrong with a command line, or the config file that it names."""
+  text = str(error)
   if isinstance(error, flags.IllegalFlagValueError):
-    found = str(error).splitlines()[0].rpartition(": ")[2]
+    found = text.splitlines()[0].rpartition(": ")[2]
     if found.endswith(" is missing"):
       return found
-  text = str(error)
-  if text[:1] == text[-1:] == "'":  # a KeyError's is quoted
-    text = text[1:-1].replace("\\n", " ").replace("\\'", "'")
-  if "Traceback" in text:  # of a config file that failed
-    text = text.strip().splitlines()[-1]
+    found = re.fullmatch(r"flag --([\w.]+)=(.*?): (.*)", text, re.DOTALL)
+    if found and found[1] != "config":
+      name, value, reason = found.groups()
+      for said, expected in EXPECTED.items():
+        if said in reason:
+          return f"--{name} is {value!r}, expected {expected.format(name=name)}"
+    elif "get_config returns" in text:
+      return text[text.index("--config: "):]
+  path = _config_path(argv)
+  if path and (line := _line_in(path, error)):
+    return f"--config: {line}"
+  if isinstance(error, (KeyError, AttributeError)):
+    # ml_collections, of a field that the config has not: its name comes first.
+    missing = re.search(r"\w+", text)
+    for argument in argv:
+      flag = argument.partition("=")[0].lstrip("-")
+      if missing and flag.startswith("config.") and (
+          missing[0] in flag.split(".")):
+        close = re.search(r'Did you mean "(\w+)', text)
+        return (f"--{flag}: the config has no such field, expected "
+                + (close[1] if close else "one of its own"))
   return f"command line: {text}"
+
+
+def _config_path(argv):
+  """The file that --config names, or None."""
+  for flag, value in itertools.zip_longest(argv, argv[1:], fillvalue=""):
+    name, given, path = flag.partition("=")
+    if name in ("--config", "-config"):
+      return (path if given else value).partition(":")[0]
+  return None
+
+
+def _line_in(path, error):
+  """What went wrong in a config file, with its line; None if it is not that.
+
+  Args:
+    path: of the file.
+    error: what came of its import, or of its get_config.
+  """
+  text = str(error)
+  if isinstance(error, SyntaxError):
+    return f"{error.filename}, line {error.lineno}: {error.msg}"
+  lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
+           if os.path.abspath(frame.filename) == os.path.abspath(path)]
+  if "Traceback" in text:  # ml_collections has written it down
+    lines = [int(number) for file, number in re.findall(
+        r'File "(.+)", line (\d+)', text)
+        if os.path.abspath(file) == os.path.abspath(path)]
+    kind, _, said = text.strip().splitlines()[-1].partition(": ")
+  else:
+    kind, said = type(error).__name__, one_line(error).strip("'\"")
+  if kind.endswith("UserError"):
+    return said
+  if lines:
+    said = said.partition(" Other fields present")[0]
+    return f"{path}, line {lines[-1]}: {kind}" + (
+        f": {said}" if said not in ("", kind) else "")
+  # Called with another number of arguments, or not there at all.
+  if "get_config()" in text:
+    return (f"{path}: {said}; expected a get_config(arg=None), and after a "
+            "colon what it takes")
+  if "no attribute 'get_config'" in text:
+    return f"{path}: has no get_config, expected a function of that name"
+  return None
+
+
+def _file_error(error):
+  """What ml_collections says of a config file that cannot be read."""
+  found = str(error).splitlines()[-1].strip()
+  return re.sub(r".*earlier failure to load: |\[Errno \d+\] ", "", found)

@@ -8,14 +8,13 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from vatt import distribute, losses, optimizers, preprocess
+from vatt import fields, optimizers, preprocess
 from vatt.data import input_pipeline, windows
 from vatt.errors import UserError
-from vatt.models.encoder import NORMS
-from vatt.models.vatt import FLAVOURS, SIZES
 
 DURATIONS = ("log_every", "checkpoint_every", "eval_every", "total_steps")
-SIGNALS = ("video", "audio")  # those with patches
+# Those with patches, and the field of data that says how long they are.
+SIGNALS = {"video": "frames", "audio": "audio_samples"}
 
 
 class Fact(NamedTuple):
@@ -47,7 +46,7 @@ def resolve(config: ConfigDict, facts: dict[str, Fact]) -> FrozenConfigDict:
   return replace(config, {field: fact.value for field, fact in facts.items()})
 
 
-def replace(config: ConfigDict, fields: dict[str, Any]) -> FrozenConfigDict:
+def replace(config: ConfigDict, values: dict[str, Any]) -> FrozenConfigDict:
   """A config with other values of some fields, such as {"data.size": 40}.
 
   Raises:
@@ -55,7 +54,7 @@ def replace(config: ConfigDict, fields: dict[str, Any]) -> FrozenConfigDict:
   """
   copy = ConfigDict(config).copy_and_resolve_references()
   with copy.unlocked():
-    for field, value in fields.items():
+    for field, value in values.items():
       *path, name = field.split(".")
       part = copy
       for step in path:
@@ -84,6 +83,7 @@ def check(config: ConfigDict) -> None:
     UserError: a field has a value that is none, or fields do not fit each
       other.
   """
+  fields.check(config)
   check_durations(config)
   check_strategy(config.strategy)
   check_evaluation(config)
@@ -91,43 +91,36 @@ def check(config: ConfigDict) -> None:
   check_model(config)
   if config.task == "finetune":
     check_finetune(config)
-  else:
-    _check_choice("loss.form", config.loss.form, losses.FORMS)
+  elif not config.data.captions:
+    raise UserError("data.captions is 0, expected the number of captions of a "
+                    "clip that training takes")
   check_optimizer(config.optimizer, config.total_steps)
-
-
-def _check_choice(field, value, known):
-  if value not in known:
-    raise UserError(f"{field} is {value!r}, expected one of "
-                    f"{', '.join(map(str, known))}")
+  check_clip_part(config)
 
 
 def check_durations(config: ConfigDict) -> None:
-  """Validates that steps_per_loop divides what happens between loops, and that
-  batches and checkpoints are some."""
-  if config.batch_size < 1:
-    raise UserError(f"batch_size is {config.batch_size}, expected 1 or more")
+  """Validates that steps_per_loop divides what happens between loops."""
   for field in DURATIONS:
     if config[field] % config.steps_per_loop:
       raise UserError(
           f"{field} is {config[field]}, expected a multiple of steps_per_loop "
           f"({config.steps_per_loop})")
-  if config.keep_checkpoints < 1:
-    raise UserError(f"keep_checkpoints is {config.keep_checkpoints}, expected "
-                    "1 or more")
 
 
 def check_strategy(strategy: ConfigDict) -> None:
   """Validates config.strategy, as far as the machine does not matter."""
-  _check_choice("strategy.name", strategy.name, distribute.STRATEGIES)
-  if strategy.devices < 0:
-    raise UserError(f"strategy.devices is {strategy.devices}, expected 0 (all) "
-                    "or more")
+  fields.check(strategy, "strategy")
+  if strategy.tpu and strategy.name != "tpu":
+    raise UserError(f"strategy.tpu is {strategy.tpu!r} and strategy.name "
+                    f"{strategy.name}, expected the name tpu, or no TPU")
 
 
 def check_windows(data: ConfigDict) -> None:
   """Validates that frames and audio of config.data span the same time, up to a
   frame."""
+  if not data.frames and not data.audio_samples:
+    raise UserError("data.frames and data.audio_samples are 0, expected some "
+                    "of one of them")
   audio_s = data.audio_samples / data.audio_rate
   if data.frames and data.audio_samples and (
       abs(windows.span(data) - audio_s) > 1.0 / data.fps):
@@ -139,60 +132,68 @@ def check_windows(data: ConfigDict) -> None:
 
 def check_evaluation(config: ConfigDict) -> None:
   """Validates windows, views and what config.eval says of retrieval."""
+  fields.check(config.data, "data")
+  fields.check(config.eval, "eval")
   check_windows(config.data)
-  for field in ("windows", "crops", "captions"):
-    if config.eval[field] < 1:
-      raise UserError(
-          f"eval.{field} is {config.eval[field]}, expected 1 or more")
   if config.eval.crops > 1 and not config.data.frames:
     raise UserError(f"eval.crops is {config.eval.crops} and data.frames 0, "
                     "expected 1 crop: sound has nothing to crop")
-  _check_choice("eval.match", config.eval.match, ("pair", "label"))
-  _check_choice("eval.average", config.eval.average,
-                ("embedding", "similarity"))
 
 
 def check_model(config: ConfigDict) -> None:
-  """Validates config.model: rates, sizes of encoders, patches in inputs."""
+  """Validates config.model: its fields, encoders, patches in inputs."""
   model = config.model
-  for field in ("drop_rate", "dropout"):
-    if not 0 <= model[field] < 1:
-      raise UserError(f"model.{field} is {model[field]}, expected at least "
-                      "0 and less than 1")
-  _check_choice("model.audio_input", model.audio_input,
-                ("waveform", "spectrogram"))
-  _check_choice("model.heads", model.heads, FLAVOURS)
+  fields.check(model, "model")
   modalities = ("video", "audio", "text")
   if config.task == "finetune":
+    fields.check(config.finetune, "finetune")
     modalities = (config.finetune.modality,)
-    _check_choice("finetune.modality", *modalities, SIGNALS)
   parts = set(model.encoders)
   if parts not in ({"shared"}, set(modalities)):
     raise UserError(f"model.encoders has {sorted(parts)}, expected "
                     f"{', '.join(modalities)}, or shared")
   for part, sizes in model.encoders.items():
     check_encoder(sizes, f"model.encoders.{part}")
+  if model.audio_input == "spectrogram" and "audio" in modalities:
+    check_spectrogram(config.data)
   shapes = preprocess.input_shapes(config)
-  for modality in SIGNALS:
+  for modality, size in SIGNALS.items():
     if modality in modalities:
+      if not config.data[size]:
+        raise UserError(f"data.{size} is 0, expected some: the model has a "
+                        f"tower of {modality}")
       check_patch(model[f"{modality}_patch"], shapes[modality][:-1],
                   f"model.{modality}_patch")
 
 
-def check_encoder(sizes: ConfigDict, field: str = "model.encoders") -> None:
+def check_spectrogram(data: ConfigDict) -> None:
+  """Validates config.data.spectrogram at the sampling rate."""
+  options = data.spectrogram
+  for field in ("window_s", "step_s"):
+    if round(data.audio_rate * options[field]) < 1:
+      raise UserError(
+          f"data.spectrogram.{field} is {options[field]}, expected a sample at "
+          f"least, of {data.audio_rate} a second")
+  if options.low >= min(options.high, data.audio_rate / 2):
+    raise UserError(
+        f"data.spectrogram.low is {options.low}, expected less than "
+        f"data.spectrogram.high ({options.high}) and half of data.audio_rate "
+        f"({data.audio_rate / 2})")
+
+
+def check_encoder(sizes: ConfigDict, field: str = "model.encoders.video"
+                  ) -> None:
   """Validates the arguments of an Encoder."""
-  missing = [name for name in SIZES["base"] if name not in sizes]
-  if missing:
-    raise UserError(f"{field} has no {missing[0]}, expected "
-                    f"{', '.join(SIZES['base'])}")
-  for name, known in (("relative_bias", ("", "first", "all")),
-                      ("norm", NORMS), ("mlp_norm", NORMS)):
-    if name in sizes and sizes[name] not in known:
-      raise UserError(f"{field}: {name} is {sizes[name]!r}, expected one of "
-                      f"{', '.join(map(repr, known))}")
+  fields.check(sizes, field)
   if not sizes.get("head_dim") and sizes["width"] % sizes["num_heads"]:
     raise UserError(f"{field}: width is {sizes['width']}, expected a multiple "
                     f"of num_heads ({sizes['num_heads']})")
+  buckets, most = (sizes.get(name, default) for name, default in (
+      ("num_buckets", 32), ("max_distance", 64)))
+  if sizes.get("relative_bias") and (buckets % 4 or most <= buckets // 4):
+    raise UserError(
+        f"{field}: num_buckets is {buckets} and max_distance {most}, expected "
+        "a multiple of 4, and more than a quarter of that")
 
 
 def check_patch(patch: tuple[int, ...], shape: tuple[int, ...],
@@ -201,42 +202,50 @@ def check_patch(patch: tuple[int, ...], shape: tuple[int, ...],
   if len(shape) != len(patch):
     raise UserError(f"{field} is {tuple(patch)}, expected {len(shape)} sizes: "
                     f"the input is {tuple(shape)}")
-  if any(p > s or p < 1 for p, s in zip(patch, shape)):
+  if any(p > s for p, s in zip(patch, shape)):
     raise UserError(f"{field} is {tuple(patch)}, expected sizes from 1 to "
                     f"those of the input, {tuple(shape)}")
 
 
 def check_optimizer(config: ConfigDict, total_steps: int) -> None:
   """Validates config.optimizer and the knots of its schedule."""
-  _check_choice("optimizer.name", config.name, optimizers.OPTIMIZERS)
-  _check_choice("optimizer.schedule", config.schedule, optimizers.SCHEDULES)
+  fields.check(config, "optimizer")
   if config.weight_decay and config.name in ("adam", "sgd"):
     raise UserError(f"optimizer.weight_decay is {config.weight_decay}, which "
                     f"{config.name} has not; expected 0, or the optimizer lamb "
                     "or sgdw")
-  if config.schedule == "levels" and (
-      not config.levels or any(len(knot) != 2 for knot in config.levels)):
-    raise UserError(f"optimizer.levels is {config.levels}, expected pairs "
-                    "(step, rate)")
-  knots = optimizers.knots(config, total_steps)
-  steps = [step for step, _ in knots]
+  if bool(config.levels) != (config.schedule == "levels"):
+    raise UserError(f"optimizer.levels is {config.levels} and "
+                    f"optimizer.schedule {config.schedule}, expected pairs "
+                    "(step, rate) of the schedule levels, or none")
+  steps = [step for step, _ in optimizers.knots(config, total_steps)]
   if not 0 <= steps[0] <= steps[-1] <= total_steps or any(
       a >= b for a, b in zip(steps[:-2], steps[1:-1])):
     raise UserError(
         f"optimizer: warm-up and levels end at steps {steps[:-1] or steps}, "
         f"expected rising numbers from 0 to total_steps ({total_steps})")
-  for _, rate in knots:
-    if not 0 <= rate < float("inf"):
-      raise UserError(f"optimizer: learning rate {rate}, expected 0 or more")
+
+
+def check_clip_part(config: ConfigDict) -> None:
+  """Validates that the part whose gradients are clipped is one of the model."""
+  part = config.optimizer.clip_part
+  known = ("", "tower", "classifier") if config.task == "finetune" else ("",)
+  if part not in known:
+    raise UserError(f"optimizer.clip_part is {part!r}, expected one of "
+                    f"{', '.join(map(repr, known))}, of a model of the task "
+                    f"{config.task}")
+  if part and not config.optimizer.clip_norm:
+    raise UserError(f"optimizer.clip_part is {part!r} and optimizer.clip_norm "
+                    "0, expected a norm to clip it to, or no part")
 
 
 def check_finetune(config: ConfigDict) -> None:
   """Validates config.finetune, of a config whose model is valid."""
   options = config.finetune
-  _check_choice("finetune.positions", options.positions, ("bicubic", "spline"))
-  if not 0 <= options.label_smoothing < 1 or options.mixup < 0:
-    raise UserError(f"finetune: label_smoothing is {options.label_smoothing}, "
-                    f"mixup {options.mixup}; expected 0 to 1, and 0 or more")
+  if options.multi_label and options.label_smoothing:
+    raise UserError(
+        f"finetune.label_smoothing is {options.label_smoothing} and "
+        "finetune.multi_label True, expected 0: it is of a single label")
   (sizes,) = config.model.encoders.values()
   known = ["", "tokenizer", "tower",
            *(f"blocks_{i + 1}" for i in range(sizes.depth))]

@@ -114,11 +114,15 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
   return resolver.task_type == "worker" and resolver.task_id == 0
 
 
-def rows_per_replica(strategy: tf.distribute.Strategy, batch_size: int) -> int:
-  """B / replicas; UserError if that is no whole number."""
+def rows_per_replica(strategy: tf.distribute.Strategy, batch_size: int,
+                     field: str = "batch_size") -> int:
+  """B / replicas; UserError that names the field if that is no whole number.
+
+  Each host has as many replicas as any other, so that it divides B too.
+  """
   replicas = strategy.num_replicas_in_sync
   if batch_size < 1 or batch_size % replicas:
-    raise UserError(f"batch_size is {batch_size}, expected a multiple of the "
+    raise UserError(f"{field} is {batch_size}, expected a multiple of the "
                     f"{replicas} replicas")
   return batch_size // replicas
 

@@ -1,4 +1,5 @@
 """A trained model, ready to use, from its workdir."""
+import inspect
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,8 +11,10 @@ from ml_collections import ConfigDict
 
 from vatt import checkpoints, workdir
 from vatt import config as config_lib
+from vatt import fields as fields_lib
 from vatt.data import text
 from vatt.errors import UserError
+from vatt.models.encoder import Encoder
 from vatt.models.vatt import Tower
 from vatt.tasks import Task, make_task
 
@@ -49,11 +52,7 @@ def load_model(path: str, config: ConfigDict | None = None,
   """
   trained = workdir.read_config(path)
   config = trained if config is None else config
-  for field in SHAPE_FIELDS:
-    if config.data[field] not in (0, trained.data[field]):
-      raise UserError(
-          f"data.{field} is {config.data[field]}, expected "
-          f"{trained.data[field]}, which the model was trained with")
+  workdir.check_model(path, config)
   # The words are the model's own, wherever the data lie now, and the checkpoint
   # has their vectors.
   task = make_task(trained)
@@ -96,9 +95,35 @@ def start_from(path: str, task: Task, model: tf.keras.Model) -> int:
     UserError: there is none, or it is another one.
   """
   donor = load_model(path)
+  for modality in task.input_shapes():
+    if modality in donor.model.towers:
+      _check_donor(path, donor.task.config.model, task.config.model, modality)
   tf.keras.mixed_precision.set_global_policy(task.config.dtype)
   task.start_from(donor.model, model, path)
   return donor.step
+
+
+def _check_donor(path, theirs, ours, modality):
+  """Raises UserError if a tower would compute something else with its weights
+  than in the model that they are of: shapes do not tell how many heads share
+  them, say."""
+  defaults = {name: parameter.default for name, parameter
+              in inspect.signature(Encoder.__init__).parameters.items()}
+
+  def fields(model):
+    part = "shared" if "shared" in model.encoders else modality
+    sizes = {f"encoders.{modality}.{name}": model.encoders[part].get(
+        name, defaults[name]) for name in fields_lib.ENCODER}
+    names = ["normalize_positions", "pre_projection", "post_projection"]
+    names += (["word_dim"] if modality == "text" else [f"{modality}_patch"])
+    names += ["audio_input"] * (modality == "audio")
+    return sizes | {name: model[name] for name in names}
+
+  ours, theirs = fields(ours), fields(theirs)
+  for name, value in theirs.items():
+    if ours[name] != value:
+      raise UserError(f"init: model.{name} is {ours[name]!r}, expected "
+                      f"{value!r} as in {path}, whose weights are to be used")
 
 
 def load_tower(path: str, modality: str,

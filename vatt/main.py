@@ -30,11 +30,12 @@ def main() -> None:
   import tensorflow as tf
 
   from vatt import config as config_lib
-  from vatt import distribute, host, inference, optimizers, workdir
+  from vatt import distribute, fields, host, inference, optimizers, workdir
   from vatt.tasks import make_task
   from vatt.train import train
 
   config, folder = cli.config(), cli.workdir()
+  fields.check(config)
   if TPU.value is not None:
     config = config_lib.replace(
         config, {"strategy.name": "tpu", "strategy.tpu": TPU.value})
@@ -47,8 +48,15 @@ def main() -> None:
   config_lib.check(config)
   strategy = distribute.make_strategy(config.strategy)
   distribute.rows_per_replica(strategy, config.batch_size)
+  if MODE.value != "train":
+    distribute.rows_per_replica(
+        strategy, config.eval.batch_size, "eval.batch_size")
   data_sources = task.open_sources(config.data.train_split)
   task = task.resolve(data_sources, folder)
+  if MODE.value == "eval":
+    workdir.check_model(folder, task.config)
+  else:
+    workdir.check_run(folder, task.config)
   evaluate = None
   if MODE.value != "train":
     evaluate = make_evaluate(

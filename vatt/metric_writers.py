@@ -34,7 +34,7 @@ class MetricWriter:
     Raises:
       UserError: the workdir cannot be written.
     """
-    self.path = os.path.join(workdir, "metrics.jsonl")
+    self.path = path_of(workdir)
     self.file = self.events = None
     if not is_chief:
       return
@@ -87,6 +87,19 @@ class MetricWriter:
       self.file.close()
       self.events.close()
       self.file = None
+
+
+def path_of(workdir: str) -> str:
+  """The file of a run's metrics."""
+  return os.path.join(workdir, "metrics.jsonl")
+
+
+def evaluated_steps(workdir: str) -> set[int]:
+  """The steps that have results of an evaluation."""
+  path = path_of(workdir)
+  return {int(row["step"]) for row in read(path)
+          if any(name.startswith("eval/") for name in row)
+          } if tf.io.gfile.exists(path) else set()
 
 
 def read(path: str) -> list[dict[str, float]]:

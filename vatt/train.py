@@ -11,11 +11,19 @@ from absl import logging
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from vatt import distribute, optimizers, replicas, seeds
+from vatt import (
+  distribute,
+  files,
+  metric_writers,
+  optimizers,
+  replicas,
+  seeds,
+)
 from vatt.checkpoints import Checkpoints, weights_sha256
 from vatt.data import input_pipeline
 from vatt.data.sources import Source
-from vatt.errors import UserError
+from vatt.errors import UserError, one_line
+from vatt.files import REFUSED
 from vatt.metric_writers import MetricWriter
 from vatt.tasks import Task
 from vatt.workdir import checkpoints_of
@@ -159,9 +167,14 @@ def train(task: Task, model: tf.keras.Model,
     evaluate: called as evaluate(model) every `eval_every` steps; returns
       (name, value)s. None: no evaluation.
 
+  A step is saved before it is evaluated. An evaluation that fails does not stop
+  training, and is made up for when the run goes on, as is one that a kill cut
+  short: of each step that is still saved.
+
   Raises:
     NonFinite: loss or gradient is not finite; nothing of it was applied.
-    UserError: too many corrupt records, no space left for a checkpoint.
+    UserError: too many corrupt records, no space left for a checkpoint; at the
+      end, evaluations that failed.
     SystemExit: SIGTERM came; the step that it stopped at is saved.
   """
   # ---- State: where the run stands ------------------------------------------
@@ -173,10 +186,19 @@ def train(task: Task, model: tf.keras.Model,
       checkpoints_of(workdir), config.keep_checkpoints,
       is_chief=distribute.is_chief(strategy), model=model, optimizer=optimizer)
   start = checkpoints.restore_latest() or 0
-  if start >= config.total_steps:
+  evaluation = Evaluation(config, evaluate, model)
+  evaluated = metric_writers.evaluated_steps(workdir)
+  missing = [step for step in checkpoints.saved_steps() if step <= start
+             and evaluation.is_due(step) and step not in evaluated]
+  if start >= config.total_steps and not missing:
     logging.info("%s is trained: step %d", workdir, start)
     return
   writer = MetricWriter(workdir, start, distribute.is_chief(strategy))
+  evaluation.make_up(missing, checkpoints, writer)
+  if start >= config.total_steps:
+    writer.close()
+    evaluation.tell_failures()
+    return
 
   # ---- Data: batches from the start step on ---------------------------------
   dataset = distribute.distribute_dataset(
@@ -226,7 +248,7 @@ def train(task: Task, model: tf.keras.Model,
         clips = len(logged) * config.steps_per_loop * config.batch_size
         row = {f"train/{name}": float(np.mean([m[name] for m in logged]))
                for name in logged[0]}
-        row["train/lr"] = float(schedule(step))
+        row["train/lr"] = float(schedule(step - 1))  # which led to it
         row["train/clips_per_second"] = clips / seconds
         row["train/corrupt"] = num_corrupt
         writer.write(step, row)
@@ -235,17 +257,16 @@ def train(task: Task, model: tf.keras.Model,
              if name != "train/corrupt" or value}, refresh=False)
         logged = []
       last = step == config.total_steps
-      if evaluate and (step % config.eval_every == 0 or last):
-        results = dict(evaluate(model))
-        writer.write(step, {f"eval/{k}": v for k, v in results.items()})
-        since = time.monotonic()
-      # After the evaluation: a run that goes on from here has its results.
-      if step % config.checkpoint_every == 0 or last:
+      if step % config.checkpoint_every == 0 or evaluation.is_due(step) or last:
         checkpoints.save(step)
-    if not stop:
+      if evaluation.is_due(step):
+        evaluation.run(step, writer)
+        since = time.monotonic()
+    if not stop or step == config.total_steps:
       logging.info("step %d: weights have SHA-256 %s", step,
                    weights_sha256(model.weights))
-    elif step < config.total_steps:
+      evaluation.tell_failures()
+    else:
       checkpoints.save(step)
       progress.close()
       logging.warning("signal %d: saved step %d, run the same command to go on",
@@ -255,6 +276,70 @@ def train(task: Task, model: tf.keras.Model,
     signal.signal(signal.SIGTERM, previous)
     progress.close()
     writer.close()
+
+
+class Evaluation:
+  """When a model is evaluated, and what becomes of the results.
+
+  Args:
+    config: the run's.
+    evaluate: as of `train`.
+    model: to evaluate.
+  """
+
+  def __init__(self, config: ConfigDict,
+               evaluate: Callable[[tf.keras.Model],
+                                  Iterable[tuple[str, float]]] | None,
+               model: tf.keras.Model):
+    self.config, self.evaluate, self.model = config, evaluate, model
+    self.failed = {}  # {step: the error, a line}
+
+  def is_due(self, step: int) -> bool:
+    """Whether a step is to be evaluated."""
+    return bool(self.evaluate) and step > 0 and (
+        step % self.config.eval_every == 0 or step == self.config.total_steps)
+
+  def run(self, step: int, writer: MetricWriter) -> None:
+    """Evaluates the model as it is, at a step; an error is logged and kept.
+
+    Args:
+      step: the model's.
+      writer: takes the results, as eval/NAME.
+    """
+    try:
+      results = dict(self.evaluate(self.model))
+    # Whatever went wrong, hours of training are not to end for it.
+    except Exception as error:
+      self.failed[step] = one_line(error)
+      logging.error("the evaluation of step %d failed: %s", step,
+                    self.failed[step],
+                    exc_info=not isinstance(error, (UserError, *REFUSED)))
+      return
+    writer.write(step, {f"eval/{k}": v for k, v in results.items()})
+
+  def make_up(self, steps: list[int], checkpoints: Checkpoints,
+              writer: MetricWriter) -> None:
+    """Evaluates steps that are saved; the model is left as it was."""
+    start = checkpoints.newest
+    for step in steps:
+      logging.info("step %d was not evaluated yet", step)
+      try:
+        checkpoints.restore(step)
+      except UserError as error:
+        logging.warning("step %d is not evaluated: %s", step, error)
+      else:
+        self.run(step, writer)
+    if checkpoints.newest != start:
+      checkpoints.restore(start)
+
+  def tell_failures(self) -> None:
+    """Raises UserError if evaluations failed."""
+    if self.failed:
+      step, error = next(iter(self.failed.items()))
+      raise UserError(
+          f"training is done and saved, but of {len(self.failed)} evaluations "
+          f"that failed the first, of step {step}, says: {error}; run the same "
+          "command to evaluate what is still saved")
 
 
 def report_corrupt(config: ConfigDict, data_sources: list[Source],
@@ -301,9 +386,12 @@ def dump_non_finite(task: Task, data_sources: list[Source], workdir: str,
   arrays.update({f"metrics/{k}": v.numpy() for k, v in metrics.items()})
   content = io.BytesIO()  # a GFile cannot seek
   np.savez(content, **arrays)
-  with tf.io.gfile.GFile(path, "wb") as file:
-    file.write(content.getvalue())
+  try:
+    files.write_whole(path, content.getvalue())
+    kept = f"batch in {path}"
+  except REFUSED as error:
+    kept = f"batch not kept ({one_line(error)})"
   first = step * batch_size
   return (f"step {step}: loss {float(metrics['loss'])}, gradient norm "
           f"{float(metrics['grad_norm'])}; samples at positions {first} to "
-          f"{first + batch_size - 1}; batch in {path}")
+          f"{first + batch_size - 1}; {kept}")

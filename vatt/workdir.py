@@ -11,7 +11,7 @@ import tensorflow as tf
 from ml_collections import FrozenConfigDict
 
 from vatt import files
-from vatt.errors import UserError
+from vatt.errors import UserError, one_line
 
 # Fields that workdirs of older code lack, as their runs were.
 ADDED = {
@@ -26,6 +26,15 @@ FREE_FIELDS = ("strategy", "log_every", "checkpoint_every", "eval_every",
                "keep_checkpoints", "steps_per_loop", "eval", "model.remat",
                "data.data_dir", "data.cache", "data.eval_split",
                "data.vocabulary", "data.max_corrupt_share")
+# Fields that say what a model computes, of which its variables tell but some.
+MODEL_FIELDS = ("task", "model", "finetune.modality", "finetune.multi_label",
+                "data.frames", "data.size", "data.audio_samples",
+                "data.audio_rms", "data.spectrogram",
+                "data.words")
+# Of these, what matters in training alone.
+TRAINING_FIELDS = ("model.drop_rate", "model.dropout",
+                   "model.classifier_dropout", "model.remat",
+                   "model.word_vectors")
 
 
 def checkpoints_of(workdir: str) -> str:
@@ -40,8 +49,9 @@ def has_model(workdir: str) -> bool:
 
 def has_checkpoint(workdir: str) -> bool:
   """Whether a run in a folder goes on, and does not start."""
-  return bool(tf.io.gfile.glob(
-      os.path.join(checkpoints_of(workdir), "*.manifest.json")))
+  folder = checkpoints_of(workdir)  # no pattern: its name may have brackets
+  return tf.io.gfile.isdir(folder) and any(
+      name.endswith(".manifest.json") for name in tf.io.gfile.listdir(folder))
 
 
 def read_json(path: str) -> Any:
@@ -66,9 +76,14 @@ def read_config(workdir: str) -> FrozenConfigDict:
     UserError: there is none.
   """
   config = read_json(os.path.join(workdir, "config.json"))
+  if not isinstance(config, dict):
+    raise UserError(f"{workdir}/config.json: no fields, expected the config of "
+                    "a run")
   for part, fields in ADDED.items():
     if part in config:
       config[part] = fields | config[part]
+  if config.get("finetune", {}).get("multi_label"):
+    config["finetune"]["label_smoothing"] = 0.0  # older ones have it, unused
   return FrozenConfigDict(_tuples(config))
 
 
@@ -90,9 +105,69 @@ def read_words(workdir: str, name: str) -> list[str]:
                     ) from None
 
 
+def check_run(workdir: str, config: FrozenConfigDict) -> None:
+  """Validates that a run may go on in a folder, if that has a config.
+
+  Raises:
+    UserError: the workdir belongs to a run of another config.
+  """
+  if not has_model(workdir):
+    return
+  for field, ours, theirs in _differences(config, read_config(workdir)):
+    if not _within(field, FREE_FIELDS):
+      raise UserError(
+          f"{os.path.join(workdir, 'config.json')}: {field} is {theirs!r}, "
+          f"this run has {ours!r}; expected the same config or another "
+          "--workdir")
+
+
+def check_model(workdir: str, config: FrozenConfigDict) -> None:
+  """Validates that a config's model is that of a workdir.
+
+  A modality of which nothing is read (`data.frames` or `data.audio_samples` of
+  0) may be there or not.
+
+  Raises:
+    UserError: it computes something else, or there is no config.
+  """
+  for field, ours, theirs in _differences(config, read_config(workdir)):
+    unread = field in ("data.frames", "data.audio_samples") and ours == 0
+    if (_within(field, MODEL_FIELDS) and not _within(field, TRAINING_FIELDS)
+        and not unread):
+      raise UserError(f"{field} is {ours!r}, expected {theirs!r}, which the "
+                      f"model of {workdir} was trained with")
+
+
+def check_words(workdir: str, name: str, words: list[str], origin: str) -> None:
+  """Validates that words, or classes, are those of a workdir, if it has any.
+
+  Args:
+    workdir: of a run.
+    name: of the file of its words.
+    words: to compare.
+    origin: where they are from, for errors.
+
+  Raises:
+    UserError: they are others.
+  """
+  own = read_words(workdir, name)
+  if not own or own == words:
+    return
+  path = os.path.join(workdir, name)
+  if len(own) != len(words):
+    raise UserError(f"{origin}: {len(words)} lines, expected the {len(own)} of "
+                    f"{path}, which are the model's")
+  number = next(i for i, pair in enumerate(zip(own, words))
+                if pair[0] != pair[1])
+  raise UserError(f"{origin}: number {number} is {words[number]!r}, expected "
+                  f"{own[number]!r} as in {path}, which are the model's")
+
+
 def claim(workdir: str, config: FrozenConfigDict, name: str,
           words: list[str]) -> None:
   """Writes the config and the words of a run, if the folder is not another's.
+
+  Words that are there stay as they are.
 
   Args:
     workdir: of the run; made if need be.
@@ -101,19 +176,17 @@ def claim(workdir: str, config: FrozenConfigDict, name: str,
     words: the vocabulary, or the names of the classes.
 
   Raises:
-    UserError: the workdir belongs to a run of another config.
+    UserError: the workdir belongs to a run of another config, or of other
+      words; it cannot be written.
   """
-  if has_model(workdir):
-    ours = _flat(json.loads(config.to_json_best_effort()))
-    theirs = _flat(json.loads(read_config(workdir).to_json_best_effort()))
-    for field in sorted(set(ours) | set(theirs)):
-      free = any(field == f or field.startswith(f + ".") for f in FREE_FIELDS)
-      if not free and ours.get(field) != theirs.get(field):
-        raise UserError(
-            f"{os.path.join(workdir, 'config.json')}: {field} is "
-            f"{theirs.get(field)!r}, this run has {ours.get(field)!r}; "
-            "expected the same config or another --workdir")
-  write(workdir, config, name, words)
+  check_run(workdir, config)
+  check_words(workdir, name, words, "this run's words")
+  try:
+    write(workdir, config, name, [] if read_words(workdir, name) else words)
+  except files.REFUSED as error:
+    raise UserError(f"--workdir={workdir}: cannot be written "
+                    f"({one_line(error)}), expected a folder with room"
+                    ) from None
 
 
 def write(workdir: str, config: FrozenConfigDict, name: str,
@@ -133,6 +206,20 @@ def _tuples(value):
   if isinstance(value, dict):
     return {name: _tuples(item) for name, item in value.items()}
   return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _within(field, parts):
+  """Whether a field is one of some, or in one."""
+  return any(field == part or field.startswith(part + ".") for part in parts)
+
+
+def _differences(ours, theirs):
+  """Yields (field, our value, their value) where two configs differ."""
+  ours, theirs = (_flat(json.loads(config.to_json_best_effort()))
+                  for config in (ours, theirs))
+  for field in sorted(set(ours) | set(theirs)):
+    if ours.get(field) != theirs.get(field):
+      yield field, ours.get(field), theirs.get(field)
 
 
 def _flat(config, prefix=""):

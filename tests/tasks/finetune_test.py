@@ -91,13 +91,17 @@ def test_start_from_another_model_is_refused(tmp_path, digits_dir):
     task = resolved(config)
     inference.start_from(str(folder), task, task.build_model())
 
-  config.model.encoders.video.depth = 2
-  with pytest.raises(UserError, match="its video tower has .* variables, "
-                     "expected the"):
-    start(tmp_path)
-  config.model.encoders.video.update(dict(depth=1, width=32))
-  with pytest.raises(UserError, match=r"is \(16,\), expected \(32,\)|"
-                     r"expected \(.*32\) by this config"):
+  # No variable tells how many heads share it, or the axes of a patch.
+  for field, value in (("depth", 2), ("width", 32), ("num_heads", 4)):
+    sizes = config.model.encoders.video.copy_and_resolve_references()
+    config.model.encoders.video[field] = value
+    with pytest.raises(UserError, match=f"init: model.encoders.video.{field} "
+                       f"is {value}, expected {sizes[field]} as in "):
+      start(tmp_path)
+    config.model.encoders.video = sizes
+  times, height, width = config.model.video_patch
+  config.model.video_patch = (times, height * 2, width // 2)
+  with pytest.raises(UserError, match="init: model.video_patch is .*, expected"):
     start(tmp_path)
   with pytest.raises(UserError, match="not found, expected the workdir"):
     start(tmp_path / "no")
@@ -319,9 +323,9 @@ def test_other_classes_than_those_trained_are_refused(tmp_path, digits_dir):
   assert task.resolve(sources, str(tmp_path)).words == names
   (tmp_path / "labels.txt").write_text("".join(
       n + "\n" for n in [*names[:-1], "other"]))
-  with pytest.raises(UserError, match=f"class {len(names) - 1} is "
+  with pytest.raises(UserError, match=f"number {len(names) - 1} is "
                      f"'{names[-1]}', expected 'other' as in "):
     task.resolve(sources, str(tmp_path))
   (tmp_path / "labels.txt").write_text("one\n")
-  with pytest.raises(UserError, match=f"{len(names)} classes, expected the 1"):
+  with pytest.raises(UserError, match=f"{len(names)} lines, expected the 1 "):
     task.resolve(sources, str(tmp_path))

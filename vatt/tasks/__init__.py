@@ -13,6 +13,7 @@ from vatt import config as config_lib
 from vatt.data import input_pipeline, sources
 from vatt.data.sources import Source
 from vatt.errors import UserError
+from vatt.workdir import check_words
 
 
 class Task:
@@ -63,8 +64,15 @@ class Task:
 
   def resolve(self, data_sources: list[Source], workdir: str | None = None
               ) -> "Task":
-    """The task whose config is complete and whose words are known."""
+    """The task whose config is complete and whose words are known.
+
+    Raises:
+      UserError: as of `read_words`; the words are not those of the workdir.
+    """
     words, facts = self.read_words(data_sources, workdir)
+    if workdir:
+      check_words(workdir, self.WORDS_FILE, words,
+                  next(iter(facts.values())).found)
     return type(self)(config_lib.resolve(self.config, facts), words)
 
   def train_dataset(self, data_sources: list[Source], start_step: int

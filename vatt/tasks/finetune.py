@@ -15,7 +15,6 @@ from vatt.models.tokenizers import resize_positions
 from vatt.models.vatt import Classifier, Tower
 from vatt.predict import Views, predict
 from vatt.tasks import Task
-from vatt.workdir import read_words
 
 
 class Finetune(Task):
@@ -42,8 +41,7 @@ class Finetune(Task):
     """The classes of the data.
 
     Raises:
-      UserError: no classes, or not the same ones in all datasets and in the
-        workdir.
+      UserError: no classes, or not the same ones in all datasets.
     """
     first = data_sources[0]
     names = list(first.label_names)
@@ -55,21 +53,8 @@ class Finetune(Task):
     if not names:
       raise UserError(f"{first.directory}: has no classes, expected labelled "
                       "clips")
-    if workdir:
-      self._compare_classes(names, first.directory, workdir)
     return names, {"data.classes": Fact(
         len(names), f"{first.directory}: {len(names)} classes")}
-
-  def _compare_classes(self, names, directory, workdir):
-    trained = read_words(workdir, self.WORDS_FILE)
-    path = os.path.join(workdir, self.WORDS_FILE)
-    if trained and len(trained) != len(names):
-      raise UserError(f"{directory}: {len(names)} classes, expected the "
-                      f"{len(trained)} of {path}")
-    for i, (name, other) in enumerate(zip(names, trained)):
-      if name != other:
-        raise UserError(f"{directory}: class {i} is {name!r}, expected "
-                        f"{other!r} as in {path}")
 
   def input_shapes(self):
     modality = self.config.finetune.modality
