@@ -59,5 +59,5 @@ def get_config(arg: str | None = None) -> ConfigDict:
   if chosen["model"] == "agnostic":
     config.model.encoders = dict(shared=size)
   else:
-    config.model.encoders = dict(video=size, audio=size, text=text)
+    config.model.encoders = dict(video=size, audio=dict(size), text=dict(text))
   return config

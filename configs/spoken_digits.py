@@ -70,7 +70,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.model.encoders = dict(shared=size)
   else:
     config.model.encoders = dict(
-        video=size, audio=size,
+        video=size, audio=dict(size),
         text=dict(depth=1, width=64, mlp_dim=256, num_heads=2))
   if chosen["audio"] == "spectrogram":
     config.model.audio_input = "spectrogram"

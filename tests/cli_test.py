@@ -54,6 +54,65 @@ def test_errors_are_one_line(run, flags, said):
   assert error.startswith(f"error: {said}")
 
 
+CONFIGURED = """
+from vatt import cli
+cli.define_config("A config.")
+def main():
+  print(cli.config().to_dict())
+cli.run(main)
+"""
+
+
+@pytest.mark.parametrize("content, said", [
+    ("import nonesuch\n", "{file}, line 1: ModuleNotFoundError: No module na"),
+    ("x = 1\ndef get_config(arg=None:\n", "{file}, line 2: "),
+    ("\ndef get_config(arg=None):\n  return nonesuch\n",
+     "{file}, line 3: NameError: name 'nonesuch' is not defined"),
+    ("def get_config(arg=None):\n  return 1 / 0\n", "{file}, line 2: ZeroD"),
+    ("def get_config(arg=None):\n  return int('a')\n",
+     "{file}, line 2: ValueError: invalid literal for int() with base 10: 'a'"),
+    ("def get_config(arg=None):\n  from vatt.errors import UserError\n"
+     "  raise UserError('a: found 1, expected 2')\n", "a: found 1, expected 2"),
+    ("x = 1\n", "{file}: has no get_config, expected a function"),
+    ("def get_config():\n  pass\n", "{file}: get_config() takes"),
+    ("def get_config(arg=None):\n  return 3\n", "returns 3, expected a Config"),
+    ("def get_config(arg=None):\n  pass\n", "returns None, expected a Config"),
+    (None, "No such file or directory: '{file}'"),
+], ids=range(11))
+def test_errors_of_config_files_are_one_line(
+    tmp_path, python_env, content, said):
+  program, file = tmp_path / "program.py", tmp_path / "config of mine.py"
+  program.write_text(CONFIGURED)
+  if content:
+    file.write_text(content)
+  done = subprocess.run(
+      [sys.executable, str(program), f"--config={file}:a"], env=python_env,
+      capture_output=True, text=True)
+  assert done.returncode == 1 and not done.stdout
+  error = done.stderr.splitlines()[-1]
+  assert error.startswith("error: --config: "), done.stderr
+  assert said.format(file=file) in error and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("flag, said", [
+    ("--config.size=a", "--config.size is 'a', expected a whole number"),
+    ("--config.siez=3", "--config.siez: the config has no such field, expected "
+     "size"),
+    ("--config.part=3", "--config.part is '3', expected no value of its own"),
+    ("--config.on=maybe", "--config.on is 'maybe', expected True or False")])
+def test_bad_fields_are_one_line(tmp_path, python_env, flag, said):
+  program, file = tmp_path / "program.py", tmp_path / "config.py"
+  program.write_text(CONFIGURED)
+  file.write_text("from ml_collections import ConfigDict\n"
+                  "def get_config(arg=None):\n  return ConfigDict(dict(\n"
+                  "      size=3, on=True, part=dict(a=1)))\n")
+  done = subprocess.run(
+      [sys.executable, str(program), f"--config={file}", flag],
+      env=python_env, capture_output=True, text=True)
+  error, = done.stderr.splitlines()
+  assert error.startswith(f"error: {said}"), error
+
+
 def test_result_is_the_exit_code_and_home_is_known(run):
   done = run("--workdir=~/a", "--say=b", HOME="/home/of")
   assert (done.returncode, done.stdout) == (3, b"b /home/of/a\n")

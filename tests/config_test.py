@@ -4,9 +4,12 @@ import pytest
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from configs import common, finetune, pretrain
+from tests.configs_test import ALL, get_config
 from vatt import config as config_lib
+from vatt import fields as fields_lib
 from vatt.config import Fact
 from vatt.errors import UserError
+from vatt.tasks import make_task
 
 BAD = [  # of pre-training: fields, what is said
     ({"log_every": 7}, "log_every is 7, expected a multiple of steps_per_loop"),
@@ -70,6 +73,92 @@ def test_bad_fields_give_one_line(config, fields, said):
   with pytest.raises(UserError) as error:
     config_lib.check(config_lib.replace(config, fields))
   assert said in str(error.value) and "\n" not in str(error.value)
+
+
+# Where 0 means something; in all others it is wrong, or no number.
+ZERO = {
+    "seed", "strategy.devices", "data.audio_rms", "data.captions",
+    "data.classes", "data.max_corrupt_share", "data.spectrogram.low",
+    *(f"augment.{name}" for name in (
+        "brightness", "saturation", "contrast", "hue", "noise", "shift",
+        "equalizer", "time_masks", "time_mask_width", "freq_masks",
+        "freq_mask_width")),
+    *(f"model.{name}" for name in (
+        "word_dim", "post_projection", "drop_rate", "dropout", "vocab_size",
+        "classifier_dropout")),
+    "loss.weight", *(f"optimizer.{name}" for name in (
+        "lr", "end_lr", "warmup_steps", "momentum", "beta_1", "beta_2",
+        "weight_decay", "clip_norm")),
+    *(f"finetune.{name}" for name in (
+        "label_smoothing", "mixup", "labels_per_class")),
+}
+# Names of files and splits: whether they are there, the data tell.
+NAMES = {"init", "strategy.tpu", "data.data_dir", "data.datasets",
+         "data.train_split", "data.eval_split", "data.vocabulary",
+         "model.word_vectors"}
+
+
+def fields_of(config, prefix=""):
+  """Yields (field, value) of all that lies in a config."""
+  for name, value in config.items():
+    if isinstance(value, ConfigDict):
+      yield from fields_of(value, f"{prefix}{name}.")
+    else:
+      yield prefix + name, value
+
+
+def wrong_values(field, value):
+  """Yields values that a field cannot have, by what it has."""
+  yield None
+  if isinstance(value, bool):
+    yield from (-1, 0.5, "maybe")
+  elif isinstance(value, (int, float)):
+    yield from (-1, float("nan"), 10 ** 30, 1e30, float("inf"), "12", (1,), [])
+    if value and field not in ZERO and not field.endswith("head_dim"):
+      yield 0
+  elif isinstance(value, str):
+    yield from (-1, 0, float("nan"), ("x",))
+    if field not in NAMES:
+      yield "nonesuch"
+  else:
+    yield from (-1, 0, float("nan"), "x")
+    if field not in NAMES:
+      yield from ((float("nan"), float("nan")), (-1, -1, -1), ("x",),
+                  ("{}", "{label}"), (10 ** 30,))
+
+
+def wrong_configs(count):
+  """Yields (name and argument of a config, field, wrong value)."""
+  rng = np.random.default_rng(0)
+  everything = [
+      (f"{name}:{arg}", field, value)
+      for name, arg in ALL
+      for field, right in fields_of(get_config(name, arg))
+      for value in wrong_values(field, right)]
+  for i in rng.permutation(len(everything))[:count]:
+    yield everything[i]
+
+
+def test_a_field_of_any_config_with_a_wrong_value_is_named():
+  fields = set()
+  for name, field, value in wrong_configs(3000):
+    config = ConfigDict(
+        get_config(*name.split(":"))).copy_and_resolve_references()
+    *path, last = field.split(".")
+    part = config.unlock()
+    for step in path:
+      part = part[step]
+    del part[last]
+    part[last] = value
+    fields.add(field)
+    with pytest.raises(UserError) as error:
+      fields_lib.check(config)
+      make_task(config)
+      config_lib.check(config)
+      pytest.fail(f"{name}: {field} is {value!r}, and nothing is said")
+    said = str(error.value)
+    assert field in said and "expected" in said and "\n" not in said, said
+  assert len(fields) > 90
 
 
 def test_a_signal_that_is_not_read_needs_no_patch_in_it():

@@ -115,6 +115,19 @@ def test_all_are_valid():
     config_lib.check(get_config(name, arg))
 
 
+def test_no_two_parts_are_one():
+  """A flag for one encoder is not to change another."""
+  def parts(config):
+    for value in config.values():
+      if isinstance(value, ml_collections.ConfigDict):
+        yield value
+        yield from parts(value)
+
+  for name, arg in ALL:
+    found = list(parts(get_config(name, arg)))
+    assert len(set(map(id, found))) == len(found), (name, arg)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name, arg", ALL)
 @tf.autograph.experimental.do_not_convert

@@ -18,6 +18,17 @@ BAD = {
     "vocabulary": (["--config.model.vocab_size=999"], "vocabulary.txt"),
     "word vectors": (["--config.model.word_vectors=/nowhere.txt"],
                      "/nowhere.txt"),
+    "missing words": (
+        ["--config.data.vocabulary=/nowhere.txt"], "/nowhere.txt"),
+    "batch of evaluation": (
+        ["--mode=train_and_eval", "--config.strategy.name=mirrored",
+         "--config.strategy.devices=2", "--config.eval.batch_size=7"],
+        "eval.batch_size is 7, expected a multiple of the 2 replicas"),
+    "no field in a sentence": (
+        ["--config.eval.templates=('a {{}}',)"], "eval.templates is ('a {{}}'"),
+    "half precision": (["--config.dtype=mixed_float16"], "expected one of flo"),
+    "workdir in a file": (
+        ["--workdir=setup.py/run"], "setup.py/run: cannot be written"),
     "init": (["--config.init=/nowhere"], "/nowhere/config.json: not found"),
     "loop": (["--config.log_every=7"], "log_every is 7"),
     "loss": (["--config.loss.form=nce"], "loss.form is 'nce'"),
@@ -43,3 +54,55 @@ def test_workdir_of_another_config(run_main, tmp_path):
   assert code == 1
   assert "config.json" in output.splitlines()[-1]
   assert "expected the same config" in output.splitlines()[-1]
+
+
+def test_a_full_disk_is_told_before_the_first_step(run_main, small_disk):
+  disk = small_disk("16k")
+  with open(disk / "rest", "wb") as file:
+    try:
+      file.write(b"0" * 2 ** 20)
+      file.flush()
+    except OSError:
+      pass
+  code, output = run_main(disk / "run", "--mode=train")
+  assert code == 1, output
+  assert output.splitlines()[-1].startswith("error: ") and (
+      "No space left" in output.splitlines()[-1])
+  assert "Traceback" not in output and "step/s" not in output
+
+
+@pytest.fixture(scope="module")
+def trained(run_main, tmp_path_factory):
+  """A workdir of five steps, and what lies in it."""
+  folder = tmp_path_factory.mktemp("trained")
+  code, output = run_main(folder, "--mode=train", *(
+      f"--config.{field}=5" for field in ("total_steps", "checkpoint_every")))
+  assert code == 0, output
+  return folder, {path: path.read_bytes() for path in folder.rglob("*")
+                  if path.is_file()}
+
+
+@pytest.mark.parametrize("flags, said", [
+    (["--mode=eval", "--config.model.encoders.video.num_heads=4"],
+     "model.encoders.video.num_heads is 4, expected 2, which the model of"),
+    (["--mode=eval", "--config.model.heads=released"], "model.heads is 'relea"),
+    (["--mode=eval", "--config.data.vocabulary=WORDS"],
+     "number 0 is '{1}', expected '{0}' as in"),
+    (["--mode=train", "--config.data.vocabulary=WORDS"],
+     "number 0 is '{1}', expected '{0}' as in"),
+    (["--mode=train", "--config.model.encoders.video.num_heads=4"],
+     "expected the same config or another --workdir")])
+def test_a_workdir_stays_with_its_model(
+    run_main, trained, tmp_path, flags, said):
+  folder, content = trained
+  words = (folder / "vocabulary.txt").read_text().split()
+  (tmp_path / "other.txt").write_text("\n".join(
+      [words[1], words[0], *words[2:]]))
+  flags = [flag.replace("WORDS", str(tmp_path / "other.txt"))
+           for flag in flags]
+  code, output = run_main(folder, "--config.total_steps=5",
+                          "--config.checkpoint_every=5", *flags)
+  assert code == 1, output
+  assert said.format(*words) in output.splitlines()[-1]
+  assert content == {path: path.read_bytes() for path in folder.rglob("*")
+                     if path.is_file()}

@@ -1,6 +1,7 @@
 """Runs of the real program: killed, stopped, fed with damaged records."""
 import json
 import os
+import pathlib
 import re
 import shutil
 import signal
@@ -70,6 +71,64 @@ def test_killed_in_mid_save_ends_with_the_same_weights(
   assert weights(train(run_main, tmp_path)) == undisturbed[1]
 
 
+def evaluated(workdir):
+  """The steps that have results, as often as they have."""
+  lines = (workdir / "metrics.jsonl").read_text().splitlines()
+  return [row["step"] for row in map(json.loads, lines)
+          if any(name.startswith("eval/") for name in row)]
+
+
+@pytest.mark.parametrize("step", [
+    20, *(pytest.param(step, marks=pytest.mark.slow)
+          for step in [10] * 5 + [20] * 4)])
+def test_killed_between_save_and_evaluation_loses_no_result(
+    run_main, undisturbed, tmp_path, step):
+  # A name that would be a pattern, and more.
+  workdir = tmp_path / "lr[0.1] #1 %41 *caf\u00e9?"
+  flags = ("--mode=train_and_eval", "--config.eval_every=10")
+  process = run_main(workdir, *flags, wait=False)
+  kill_when(process, (
+      workdir / "checkpoints" / f"ckpt-{step}.manifest.json").exists)
+  assert process.returncode == -signal.SIGKILL
+  assert evaluated(workdir) == [s for s in (10, 20) if s < step]
+  code, output = run_main(workdir, *flags)
+  assert code == 0, output
+  assert f"step {step} was not evaluated yet" in output
+  assert evaluated(workdir) == [10, 20]
+  if step < 20:
+    assert weights(output) == undisturbed[1]
+  code, output = run_main(workdir, *flags)
+  assert code == 0 and "is trained: step 20" in output
+  assert evaluated(workdir) == [10, 20]
+
+
+def test_an_evaluation_that_fails_does_not_stop_training(
+    run_main, undisturbed, digits_dir, tmp_path):
+  data_dir, workdir = tmp_path / "data", tmp_path / "workdir"
+  shutil.copytree(digits_dir, data_dir)
+  log = workdir / "metrics.jsonl"
+  flags = ("--mode=train_and_eval", "--config.eval_every=10",
+           f"--config.data.data_dir={data_dir}")
+  process = run_main(workdir, *flags, wait=False)
+  while not (log.exists() and '"step": 5' in log.read_text()):
+    assert process.poll() is None, process.stdout.read()
+    time.sleep(0.005)
+  shards = list(data_dir.rglob("*-test.tfrecord*"))
+  for shard in shards:
+    shard.rename(f"{shard}.away")
+  output, _ = process.communicate()
+  assert process.returncode == 1
+  line = output.splitlines()[-1]
+  assert line.startswith("error: training is done and saved, but of 2 eval")
+  assert "the first, of step 10, says: " in line and "test.tfrecord" in line
+  assert "Traceback" not in output and weights(output) == undisturbed[1]
+  for shard in shards:
+    pathlib.Path(f"{shard}.away").rename(shard)
+  code, output = run_main(workdir, *flags)
+  assert code == 0, output
+  assert evaluated(workdir) == [10, 20]
+
+
 @pytest.mark.slow
 def test_sigterm_saves_and_the_run_goes_on(run_main, undisturbed, tmp_path):
   log = tmp_path / "metrics.jsonl"
@@ -93,6 +152,8 @@ def test_train_and_eval_writes_measures(run_main, tmp_path):
   measures = {name: value for row in rows for name, value in row.items()}
   assert np.isfinite(measures["train/loss"])
   assert measures["train/clips_per_second"] > 0
+  # A fifth of the warm-up a step, from 0 on: that of the fifth step.
+  np.testing.assert_allclose(measures["train/lr"], 1.4e-3 * 4 / 5, rtol=1e-6)
   for name in ("eval/video_to_text/accuracy", "eval/audio_to_text/accuracy",
                "eval/text_to_video/R@1", "eval/audio_to_video/R@5"):
     assert 0 <= measures[name] <= 1

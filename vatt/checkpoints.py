@@ -210,9 +210,10 @@ def restore_model(directory: str, model: tf.keras.Model) -> int:
                     "their ckpt-N.manifest.json, as training writes them")
   _read(tf.train.Checkpoint(model=model), directory, step,
         lambda status: status.assert_existing_objects_matched())
-  saved = [name for name, _ in tf.train.list_variables(
-      os.path.join(directory, f"ckpt-{step}"))
-      if name.startswith("model/") and "/.OPTIMIZER_SLOT/" not in name]
+  with files.checkpoint_path(
+      os.path.join(directory, f"ckpt-{step}")) as readable:
+    saved = [name for name, _ in tf.train.list_variables(readable)
+             if name.startswith("model/") and "/.OPTIMIZER_SLOT/" not in name]
   if len(saved) != len(model.variables):
     raise UserError(
         f"{directory}/ckpt-{step}: holds {len(saved)} variables of a model, "
@@ -300,8 +301,9 @@ def _read(checkpoint, directory, step, check):
   path = os.path.join(directory, f"ckpt-{step}")
   status = None
   try:
-    status = checkpoint.read(path)
-    check(status)
+    with files.checkpoint_path(path) as readable:
+      status = checkpoint.read(readable)
+      check(status)
     status.expect_partial()  # Silences what TensorFlow says at exit.
     return
   except (AssertionError, ValueError) as error:

@@ -1,10 +1,13 @@
-"""Files that are written whole or not at all."""
+"""Files: written whole or not at all, and read by paths of any letters."""
 import contextlib
 import os
+import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
+
+from vatt.errors import UserError
 
 # What Python and TensorFlow raise when a file system fails. Others, as those of
 # a lost worker, are no matter of files and pass through.
@@ -66,6 +69,35 @@ def put_in_place(path: str, size: int) -> None:
     raise OSError(f"{temporary}: {found} bytes of {size} were written")
   sync(temporary)
   tf.io.gfile.rename(temporary, path, overwrite=True)
+
+
+@contextlib.contextmanager
+def checkpoint_path(prefix: str) -> Iterator[str]:
+  """A path by which TensorFlow reads a checkpoint whatever it is called.
+
+  What reads checkpoints there takes a path for a pattern, and finds none of
+  lr[0.1]: such a checkpoint is read through links of plain names.
+
+  Args:
+    prefix: path of the checkpoint, without .index.
+
+  Raises:
+    UserError: a path with such letters that is not local.
+  """
+  if not set(prefix) & set("*?[]\\"):
+    yield prefix
+    return
+  if "://" in prefix:
+    raise UserError(f"{prefix}: has one of * ? [ ] \\, which TensorFlow takes "
+                    "for a pattern; expected a path without them, or a local "
+                    "copy")
+  folder, name = os.path.split(os.path.abspath(prefix))
+  with tempfile.TemporaryDirectory() as links:
+    for file in os.listdir(folder):
+      if file.startswith(name + "."):
+        os.symlink(os.path.join(folder, file),
+                   os.path.join(links, "ckpt" + file[len(name):]))
+    yield os.path.join(links, "ckpt")
 
 
 def sync(path: str) -> None:

@@ -313,7 +313,8 @@ class Evaluation:
       self.failed[step] = one_line(error)
       logging.error("the evaluation of step %d failed: %s", step,
                     self.failed[step],
-                    exc_info=not isinstance(error, (UserError, *REFUSED)))
+                    exc_info=not isinstance(
+                        error, (UserError, OSError, tf.errors.OpError)))
       return
     writer.write(step, {f"eval/{k}": v for k, v in results.items()})
 

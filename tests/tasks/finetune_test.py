@@ -101,7 +101,7 @@ def test_start_from_another_model_is_refused(tmp_path, digits_dir):
     config.model.encoders.video = sizes
   times, height, width = config.model.video_patch
   config.model.video_patch = (times, height * 2, width // 2)
-  with pytest.raises(UserError, match="init: model.video_patch is .*, expected"):
+  with pytest.raises(UserError, match="init: model.video_patch is .*, expec"):
     start(tmp_path)
   with pytest.raises(UserError, match="not found, expected the workdir"):
     start(tmp_path / "no")

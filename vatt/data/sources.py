@@ -271,7 +271,9 @@ def _open_dmvr(name, rest, split):
   files = set()
   for part in split.split("+"):
     path = pattern.replace("{split}", part)
-    found = {f for f in tf.io.gfile.glob(path) if not f.endswith(".json")}
+    # A file of that name comes first: it may have brackets.
+    found = {path} if tf.io.gfile.exists(path) else {
+        f for f in tf.io.gfile.glob(path) if not f.endswith(".json")}
     if not found:
       raise UserError(f"{name}: no file matches {path}")
     files |= found
