@@ -123,6 +123,13 @@ def test_what_the_output_cannot_show_is_replaced(run):
   assert (done.returncode, done.stdout) == (3, b"caf? a\n")
 
 
+def test_what_is_no_text_is_told(run):
+  done = run(b"--workdir=caf\xe9")
+  assert done.returncode == 1
+  assert done.stderr.startswith(
+      b"error: command line: '--workdir=caf\\udce9': not in the encoding utf-8")
+
+
 def test_a_reader_that_goes_away_ends_it_without_a_word(
     run, tmp_path, python_env):
   run("--workdir=a")

@@ -1,6 +1,8 @@
 """Bad input: one clear line, code 1, nothing written."""
 import pytest
 
+from tests.config_test import wrong_configs
+
 BAD = {
     "unknown field": (["--config.data.siez=3"], "siez"),
     "unknown argument": (
@@ -106,3 +108,36 @@ def test_a_workdir_stays_with_its_model(
   assert said.format(*words) in output.splitlines()[-1]
   assert content == {path: path.read_bytes() for path in folder.rglob("*")
                      if path.is_file()}
+
+
+WRONG = """
+from configs import {module}
+nan, inf = float("nan"), float("inf")
+def get_config(arg=None):
+  config = {module}.get_config(arg)
+  with config.unlocked():
+    part = config{path}
+    del part["{name}"]
+    part["{name}"] = {value!r}
+  return config
+"""
+
+
+@pytest.mark.slow
+def test_no_wrong_value_of_a_field_starts_a_run(python, tmp_path):
+  """All shipped configs, a field of each wrong: a line that says which."""
+  for i, (config, field, value) in enumerate(wrong_configs(300)):
+    module, arg = config.split(":")
+    *path, name = field.split(".")
+    file = tmp_path / f"config_{i}.py"
+    file.write_text(WRONG.format(
+        module=module, name=name, value=value,
+        path="".join(f"[{step!r}]" for step in path)))
+    done = python.run("-m", "vatt.main", f"--config={file}:{arg}",
+                      f"--workdir={tmp_path}/workdir")
+    lines = done.stderr.splitlines()
+    assert done.returncode == 1 and "Traceback" not in done.stderr, (
+        config, field, value, done.stderr)
+    assert lines[-1].startswith("error: ") and field in lines[-1], lines[-1]
+    assert "expected" in lines[-1], lines[-1]
+    assert not (tmp_path / "workdir").exists()

@@ -131,6 +131,11 @@ def run(main: Callable[[], object],
       stream.reconfigure(errors="replace")
 
   def parse(argv):
+    for argument in argv:
+      if re.search("[\udc80-\udcff]", argument):  # bytes that are no letters
+        fail(f"command line: {ascii(argument)}: not in the encoding "
+             f"{sys.getfilesystemencoding()}, expected UTF-8, and PYTHONUTF8=1 "
+             "where the locale is another")
     try:
       if define_flags:
         argv = define_flags(argv) or argv
