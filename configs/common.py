@@ -3,9 +3,17 @@
 A config file starts from `pretraining()` and changes what differs.
 """
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from vatt.errors import UserError
 from vatt.models.vatt import SIZES, model_fields
+
+
+def encoders(**sizes: dict) -> ConfigDict:
+  """The field `model.encoders`: sizes by part, and `epsilon`, which a flag may
+  set: of the norms, where it is another than Encoder's."""
+  return ConfigDict({part: dict(size, epsilon=placeholder(float))
+                     for part, size in sizes.items()})
 
 
 def finetuning(modality: str, size: str, flavour: str = "paper") -> ConfigDict:
@@ -33,9 +41,8 @@ def finetuning(modality: str, size: str, flavour: str = "paper") -> ConfigDict:
       positions="spline" if flavour == "released" else "bicubic",
   ))
   part = "shared" if size == "ma" else modality
-  encoder = dict(SIZES["medium" if size == "ma" else size])
-  del config.model.encoders
-  config.model.encoders = {part: encoder}
+  config.model.encoders = encoders(
+      **{part: SIZES["medium" if size == "ma" else size]})
   config.model.update(dict(drop_rate=0.0, classifier_dropout=0.0))
   config.data.captions = 0
   config.optimizer.update(dict(
@@ -137,6 +144,7 @@ def pretraining(variant: str, flavour: str = "paper") -> ConfigDict:
       vocab_size=2 ** 16,  # rows, with padding and unknown; 0 = of the file
       word_vectors="",  # word2vec text file or .npy to start from
   ))
+  config.model.encoders = encoders(**config.model.encoders)
   config.loss = ConfigDict(dict(form=flavour, temperature=0.07, weight=1.0))
   released = flavour == "released"
   config.optimizer = ConfigDict(dict(

@@ -45,12 +45,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
       video_patch=(4, 12, 12), audio_input="spectrogram", audio_patch=(4, 64),
       drop_rate=0.0, dropout=0.0, dim_va=256, dim_vt=128, vocab_size=0))
   size = dict(depth=4, width=128, mlp_dim=512, num_heads=4)
-  del config.model.encoders
   if chosen["model"] == "agnostic":
-    config.model.encoders = dict(shared=size)
+    config.model.encoders = common.encoders(shared=size)
   else:
-    config.model.encoders = dict(
-        video=size, audio=dict(size),
+    config.model.encoders = common.encoders(
+        video=size, audio=size,
         text=dict(depth=2, width=64, mlp_dim=256, num_heads=2))
 
   config.loss.temperature = 0.1

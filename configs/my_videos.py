@@ -55,9 +55,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.eval_every = 5_000
     config.data.update(dict(size=112))
     config.optimizer.update(dict(warmup_steps=2_000))
-  del config.model.encoders
   if chosen["model"] == "agnostic":
-    config.model.encoders = dict(shared=size)
+    config.model.encoders = common.encoders(shared=size)
   else:
-    config.model.encoders = dict(video=size, audio=dict(size), text=dict(text))
+    config.model.encoders = common.encoders(video=size, audio=size, text=text)
   return config

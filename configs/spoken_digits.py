@@ -65,12 +65,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
       # A clip is 50 tokens: none is redundant, as most are at 224 x 224.
       drop_rate=0.0))
   size = dict(depth=4, width=128, mlp_dim=512, num_heads=4)
-  del config.model.encoders
   if chosen["model"] == "agnostic":
-    config.model.encoders = dict(shared=size)
+    config.model.encoders = common.encoders(shared=size)
   else:
-    config.model.encoders = dict(
-        video=size, audio=dict(size),
+    config.model.encoders = common.encoders(
+        video=size, audio=size,
         text=dict(depth=1, width=64, mlp_dim=256, num_heads=2))
   if chosen["audio"] == "spectrogram":
     config.model.audio_input = "spectrogram"

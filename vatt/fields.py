@@ -248,6 +248,8 @@ ENCODER = {
     "scaled": FLAG,
     "activation": Rule("the name of an activation of Keras, such as gelu",
                        _is_activation),
+    "epsilon": Rule("a number above 0 to 1, or None", lambda value: (
+        value is None or real(0, 1, above=True).holds(value))),
 }
 # Which only some configs have.
 OPTIONAL = ("finetune", "model.classifier_dropout")

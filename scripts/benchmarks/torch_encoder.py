@@ -15,12 +15,13 @@ if TYPE_CHECKING:  # for the hints alone
 class Block(nn.Module):
   """A pre-LN block, with dropout where ours has it."""
 
-  def __init__(self, width: int, mlp_dim: int, num_heads: int, dropout: float):
+  def __init__(self, width: int, mlp_dim: int, num_heads: int, dropout: float,
+               epsilon: float):
     super().__init__()
     self.num_heads, self.dropout = num_heads, dropout
-    self.attention_norm = nn.LayerNorm(width, eps=1e-6)
+    self.attention_norm = nn.LayerNorm(width, eps=epsilon)
     self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-    self.mlp_norm = nn.LayerNorm(width, eps=1e-6)
+    self.mlp_norm = nn.LayerNorm(width, eps=epsilon)
     self.mlp_in = nn.Linear(width, mlp_dim)
     self.mlp_out = nn.Linear(mlp_dim, width)
 
@@ -45,10 +46,12 @@ class Encoder(nn.Sequential):
   """Blocks and a final norm: [B, N, D] -> [B, N, D]."""
 
   def __init__(self, depth: int, width: int, mlp_dim: int, num_heads: int,
-               dropout: float):
+               dropout: float, epsilon: float | None = None):
+    epsilon = epsilon or 1e-6
     super().__init__(
-        *(Block(width, mlp_dim, num_heads, dropout) for _ in range(depth)),
-        nn.LayerNorm(width, eps=1e-6))
+        *(Block(width, mlp_dim, num_heads, dropout, epsilon)
+          for _ in range(depth)),
+        nn.LayerNorm(width, eps=epsilon))
 
 
 def copy_weights(encoder: "encoder_lib.Encoder", to: Encoder) -> None:

@@ -11,13 +11,13 @@ from vatt.models.encoder import Encoder, LayerNorm, dropout, relative_buckets
 # ---- The encoder written a second time: float64, row by row, by SPEC 3 -----
 
 
-def norm_by_hand(x, layer):
+def norm_by_hand(x, layer, epsilon=1e-6):
   result = np.zeros_like(x)
   for at in np.ndindex(*x.shape[:-1]):
     row = x[at]
     mean = sum(row) / len(row)
     variance = sum((v - mean) ** 2 for v in row) / len(row)
-    result[at] = (row - mean) / math.sqrt(variance + 1e-6)
+    result[at] = (row - mean) / math.sqrt(variance + epsilon)
   return result * layer.scale.numpy() + layer.offset.numpy()
 
 
@@ -55,7 +55,7 @@ def attention_by_hand(x, layer, mask, bias):
   return dense_by_hand(mixed, layer.out), maps
 
 
-def encoder_by_hand(z, encoder, mask=None):
+def encoder_by_hand(z, encoder, mask=None, epsilon=1e-6):
   """z' = MHA(LN(z)) + z;  z = MLP(LN(z')) + z';  z_out = LN(z_L)."""
   out = {"blocks": [], "mlps": [], "attention": []}
   for i, block in enumerate(encoder.blocks):
@@ -66,15 +66,16 @@ def encoder_by_hand(z, encoder, mask=None):
       for h, q, k in np.ndindex(*bias.shape):
         bias[h, q, k] = table[bucket_by_hand(k - q), h]
     mixed, maps = attention_by_hand(
-        norm_by_hand(z, block.attention_norm), block.attention, mask, bias)
+        norm_by_hand(z, block.attention_norm, epsilon), block.attention, mask,
+        bias)
     z = mixed + z
-    hidden = gelu_by_hand(
-        dense_by_hand(norm_by_hand(z, block.mlp_norm), block.mlp_in))
+    hidden = gelu_by_hand(dense_by_hand(
+        norm_by_hand(z, block.mlp_norm, epsilon), block.mlp_in))
     mlp = dense_by_hand(hidden, block.mlp_out)
     z = mlp + z
     for name, value in (("blocks", z), ("mlps", mlp), ("attention", maps)):
       out[name].append(value)
-  return norm_by_hand(z, encoder.norm), out
+  return norm_by_hand(z, encoder.norm, epsilon), out
 
 
 def bucket_by_hand(relative, half=16, exact=8, max_distance=64):
@@ -87,10 +88,11 @@ def bucket_by_hand(relative, half=16, exact=8, max_distance=64):
   return bucket + min(half - 1, exact + int(steps * (half - exact)))
 
 
-def make_encoder(relative_bias="", dropout_rate=0.0, depth=3, remat=False):
+def make_encoder(relative_bias="", dropout_rate=0.0, depth=3, remat=False,
+                 epsilon=None):
   encoder = Encoder(depth=depth, width=8, mlp_dim=20, num_heads=2,
                     dropout_rate=dropout_rate, relative_bias=relative_bias,
-                    remat=remat)
+                    remat=remat, epsilon=epsilon)
   encoder(tf.zeros([1, 2, 8]))
   rng = np.random.default_rng(0)
   for variable in encoder.variables:
@@ -121,6 +123,24 @@ def test_equals_the_encoder_written_a_second_time(relative_bias, masked):
     assert len(values) == 3
     for value, by_hand in zip(values, expected_out[name]):
       np.testing.assert_allclose(value, by_hand, atol=1e-7)
+
+
+@pytest.mark.parametrize("epsilon", [1e-12, 0.1])
+def test_epsilon_is_that_of_all_norms(epsilon):
+  tf.keras.mixed_precision.set_global_policy("float64")
+  encoder = make_encoder(depth=2, epsilon=epsilon)
+  tokens = np.random.default_rng(1).normal(size=(1, 4, 8))
+  output, _ = encoder(tokens)
+  expected, _ = encoder_by_hand(tokens, encoder, epsilon=epsilon)
+  np.testing.assert_allclose(output, expected, atol=1e-7)
+  # Of each on its own: none of them could have another.
+  for i in range(5):
+    norms = [norm for block in encoder.blocks
+             for norm in (block.attention_norm, block.mlp_norm)]
+    (norms + [encoder.norm])[i].epsilon = 0.01
+    changed, _ = encoder(tokens)
+    assert np.abs(changed - expected).max() > 1e-4
+    (norms + [encoder.norm])[i].epsilon = epsilon
 
 
 def test_float32_is_close_to_float64():

@@ -1,5 +1,6 @@
 """The Transformer encoder of all modalities: pre-LN blocks (section 3.2)."""
 import functools
+import types
 
 import numpy as np
 import tensorflow as tf
@@ -8,7 +9,7 @@ from vatt import replicas, seeds
 from vatt.models import kernels
 from vatt.xla import not_before
 
-LAYER_NORM_EPSILON = 1e-6
+EPSILON = 1e-6  # of the norms, where nothing else is said
 
 
 def dropout_bits(shape, rate: float, seed: tf.Tensor,
@@ -52,6 +53,10 @@ class LayerNorm(tf.keras.layers.Layer):
 
   centred = True
 
+  def __init__(self, epsilon: float = EPSILON, **kwargs):
+    super().__init__(**kwargs)
+    self.epsilon = epsilon  # added to the variance
+
   def build(self, shape):
     self.scale = self.add_weight("scale", [shape[-1]], initializer="ones")
     self.offset = None
@@ -61,7 +66,7 @@ class LayerNorm(tf.keras.layers.Layer):
 
   def call(self, x: tf.Tensor) -> tf.Tensor:
     rows = tf.reshape(x, [-1, x.shape[-1]])  # [..., D] -> [M, D]
-    y = kernels.norm(rows, self.scale, self.offset, LAYER_NORM_EPSILON)
+    y = kernels.norm(rows, self.scale, self.offset, self.epsilon)
     return tf.reshape(y, tf.shape(x))
 
 
@@ -159,7 +164,7 @@ class Attention(tf.keras.layers.Layer):
         [batch, self.num_heads, length, length], rate, seed, "attention")
     qkv = kernels.norm_linear(  # [B·N, D] -> [B·N, 3·H·d]
         z, norm.scale, norm.offset, self.qkv.kernel, self.qkv.bias,
-        LAYER_NORM_EPSILON)
+        norm.epsilon)
     mixed = kernels.attention(  # -> [B·N, H·d]
         qkv, bias, mask, random_bits, heads, self.scale, rate,
         self.variable_dtype)
@@ -177,14 +182,14 @@ class Block(tf.keras.layers.Layer):
 
   def __init__(self, width, mlp_dim, num_heads, dropout_rate, head_dim=0,
                norm="layer", mlp_norm="layer", bias=True, scaled=True,
-               activation="gelu", **kwargs):
+               activation="gelu", epsilon=EPSILON, **kwargs):
     super().__init__(**kwargs)
     self.dropout_rate = dropout_rate
     self.activation = tf.keras.activations.get(activation)
-    self.attention_norm = NORMS[norm](name="attention_norm")
+    self.attention_norm = NORMS[norm](epsilon, name="attention_norm")
     self.attention = Attention(
         width, num_heads, head_dim, bias, scaled, name="attention")
-    self.mlp_norm = NORMS[mlp_norm](name="mlp_norm")
+    self.mlp_norm = NORMS[mlp_norm](epsilon, name="mlp_norm")
     self.mlp_in = tf.keras.layers.Dense(mlp_dim, use_bias=bias, name="mlp_in")
     self.mlp_out = tf.keras.layers.Dense(width, use_bias=bias, name="mlp_out")
 
@@ -211,7 +216,7 @@ class Block(tf.keras.layers.Layer):
     # z = MLP(LN(z')) + z'
     hidden = kernels.norm_linear(  # [B·N, D] -> [B·N, mlp_dim]
         z, self.mlp_norm.scale, self.mlp_norm.offset, self.mlp_in.kernel,
-        self.mlp_in.bias, LAYER_NORM_EPSILON)
+        self.mlp_in.bias, self.mlp_norm.epsilon)
     out = self.mlp_out  # -> [B·N, D]
     if self.activation is tf.keras.activations.gelu:
       random_bits = dropout_bits(hidden.shape, rate, seed, "mlp")
@@ -250,10 +255,15 @@ class Encoder(tf.keras.layers.Layer):
     bias: whether linear layers have one.
     scaled: whether scores are divided by the root of a head's width.
     activation: of the MLP, as Keras names it.
+    epsilon: of the norms, added to the variance; None for EPSILON.
     dropout_rate: of attention weights, MLP, residuals, input and output.
     remat: whether training keeps of each block its input alone, and recomputes
       the rest in the backward pass: less memory for a third more time. (VATT
       then runs the backward passes of its towers one at a time, too.)
+
+  Attributes:
+    untold: what it computes that the shapes of its weights do not tell, by
+      argument.
   """
 
   def __init__(self, depth: int, width: int, mlp_dim: int, num_heads: int,
@@ -261,19 +271,27 @@ class Encoder(tf.keras.layers.Layer):
                num_buckets: int = 32, max_distance: int = 64,
                norm: str = "layer", mlp_norm: str = "layer", bias: bool = True,
                scaled: bool = True, activation: str = "gelu",
-               dropout_rate: float = 0.0, remat: bool = False, **kwargs):
+               epsilon: float | None = None, dropout_rate: float = 0.0,
+               remat: bool = False, **kwargs):
     super().__init__(**kwargs)
     self.width = width
     self.dropout_rate, self.remat = dropout_rate, remat
+    epsilon = EPSILON if epsilon is None else epsilon
     self.biased_blocks = {"": 0, "first": 1, "all": depth}[relative_bias]
+    # Read-only, as checkpoints take a dict of a layer for a part of it.
+    self.untold = types.MappingProxyType(dict(
+        num_heads=num_heads, norm=norm, mlp_norm=mlp_norm, bias=bias,
+        scaled=scaled, activation=activation, epsilon=epsilon,
+        relative_bias="all" if self.biased_blocks == depth else relative_bias,
+        max_distance=max_distance if relative_bias else None))
     if self.biased_blocks:
       self.relative_bias = RelativeBias(
           num_heads, num_buckets, max_distance, name="relative_bias")
     self.blocks = [
         Block(width, mlp_dim, num_heads, dropout_rate, head_dim, norm, mlp_norm,
-              bias, scaled, activation, name=f"block_{i}")
+              bias, scaled, activation, epsilon, name=f"block_{i}")
         for i in range(depth)]
-    self.norm = NORMS[norm](name="norm")
+    self.norm = NORMS[norm](epsilon, name="norm")
 
   def call(self, tokens: tf.Tensor, mask: tf.Tensor | None = None,
            training: bool = False, seed: tf.Tensor | None = None,

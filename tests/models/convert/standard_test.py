@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from vatt.errors import UserError
 from vatt.models import vatt
-from vatt.models.convert import standard
+from vatt.models.convert import kinds, standard, standard_config
 from vatt.models.vatt import FLAVOURS
 
 # Of values around 1, in float32; 1e-4 is what is asked for.
@@ -74,11 +74,18 @@ def make_tower(modality, frames=PATCH[0], seed=0, model=None, **fields):
       {modality: shape}, seed, encoders=encoders, **(model or {}))[modality]
 
 
-def make_vit(transformers):
+def make_faint(variables):
+  """Has the blocks see variances of 1e-6, as small as epsilons are."""
+  for variable in variables:
+    if re.search("embeddings|shared", variable.name):
+      variable.assign(variable * 2e-3)
+
+
+def make_vit(transformers, epsilon):
   model = transformers.TFViTModel(transformers.ViTConfig(
       hidden_size=8, num_hidden_layers=2, num_attention_heads=2,
       intermediate_size=20, image_size=IMAGE, patch_size=PATCH[1:],
-      layer_norm_eps=1e-6))
+      layer_norm_eps=epsilon))
   model(tf.zeros([1, 3, IMAGE, IMAGE]))
   randomize(model.weights)
   # A table that rows and columns can add up to, but for the entry of CLS.
@@ -86,15 +93,17 @@ def make_vit(transformers):
   separable = rng.normal(size=(4, 1, 8)) + rng.normal(size=(3, 8))
   table = model.vit.embeddings.position_embeddings
   table.assign(np.concatenate([table[:, :1], separable.reshape(1, 12, 8)], 1))
+  make_faint(model.weights)
   return model
 
 
-def make_t5(transformers, activation="relu"):
+def make_t5(transformers, activation, epsilon):
   model = transformers.TFT5EncoderModel(transformers.T5Config(
       vocab_size=VOCABULARY, d_model=8, d_kv=4, d_ff=20, num_layers=2,
-      num_heads=2, feed_forward_proj=activation))
+      num_heads=2, feed_forward_proj=activation, layer_norm_epsilon=epsilon))
   model(tf.zeros([1, 2], tf.int32))
   randomize(model.weights)
+  make_faint(model.weights)
   return model
 
 
@@ -138,21 +147,27 @@ def still_clips(rng, frames=PATCH[0]):
 def equal(ours, theirs, atol=TOLERANCE):
   assert np.std(theirs) > 0.1  # else anything would be equal
   np.testing.assert_allclose(ours, theirs, atol=atol, rtol=0)
+  assert np.abs(ours - theirs).max() < 1e-5 * np.abs(theirs).max()
 
 
 # ---- ViT --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("prefix", ["", "vit."])
-def test_loaded_vit_computes_what_it_did(transformers, tmp_path, prefix):
-  model = make_vit(transformers)
+@pytest.mark.parametrize("prefix,epsilon", [("", 1e-12), ("vit.", 1e-3)])
+def test_loaded_vit_computes_what_it_did(
+    transformers, tmp_path, prefix, epsilon):
+  model = make_vit(transformers, epsilon)
   path = write_as_torch_would(
       model, tmp_path, prefix, **{"classifier.weight": np.zeros([5, 8])})
-  tower = make_tower("video")
+  with pytest.raises(UserError, match=f"eps is {epsilon}, expected 1e-06"):
+    standard.load(path, make_tower("video"))
+  tower = make_tower("video", epsilon=standard.read_epsilon(path))
   notes = standard.load(path, tower)
-  assert len(notes) == 2 and notes[0] == (
-      "left out: classifier.weight; pooler.dense.bias; pooler.dense.weight")
-  assert re.match("positions: rows plus columns leave 0.0% ", notes[1])
+  assert notes[:2] == [
+      "left out: classifier.weight; pooler.dense.bias; pooler.dense.weight",
+      "on trust, as no file beside it tells: pixels in [-1, 1]"]
+  assert re.fullmatch(
+      r"positions: rows plus columns leave \d.\de-06% of .*", notes[2])
   images, clips = still_clips(np.random.default_rng(2))
   theirs = model(images.transpose(0, 3, 1, 2)).last_hidden_state
   pooled, out = tower(clips)
@@ -160,9 +175,10 @@ def test_loaded_vit_computes_what_it_did(transformers, tmp_path, prefix):
   equal(pooled, theirs[:, 0])
 
 
-@pytest.mark.parametrize("frames", [4, 12])
-def test_saved_vit_computes_what_we_do(transformers, tmp_path, frames):
-  tower = make_tower("video", frames)
+@pytest.mark.parametrize("frames,epsilon", [(4, None), (12, 0.1)])
+def test_saved_vit_computes_what_we_do(
+    transformers, tmp_path, frames, epsilon):
+  tower = make_tower("video", frames, epsilon=epsilon)
   notes = standard.save(str(tmp_path / "vit"), tower)
   assert notes == ([] if frames == 4 else ["positions: the mean of 3 in time"])
   model, info = transformers.TFViTModel.from_pretrained(
@@ -170,7 +186,7 @@ def test_saved_vit_computes_what_we_do(transformers, tmp_path, frames):
   assert not any(info.values()), info
   # Patches of a clip in several parts: a ViT of its image is one part.
   if frames > PATCH[0]:
-    tokenizer, one = tower.tokenizer, make_tower("video")
+    tokenizer, one = tower.tokenizer, make_tower("video", epsilon=epsilon)
     for variable, value in zip(one.variables, tower.variables):
       if variable is one.tokenizer.position.tables["temporal"]:
         value = tf.reduce_mean(value, axis=0, keepdims=True)
@@ -183,17 +199,21 @@ def test_saved_vit_computes_what_we_do(transformers, tmp_path, frames):
 
 
 def test_layouts_hold_the_same(tmp_path):
-  tower = make_tower("video")
+  tower = make_tower("video", epsilon=1e-3)
   loaded = {}
   for layout in ("hf", "timm"):
-    standard.save(str(tmp_path / layout), tower, layout)
-    loaded[layout] = make_tower("video", seed=1)
+    notes = standard.save(str(tmp_path / layout), tower, layout)
+    assert notes == ([] if layout == "hf" else [
+        "epsilon of the norms is 0.001, timm's 1e-06: make the model with "
+        "norm_layer=partial(LayerNorm, eps=0.001)"])
+    loaded[layout] = make_tower("video", seed=1, epsilon=1e-3)
     notes = standard.load(
         str(tmp_path / layout / "model.safetensors"), loaded[layout])
     trusted = [note for note in notes if "on trust" in note]
     assert trusted == ([] if layout == "hf" else [
-        "on trust, as no config.json tells: hidden_act gelu, "
-        "num_attention_heads 2"])
+        "on trust, as no file beside it tells: block_fn Block, hidden_act "
+        "gelu, layer_norm_eps 0.001, num_attention_heads 2, pixels in "
+        "[-1, 1]"])
   assert not (tmp_path / "timm" / "config.json").exists()
   for one, other in zip(loaded["hf"].variables, loaded["timm"].variables):
     np.testing.assert_array_equal(one, other)
@@ -257,8 +277,9 @@ def test_positions_that_do_not_add_up(tmp_path):
   share = np.linalg.norm(rest) / np.linalg.norm(
       table[0, 1:] - table[0, 1:].mean(0))
   assert share > 0.5
-  assert notes[-1] == (f"positions: rows plus columns leave {share:.1%} of "
-                       f"their deviation out, {np.abs(rest).max():.2g} at most")
+  assert notes[-1] == (
+      f"positions: rows plus columns leave {100 * share:.2g}% of their "
+      f"deviation out, {np.abs(rest).max():.2g} at most")
 
 
 def test_half_precision_files(tmp_path):
@@ -281,13 +302,18 @@ def masked_ids(rng):
   return np.where(mask, ids, 0).astype(np.int32), mask
 
 
-@pytest.mark.parametrize("activation", ["relu", "gelu"])
-def test_loaded_t5_computes_what_it_did(transformers, tmp_path, activation):
-  model = make_t5(transformers, activation)
+@pytest.mark.parametrize("activation,epsilon", [
+    ("relu", 1e-12), ("gelu", 1e-3)])
+def test_loaded_t5_computes_what_it_did(
+    transformers, tmp_path, activation, epsilon):
+  model = make_t5(transformers, activation, epsilon)
   path = write_as_torch_would(
       model, tmp_path, **{"lm_head.weight": np.zeros([11, 8]),
                           "decoder.final_layer_norm.weight": np.zeros([8])})
-  tower = make_tower("text", activation=activation)
+  with pytest.raises(UserError, match=f"ilon is {epsilon}, expected 1e-06"):
+    standard.load(path, make_tower("text", activation=activation))
+  tower = make_tower(
+      "text", activation=activation, epsilon=standard.read_epsilon(path))
   words, agg = tower.tokenizer.embedding.numpy(), tower.tokenizer.agg.numpy()
   assert standard.load(path, tower) == [
       "left out: decoder.final_layer_norm.weight; lm_head.weight; "
@@ -305,7 +331,7 @@ def test_loaded_t5_computes_what_it_did(transformers, tmp_path, activation):
 
 def test_saved_t5_computes_what_we_do(transformers, tmp_path):
   """With its words, of which AGG is the last."""
-  tower = make_tower("text", max_distance=64)
+  tower = make_tower("text", max_distance=64, epsilon=0.1)
   assert standard.save(str(tmp_path / "t5"), tower) == []
   model, info = transformers.TFT5EncoderModel.from_pretrained(
       tmp_path / "t5", output_loading_info=True)
@@ -336,6 +362,7 @@ def test_t5_round_trip_is_exact(tmp_path):
 
 # ---- What does not fit ------------------------------------------------------
 
+FLOAT8 = tf.dtypes.experimental.float8_e4m3fn.as_numpy_dtype
 WRONG = {  # modality, tensors of the file that are others, what the error says
     "shape": ("video", {"layernorm.bias": np.zeros([9])},
               r"layernorm.bias is \(9,\), expected \(8,\)"),
@@ -345,11 +372,20 @@ WRONG = {  # modality, tensors of the file that are others, what the error says
                   r"position_embeddings is \(1, 10, 8\), expected \(1, 13, 8"),
     "depth": ("video", {"encoder.layer.2.output.dense.bias": np.zeros([8])},
               "encoder.layer.2.output.dense.bias has no place in the video"),
-    "layout": ("video", {"layernorm.weight": None},
-               "of no layout known for video, expected layernorm.weight or "
-               "norm.weight among"),
+    "layout": ("video", {"embeddings.patch_embeddings.projection.weight": None},
+               "of no layout known for video, it seems to be a ViT, expected em"
+               "beddings.patch_embeddings.projection.weight or patch_embed"),
+    "int8": ("video", {"layernorm.bias": np.zeros([8], np.int8)},
+             "layernorm.bias is of type I8, expected F64, F32, F16, BF16"),
+    "float8": ("video", {"layernorm.bias": np.zeros([8], FLOAT8)},
+               "layernorm.bias is of type F8_E4M3, expected F64"),
+    "nan": ("video", {"layernorm.bias": np.array([np.nan] + 7 * [0.0])},
+            "layernorm.bias has 1 of 8 values that are NaN or infinite"),
+    "infinite": ("text", {"encoder.final_layer_norm.weight": np.full(8, 1e39)},
+                 "final_layer_norm.weight has 8 of 8 values that are NaN or i"),
     "gated": ("text", {"encoder.block.0.layer.1.DenseReluDense.wi_0.weight":
-                       np.zeros([20, 8])}, "MLPs are gated"),
+                       np.zeros([20, 8])},
+              "seems to be a T5 1.1, Flan-T5 or mT5: its MLPs are gated: "),
     "unknown": ("text", {"encoder.more": np.zeros([2])},
                 "encoder.more has no place in the text tower"),
     "words": ("text", {"shared.weight": np.zeros([11, 8])},
@@ -399,11 +435,188 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(UserError, match="not a safetensors file"):
       standard.load(str(path), tower)
   path.write_bytes(content)
-  for config in ("{", "[2]"):
+  for config, why in (("{", "not JSON: "), ("[2]", "a list, expected a JSON")):
     (tmp_path / "a" / "config.json").write_text(config)
-    for wrong in (path, tmp_path, tmp_path / "nobody"):
-      with pytest.raises(UserError, match="not a safetensors file.*JSON"):
-        standard.load(str(wrong), tower)
+    with pytest.raises(UserError, match=f"config.json: {why}"):
+      standard.load(str(path), tower)
+  for wrong, why in (
+      (tmp_path / "nobody", "not found, expected a safetensors file"),
+      (tmp_path, "a folder with a, expected model.safetensors or model.safe")):
+    with pytest.raises(UserError, match=f"{wrong}: {why}"):
+      standard.load(str(wrong), tower)
+
+
+def test_shards(tmp_path):
+  """An index, or its folder, of whatever name, stands for its files."""
+  tower, again = make_tower("text"), make_tower("text", seed=1)
+  standard.save(str(tmp_path / "a"), tower)
+  tensors = read(tmp_path / "a")
+  folder = tmp_path / "t5 [1] #%*ü"
+  folder.mkdir()
+  names = [f"model-0000{i + 1}-of-00002.safetensors" for i in range(2)]
+  index = {key: names[i % 2] for i, key in enumerate(tensors)}
+
+  def write_shards():
+    for name in names:
+      safetensors.numpy.save_file(
+          {key: tensors[key] for key in tensors if index[key] == name},
+          folder / name)
+
+  def write_index(index):
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps(dict(metadata=dict(total_size=1), weight_map=index)))
+
+  write_shards()
+  write_index(index)
+  for path in (f"{folder}/model.safetensors.index.json", f"{folder}/",
+               str(folder)):
+    standard.load(path, again, words=True)
+    for one, other in zip(tower.variables, again.variables):
+      np.testing.assert_array_equal(one, other, err_msg=one.name)
+      other.assign(tf.zeros_like(other))
+
+  key, other = list(tensors)[:2]
+  for wrong, why in (
+      ({**index, key: index[other]}, f"{key} is (not )?in it, expected "),
+      ({**index, "more": names[0]}, "more is not in it, expected model-00001"),
+      ({k: v for k, v in index.items() if k != key},
+       f"{key} is in it, expected it nowhere"),
+      ({**index, key: "model-00003-of-00002.safetensors"},
+       "model-00003-of-00002.safetensors is missing, one of its 3 shards"),
+      ({}, "no index, expected a weight_map")):
+    write_index(wrong)
+    with pytest.raises(UserError, match=why):
+      standard.load(str(folder), again, words=True)
+  with pytest.raises(UserError, match="one of several shards, expected their"):
+    standard.load(str(folder / names[0]), again)
+
+
+# Of models that are none of ours, a few of the names of their tensors.
+OTHERS = {
+    "T5 1.1": "encoder.block.0.layer.1.DenseReluDense.wi_0.weight",
+    "CLIP": "vision_model.encoder.layers.0.self_attn.q_proj.weight",
+    "Swin": "layers.0.blocks.0.attn.relative_position_bias_table",
+    "VideoMAE": "encoder.layer.0.attention.attention.q_bias",
+    "DINOv2": "encoder.layer.0.layer_scale1.lambda1",
+    "DeiT III": "blocks.0.ls1.gamma",
+    "BEiT": "encoder.layer.0.lambda_1",
+    "registers": "reg_token",
+    "distilled DeiT": "embeddings.distillation_token",
+    "queries and keys": "blocks.0.attn.q_norm.weight",
+    "averages": "fc_norm.weight",
+    "GPT-2": "h.0.attn.c_attn.weight",
+    "Llama": "model.layers.0.self_attn.q_proj.weight",
+    "BERT": "bert.encoder.layer.0.attention.self.query.weight",
+    "UMT5": "encoder.block.1.layer.0.SelfAttention.relative_attention_bias."
+            "weight",
+    "convolutional": "layer4.0.conv1.weight",
+    "LoRA": "base_model.model.encoder.layer.0.lora_A.weight",
+    "this project": "model/towers/video/encoder/norm/scale",
+    "another model of Keras": "layer_with_weights-0/kernel",
+    "optimizer alone": "optimizer/_variables/1",
+    "TensorFlow 1": "global_step",
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_kinds_of_other_models(kind):
+  assert kind in kinds.seems(["head.weight", OTHERS[kind]])
+
+
+# ---- config.json ------------------------------------------------------------
+
+SEEN = {  # layout, config.json, what is wrong or None, what is on trust
+    "nothing": ("timm", {}, None, ["block_fn Block", "hidden_act gelu",
+                "layer_norm_eps 1e-06", "num_attention_heads 2"]),
+    "plain": ("timm", dict(architecture="vit_tiny_patch16_224", model_args=dict(
+        num_heads=2, embed_dim=8, norm_layer=None)), None, []),
+    "heads": ("timm", dict(architecture="deit_small_patch16_224.fb_in1k"),
+              "num_attention_heads is 6, expected 2", []),
+    "post norm": ("timm", dict(architecture="vit_base_patch16_rpn_224"),
+                  "not known to be a plain ViT", []),
+    "blocks": ("timm", dict(
+        architecture="vit_tiny_patch16_224", model_args=dict(
+            num_heads=2, block_fn="ResPostBlock")), "block_fn ResPostBlock",
+               []),
+    "activation": ("timm", dict(
+        architecture="vit_tiny_patch16_224", model_args=dict(
+            num_heads=2, act_layer="quick_gelu")), "act_layer quick_gelu", []),
+    "norm": ("timm", dict(architecture="vit_tiny_patch16_224", model_args=dict(
+        num_heads=2, norm_layer="layernorm2d")), "norm_layer layernorm2d", []),
+    "timm's": ("hf", dict(architecture="vit_tiny_patch16_224"),
+               "architecture is vit_tiny_patch16_224, expected a config.json "
+               "with model_type", []),
+    "not timm's": ("timm", dict(model_type="vit"), "model_type is vit, expecte",
+                   []),
+    "defaults": ("hf", dict(model_type="vit", num_attention_heads=2,
+                 image_size=[12, 12], patch_size=[3, 4]),
+                 "layer_norm_eps is 1e-12, expected 1e-06", []),
+    "msn": ("hf", dict(model_type="vit_msn", num_attention_heads=2,
+            image_size=12, patch_size=[3, 4]), None, []),
+    "image": ("hf", dict(model_type="vit_msn", num_attention_heads=2,
+              image_size=24, patch_size=[3, 4]), "image_size is 24, exp", []),
+    "no bias": ("hf", dict(qkv_bias=False), "qkv_bias is False", None),
+    "deit": ("hf", dict(model_type="deit"), "model_type is deit, expec", []),
+    "mt5": ("t5", dict(model_type="mt5", num_heads=2, d_kv=4),
+            "feed_forward_proj is gated-gelu, expected relu", []),
+    "umt5": ("t5", dict(model_type="umt5"), "model_type is umt5, expected", []),
+    "tanh": ("t5", dict(model_type="t5", num_heads=2, d_kv=4,
+             dense_act_fn="gelu_new"), "dense_act_fn is gelu_new, expe", []),
+    "words": ("t5", dict(model_type="t5", num_heads=2, d_kv=4, vocab_size=7),
+              None, []),
+}
+
+
+@pytest.fixture(scope="module")
+def towers():
+  return {modality: make_tower(modality) for modality in ("video", "text")}
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_what_a_config_tells(towers, name):
+  layout, config, wrong, trusted = SEEN[name]
+  tower = towers["text" if layout == "t5" else "video"]
+  problems, trust = standard_config.compare(config, tower, layout, False)
+  if wrong is None:
+    assert problems == []
+  else:
+    problem, = problems
+    assert wrong in problem
+  assert trusted is None or trust == trusted
+
+
+def test_pixels(towers, tmp_path):
+  """A ViT sees what it saw: ours, as it had them normalized."""
+  standard.save(str(tmp_path / "a"), towers["video"])
+  path = str(tmp_path / "a" / "model.safetensors")
+  images, clips = still_clips(np.random.default_rng(2))
+  mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+  expected = towers["video"](
+      (((clips + 1) / 2 - mean) / std).astype(np.float32))[0]
+  beside = tmp_path / "a" / "preprocessor_config.json"
+  for name, tells in (
+      ("hf", dict(image_mean=list(mean), image_std=list(std))),
+      ("timm", dict(mean=list(mean), std=list(std)))):
+    tower = make_tower("video", seed=1)
+    if name == "hf":
+      beside.write_text(json.dumps(tells))
+    else:
+      beside.unlink()
+      (tmp_path / "a" / "config.json").write_text(
+          json.dumps(dict(pretrained_cfg=tells)))
+    assert standard.load(path, tower)[-1].startswith("pixels: the patches' ker")
+    equal(tower(clips)[0].numpy(), expected.numpy())
+
+  for tells, expected in (
+      (dict(image_mean=[0.5] * 3, image_std=[0.5] * 3), (1, 0)),
+      (dict(do_normalize=False), (0.5, 0.5)),
+      (dict(do_normalize=False, do_rescale=False), (127.5, 127.5)),
+      (dict(do_rescale=True), None)):
+    found = standard_config.pixels({}, tells)
+    assert (found and (*found[0], *found[1])) == (
+        expected and (*[expected[0]] * 3, *[expected[1]] * 3))
+  with pytest.raises(UserError, match="expected three numbers each"):
+    standard_config.pixels({}, dict(image_mean=[0.5], image_std=[0, 1, 2]))
 
 
 @pytest.mark.parametrize("modality,fields,message", [

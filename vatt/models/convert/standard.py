@@ -14,14 +14,14 @@ import json
 import os
 import re
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import safetensors.numpy
 import tensorflow as tf
 
-from vatt.errors import UserError
-from vatt.models.encoder import LAYER_NORM_EPSILON, NORMS
+from vatt import files
+from vatt.errors import UserError, one_line
+from vatt.models.convert import kinds, standard_config, tensor_files
 from vatt.models.vatt import Tower
 
 # Names in a file, of layers without .weight and .bias; `ignored` is what no
@@ -36,7 +36,7 @@ LAYOUTS = {
              "attention.attention.value"),
         out="attention.output.dense", mlp_norm="layernorm_after",
         mlp_in="intermediate.dense", mlp_out="output.dense", norm="layernorm",
-        ignored=r"pooler\..*|classifier\..*|embeddings\.mask_token"),
+        ignored=r"(pooler|classifier|decoder)\..*|embeddings\.mask_token"),
     "timm": dict(
         agg="cls_token", positions="pos_embed", patches="patch_embed.proj",
         block="blocks.{}.", attention_norm="norm1", qkv=("attn.qkv",),
@@ -53,6 +53,7 @@ LAYOUTS = {
         norm="encoder.final_layer_norm",
         ignored=r"decoder\..*|lm_head\..*|encoder\.embed_tokens\..*"),
 }
+PREPROCESSOR = "preprocessor_config.json"  # what Hugging Face does to pixels
 OF_MODALITY = {"video": ("hf", "timm"), "text": ("t5",)}
 
 # Arguments of an Encoder that computes what a ViT, or T5's encoder, computes.
@@ -60,11 +61,6 @@ VIT = dict(relative_bias="", norm="layer", mlp_norm="layer", bias=True,
            scaled=True, activation="gelu")
 T5 = dict(relative_bias="all", norm="rms", mlp_norm="rms", bias=False,
           scaled=False, activation="relu", max_distance=128)
-
-# Of a config.json, what no tensor tells; old ones of T5 leave out the usual.
-UNSEEN = ("num_attention_heads", "hidden_act", "num_heads", "feed_forward_proj",
-          "relative_attention_max_distance")
-USUAL = dict(feed_forward_proj="relu", relative_attention_max_distance=128)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,8 +169,8 @@ def load(path: str, tower: Tower, words: bool = False) -> list[str]:
   """Fills a tower with the weights of a ViT, or of T5's encoder.
 
   Args:
-    path: local safetensors file. A config.json beside it is compared with the
-      tower in what no tensor tells.
+    path: local safetensors file, index of several, or folder of either. A
+      config.json beside it is compared with the tower in what no tensor tells.
     tower: of video or text.
     words: whether the file's words are the model's, and AGG the last of them,
       as `save` writes it. Else words and AGG stay as they are.
@@ -183,77 +179,110 @@ def load(path: str, tower: Tower, words: bool = False) -> list[str]:
     Lines: what was left out, is not carried over or not verified.
 
   Raises:
-    UserError: the file cannot be read; a tensor has no place in the tower, is
-      missing or of another shape; the tower computes something else.
+    UserError: a file cannot be read; a tensor has no place in the tower, is
+      missing, of another shape, quantized or not finite; the tower computes
+      something else. It is as it was then.
   """
   _check(tower)
-  try:
-    tensors = {key.removeprefix("vit."): value for key, value in
-               safetensors.numpy.load_file(path).items()}
-    beside = os.path.join(os.path.dirname(path), "config.json")
-    config = {}
-    if os.path.exists(beside):
-      with open(beside) as file:
-        config = dict(json.load(file))
-  except (OSError, safetensors.SafetensorError, KeyError, TypeError,
-          ValueError) as error:
-    raise UserError(f"{path}: not a safetensors file, or its config.json not "
-                    f"JSON: {error}") from None
-  signs = {layout: LAYOUTS[layout]["norm"] + ".weight"
-           for layout in OF_MODALITY[tower.modality]}
+  path = tensor_files.find(path)
+  config = tensor_files.read_beside(path)
+  tensors = {key.removeprefix("vit."): tensor for key, tensor in
+             tensor_files.list_tensors(path).items()}
+  signs = {layout: names.get("patches", names["norm"]) + ".weight"
+           for layout, names in LAYOUTS.items()
+           if layout in OF_MODALITY[tower.modality]}
   layout = next((name for name in signs if signs[name] in tensors), None)
   if layout is None:
-    raise UserError(f"{path}: of no layout known for {tower.modality}, expected"
-                    f" {' or '.join(signs.values())} among its tensors")
-  if any(".DenseReluDense.wi_0." in key for key in tensors):
-    raise UserError(f"{path}: its MLPs are gated (wi_0 and wi_1, as in T5 1.1 "
-                    "and Flan-T5), expected plain ones (wi)")
+    raise UserError(f"{path}: of no layout known for {tower.modality}"
+                    f"{kinds.seems(tensors)}, expected "
+                    f"{' or '.join(signs.values())} among its tensors")
 
   found, names = entries(tower, layout, words), LAYOUTS[layout]
   shapes = {key: value.shape for entry in found
             for key, value in entry.tensors().items()}
-  ours = {k: v for k, v in describe(tower).items() if k in UNSEEN}
-  theirs = {**(USUAL if config.get("model_type") == "t5" else {}), **config}
+  rest = sorted(set(tensors) - set(shapes))
   ignored = names["ignored"] + ("" if words else r"|shared\.weight")
-  ignored = [key for key in sorted(set(tensors) - set(shapes))
-             if re.fullmatch(ignored, key)]
-  problems = [f"{name} is {theirs[name]}, expected {value}"
-              for name, value in ours.items()
-              if theirs.get(name, value) != value]
-  problems += [f"{key} is missing" for key in shapes if key not in tensors]
-  problems += [f"{key} is {tensors[key].shape}, expected {shape}"
-               for key, shape in shapes.items()
-               if key in tensors and tensors[key].shape != shape]
-  problems += [f"{key} has no place in the {tower.modality} tower" for key
-               in sorted(set(tensors) - set(shapes) - set(ignored))]
+  ignored = [key for key in rest if re.fullmatch(ignored, key)]
+  misfits = [f"{key} is missing" for key in shapes if key not in tensors]
+  misfits += [f"{key} has no place in the {tower.modality} tower"
+              for key in rest if key not in ignored]
+  kind = kinds.seems(rest) if misfits else ""
+  problems, trusted = standard_config.compare(config, tower, layout, words)
+  problems += misfits
+  for key, shape in shapes.items():
+    if key in tensors and tensors[key].shape != shape:
+      problems.append(f"{key} is {tensors[key].shape}, expected {shape}")
+    elif key in tensors and tensors[key].dtype not in tensor_files.FLOATS:
+      problems.append(f"{key} is of type {tensors[key].dtype}, expected "
+                      f"{', '.join(tensor_files.FLOATS)}")
+  pixels = None
+  if tower.modality == "video":
+    pixels = standard_config.pixels(
+        config, tensor_files.read_beside(path, PREPROCESSOR))
+    if not pixels:
+      trusted.append("pixels in [-1, 1]")
   if problems:
-    raise UserError(f"{path}: does not fit: {_some(problems)}")
+    raise UserError(f"{path}: does not fit{kind}: {_some(problems)}")
 
   notes = [f"left out: {_some(ignored)}"] if ignored else []
-  if trusted := sorted(set(ours) - set(theirs)):
-    notes.append("on trust, as no config.json tells: "
-                 + ", ".join(f"{name} {ours[name]}" for name in trusted))
+  if trusted:
+    notes.append(f"on trust, as no file beside it tells: {', '.join(trusted)}")
   if layout == "t5" and not words:
     notes.append("words and AGG: as they were")
+  filled = []  # all are read before the first is assigned
   for entry in found:
-    values = entry.join(*(tensors[k].astype(np.float32) for k in entry.keys))
+    theirs = [tensor_files.read(key, tensors[key]) for key in entry.keys]
+    values = entry.join(*theirs)
+    filled.append((entry, values))
+    if names.get("positions") in entry.keys:
+      notes.append(_left_over(theirs[1], entry.split(*values)[1]))
+  for entry, values in filled:
     for variable, value in zip(entry.variables, values):
       variable.assign(value)
-    if names.get("positions") in entry.keys:
-      table = tensors[entry.keys[1]][0, 1:].astype(np.float32)
-      rest = entry.split(*values)[1][0, 1:] - table
-      deviation = np.linalg.norm(table - table.mean(0))
-      share = np.linalg.norm(rest) / max(deviation, 1e-12)
-      notes.append(f"positions: rows plus columns leave {share:.1%} of their "
-                   f"deviation out, {np.abs(rest).max():.2g} at most")
+  if pixels and _normalize(tower.tokenizer.projection, *pixels):
+    notes.append("pixels: the patches' kernel takes ours to its mean and "
+                 "deviation")
   return notes
+
+
+def _normalize(projection, scale, shift):
+  """Has patches of pixels x be projected as scale · x + shift were; whether
+  that is anything else."""
+  if (scale == 1).all() and (shift == 0).all():
+    return False
+  kernel = projection.kernel.numpy().astype(np.float64)
+  kernel = kernel.reshape(-1, 3, kernel.shape[-1])  # [t·h·w·3, D]
+  projection.bias.assign_add(np.einsum("pcd,c->d", kernel, shift))
+  projection.kernel.assign((kernel * scale[:, None]).reshape(
+      projection.kernel.shape))
+  return True
+
+
+def read_epsilon(path: str) -> float | None:
+  """Epsilon of the norms of what `load` takes, if a config.json tells it.
+
+  Raises:
+    UserError: it is not JSON.
+  """
+  return standard_config.epsilon(
+      tensor_files.read_beside(tensor_files.find(path)))
+
+
+def _left_over(theirs, ours):
+  """What of tables of positions [1, 1 + H·W, D] ours do not carry."""
+  table, rest = theirs[0, 1:], (ours - theirs)[0, 1:]
+  deviation = np.linalg.norm(table - table.mean(0))
+  share = np.linalg.norm(rest) / max(deviation, 1e-12)
+  return (f"positions: rows plus columns leave {100 * share:.2g}% of their "
+          f"deviation out, {np.abs(rest).max():.2g} at most")
 
 
 def save(folder: str, tower: Tower, layout: str | None = None) -> list[str]:
   """Writes a tower as a standard Transformer: folder/model.safetensors.
 
-  Beside it goes the config.json with which `transformers` reads it; none for
-  timm, where the name of a model tells its sizes.
+  Beside it goes the config.json with which `transformers` reads it, and for
+  images its preprocessor_config.json; none for timm, where the name of a model
+  tells its sizes.
 
   Args:
     folder: local; a new one.
@@ -281,40 +310,23 @@ def save(folder: str, tower: Tower, layout: str | None = None) -> list[str]:
     tensors.update(entry.tensors())
   try:
     os.makedirs(folder, exist_ok=True)
-    safetensors.numpy.save_file(tensors, path, {"format": "pt"})
-    if layout != "timm":
-      with open(config, "w") as file:
-        json.dump(describe(tower), file, indent=2)
-  except (OSError, safetensors.SafetensorError) as error:
-    raise UserError(f"{folder}: cannot be written: {error}") from None
+    if layout != "timm":  # first: weights without it would be misread
+      files.write_whole(
+          config, json.dumps(standard_config.describe(tower), indent=2))
+    if layout == "hf":
+      files.write_whole(os.path.join(folder, PREPROCESSOR), json.dumps(
+          standard_config.describe_pixels(tower), indent=2))
+    files.write_whole_by(path, lambda temporary: safetensors.numpy.save_file(
+        tensors, temporary, {"format": "pt"}))
+  except (*files.REFUSED, safetensors.SafetensorError) as error:
+    raise UserError(f"{folder}: cannot be written: {one_line(error)}") from None
   times = tower.tokenizer.position.sizes[0] if tower.modality == "video" else 1
-  return [f"positions: the mean of {times} in time"] if times > 1 else []
-
-
-def describe(tower: Tower) -> dict[str, Any]:
-  """The config.json of Hugging Face for what `save` writes."""
-  encoder, tokenizer = tower.encoder, tower.tokenizer
-  block, depth = encoder.blocks[0], len(encoder.blocks)
-  width, mlp_dim = block.mlp_in.kernel.shape
-  heads, head_dim = block.attention.num_heads, block.attention.head_dim
-  activation = tf.keras.activations.serialize(block.activation)
-  if tower.modality == "text":
-    bias = encoder.relative_bias
-    return dict(
-        model_type="t5", vocab_size=tokenizer.embedding.shape[0] + 1,
-        d_model=width, d_kv=head_dim, d_ff=mlp_dim, num_layers=depth,
-        num_heads=heads, feed_forward_proj=activation,
-        relative_attention_num_buckets=bias.num_buckets,
-        relative_attention_max_distance=bias.max_distance,
-        layer_norm_epsilon=LAYER_NORM_EPSILON)
-  patch = tokenizer.patch[1:]
-  size = [n * p for n, p in zip(tokenizer.position.sizes[1:], patch)]
-  return dict(
-      model_type="vit", hidden_size=width, num_hidden_layers=depth,
-      num_attention_heads=heads, intermediate_size=mlp_dim,
-      hidden_act=activation, layer_norm_eps=LAYER_NORM_EPSILON,
-      image_size=size[0] if size[0] == size[1] else size,
-      patch_size=patch[0] if patch[0] == patch[1] else patch)
+  notes = [f"positions: the mean of {times} in time"] if times > 1 else []
+  found, usual = tower.encoder.untold["epsilon"], standard_config.PLAIN_EPSILON
+  if layout == "timm" and found != usual:
+    notes.append(f"epsilon of the norms is {found}, timm's {usual}: make the "
+                 f"model with norm_layer=partial(LayerNorm, eps={found})")
+  return notes
 
 
 def _check(tower):
@@ -322,18 +334,14 @@ def _check(tower):
   if tower.modality not in OF_MODALITY:
     raise UserError(f"modality is {tower.modality}, expected video or text")
   encoder, wanted = tower.encoder, VIT if tower.modality == "video" else T5
-  block, depth = encoder.blocks[0], len(encoder.blocks)
-  norms = {layer: name for name, layer in NORMS.items()}
-  found = dict(
-      relative_bias={0: "", depth: "all"}.get(encoder.biased_blocks, "first"),
-      norm=norms[type(encoder.norm)], mlp_norm=norms[type(block.mlp_norm)],
-      bias=block.mlp_in.use_bias, scaled=block.attention.scale != 1.0,
-      activation=tf.keras.activations.serialize(block.activation))
+  found = {name: encoder.untold[name] for name in wanted
+           if name != "max_distance"}
   if wanted is T5 and found["activation"] == "gelu":
     wanted = dict(T5, activation="gelu")  # T5 has both
   problems = [f"{name} is {value!r}, expected {wanted[name]!r}"
               for name, value in found.items() if value != wanted[name]]
-  if wanted is VIT and block.attention.out.kernel.shape[0] != encoder.width:
+  inner, width = encoder.blocks[0].attention.out.kernel.shape
+  if wanted is VIT and inner != width:
     problems.append("heads are not as wide as width / num_heads")
   if not problems:
     placed = {variable.ref() for entry in entries(
