@@ -4,13 +4,13 @@
       [--vocabulary=FILE] [--size=PIXELS]
   python scripts/convert_checkpoint.py --workdir=DIR --export=PREFIX
 
-PREFIX is the path of the checkpoint without .index. Its sizes are read from it;
-every variable of it is used, or is one that only training needs. The workdir is
-like one that training leaves: of a pre-trained model,
-scripts/zero_shot_retrieval.py evaluates it; of one fine-tuned,
-python -m vatt.main --mode=eval does; --config.init=DIR starts from either.
-Models fine-tuned on video were trained at 320 pixels with positions for 224,
-which the release resizes as it runs: give --size=320.
+PREFIX is the path of the checkpoint, with or without .index, or the folder of
+one. Its sizes are read from it; every variable of it is used, or is one that
+only training needs. The workdir is like one that training leaves: of a
+pre-trained model, scripts/zero_shot_retrieval.py evaluates it; of one
+fine-tuned, python -m vatt.main --mode=eval does; --config.init=DIR starts from
+either. Models fine-tuned on video were trained at 320 pixels with positions for
+224, which the release resizes as it runs: give --size=320.
 
 To understand sentences, the released models need the words that they were
 trained with: the vocabulary of word2vec that belongs to their embedding of
@@ -18,12 +18,12 @@ trained with: the vocabulary of word2vec that belongs to their embedding of
 first two (padding and unknown). It does not come with the checkpoints.
 """
 import os
+import re
 
-from vatt import checkpoints, cli, inference
+from vatt import cli, inference
 from vatt import config as config_lib
-from vatt import workdir as workdir_lib
 from vatt.data import text
-from vatt.errors import UserError, one_line
+from vatt.errors import UserError
 from vatt.models.convert import released
 from vatt.models.vatt import FLAVOURS
 from vatt.tasks import make_task
@@ -34,7 +34,8 @@ from absl import flags
 from configs import common
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("checkpoint", None, "Released checkpoint, without .index.")
+flags.DEFINE_string("checkpoint", None, "Released checkpoint, or its "
+                    "folder.")
 cli.define_workdir("Directory of our model.")
 flags.DEFINE_string("vocabulary", None, "Words of the released model, a line "
                     "each, without padding and unknown.")
@@ -51,7 +52,7 @@ def convert(path, workdir, vocabulary, size, head_dim):
   Args:
     path: prefix of the checkpoint.
     workdir: for a new model.
-    vocabulary: file of the words, or None.
+    vocabulary: file of the words, or "".
     size: side of the frames of a fine-tuned model; 0 for that of its positions.
     head_dim: width of an attention head.
 
@@ -59,8 +60,7 @@ def convert(path, workdir, vocabulary, size, head_dim):
     UserError: no released checkpoint, words of another number, a workdir that
       has a model.
   """
-  if workdir_lib.has_model(workdir):
-    raise UserError(f"--workdir={workdir}: has a model, expected a new one")
+  inference.check_new(workdir)
   shapes = released.read_shapes(path)
   facts = released.describe(shapes, path, head_dim)
   tuned = "modality" in facts
@@ -100,9 +100,7 @@ def convert(path, workdir, vocabulary, size, head_dim):
   task = make_task(config, words)
   model = task.build_model()
   released.load(path, model, resize=bool(size))
-  checkpoints.Checkpoints(
-      workdir_lib.checkpoints_of(workdir), model=model).save(0)
-  workdir_lib.write(workdir, config, task.WORDS_FILE, words)
+  inference.create(workdir, task, model)
   count = sum(variable.shape.num_elements() for variable in model.variables)
   print(f"{workdir}: {len(model.variables)} variables, {count:,} parameters: "
         + ", ".join(f"{part} {size['depth']} x {size['width']}"
@@ -137,11 +135,7 @@ def export(workdir, path):
         + "; ".join([*differ, *released.homeless(model)][:5]))
   if tf.io.gfile.exists(f"{path}.index"):
     raise UserError(f"--export={path}: is there, expected a new checkpoint")
-  try:
-    released.save(path, model)
-  except (OSError, tf.errors.OpError) as error:
-    raise UserError(f"{path}: cannot be written: "
-                    f"{one_line(error)}") from None
+  released.save(path, model)
   print(f"{path}: step {step}, {len(model.variables)} variables")
 
 
@@ -151,9 +145,11 @@ def main():
     raise UserError("expected --workdir, and one of --checkpoint and --export")
   workdir = cli.workdir()
   if FLAGS.export:
-    export(workdir, os.path.expanduser(FLAGS.export))
+    export(workdir, re.sub(
+        r"\.index$", "", os.path.expanduser(FLAGS.export)))
   else:
-    convert(FLAGS.checkpoint, workdir, FLAGS.vocabulary, FLAGS.size,
+    convert(released.find(os.path.expanduser(FLAGS.checkpoint)), workdir,
+            os.path.expanduser(FLAGS.vocabulary or ""), FLAGS.size,
             FLAGS.head_dim)
 
 

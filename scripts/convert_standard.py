@@ -1,8 +1,7 @@
 """Starts a model from a ViT or T5, or writes a model's parts as such.
 
   python scripts/convert_standard.py --workdir=DIR --config=NAME.py:ARG
-      [--vit=FILE.safetensors] [--t5=FILE.safetensors [--words]]
-      [--config.FIELD=VALUE]
+      [--vit=FILE] [--t5=FILE [--words]] [--config.FIELD=VALUE]
   python scripts/convert_standard.py --workdir=DIR --export=FOLDER
       [--modality=video|text] [--layout=hf|timm]
 
@@ -12,15 +11,22 @@ with the same config and --config.init=DIR starts from it. Only a text encoder
 with T5's settings takes T5's weights: configs/pretrain.py:mbs,t5. Its words are
 those of the vocabulary, not T5's, unless --words says so.
 
+FILE is a safetensors file, the index of several (model.safetensors.index.json),
+or a folder with either. A config.json beside it, of Hugging Face or timm, tells
+epsilon of the norms, unless --config.model.encoders.PART.epsilon does; all else
+that no tensor tells must be as it says, or is named as taken on trust.
+
 The second writes FOLDER/model.safetensors, of the newest checkpoint, and
 FOLDER/config.json for transformers. The words of an exported T5 are those of
 the model, and AGG the last of them: it stands before each sentence.
 """
-from vatt import checkpoints, cli, inference
+import os
+
+from vatt import cli, inference
 from vatt import config as config_lib
-from vatt import workdir as workdir_lib
 from vatt.errors import UserError
 from vatt.models.convert import standard
+from vatt.models.encoder import EPSILON
 from vatt.tasks import make_task
 
 from absl import flags
@@ -51,11 +57,19 @@ def convert(config, workdir, files, words):
     UserError: a file that cannot be read or does not fit the model; a workdir
       that has a model.
   """
-  if workdir_lib.has_model(workdir):
-    raise UserError(f"--workdir={workdir}: has a model, expected a new one")
+  inference.check_new(workdir)
   if config.task != "pretrain":
     raise UserError(f"--config: a config of the task {config.task}, expected "
                     "one of pre-training")
+  fields = {}
+  for modality, path in files.items():
+    part = "shared" if "shared" in config.model.encoders else modality
+    sizes = dict(config.model.encoders.get(part, {}))
+    epsilon = standard.read_epsilon(path)
+    if (sizes and sizes.get("epsilon") is None
+        and epsilon not in (None, EPSILON)):
+      fields[f"model.encoders.{part}"] = dict(sizes, epsilon=epsilon)
+  config = config_lib.replace(config, fields)
   task = make_task(config)
   config_lib.check(config)
   # With a vocabulary of its own, a model needs no data yet.
@@ -65,17 +79,18 @@ def convert(config, workdir, files, words):
   for modality, path in files.items():
     for note in standard.load(path, model.towers[modality], words):
       print(f"{path}: {note}")
-  checkpoints.Checkpoints(
-      workdir_lib.checkpoints_of(workdir), model=model).save(0)
-  workdir_lib.write(workdir, task.config, task.WORDS_FILE, task.words)
+  inference.create(workdir, task, model)
+  flags_of = [f"--config.init={workdir}"] + [
+      f"--config.{part}.epsilon={sizes['epsilon']}"
+      for part, sizes in fields.items()]
   print(f"{workdir}: starts from {' and '.join(files.values())}; train with "
-        f"--config.init={workdir}")
+        f"{' '.join(flags_of)}")
 
 
 def main():
   """Converts in the direction that the flags say."""
   workdir = cli.workdir()
-  files = {modality: path for modality, path in
+  files = {modality: os.path.expanduser(path) for modality, path in
            (("video", FLAGS.vit), ("text", FLAGS.t5)) if path}
   if bool(files) == bool(FLAGS.export):
     raise UserError("expected --workdir, and --vit and --t5 or --export")
@@ -89,10 +104,11 @@ def main():
     raise UserError(f"{workdir}: has towers of "
                     f"{', '.join(trained.model.towers)}, expected "
                     f"--modality={FLAGS.modality}")
+  folder = os.path.expanduser(FLAGS.export)
   for note in standard.save(
-      FLAGS.export, trained.model.towers[FLAGS.modality], FLAGS.layout):
-    print(f"{FLAGS.export}: {note}")
-  print(f"{FLAGS.export}: {FLAGS.modality} tower of step {trained.step}")
+      folder, trained.model.towers[FLAGS.modality], FLAGS.layout):
+    print(f"{folder}: {note}")
+  print(f"{folder}: {FLAGS.modality} tower of step {trained.step}")
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ BAD = [  # of pre-training: fields, what is said
      "model.encoders.text.norm is 'batch', expected one of layer, rms"),
     ({"model.encoders.text": dict(depth=1, width=8, mlp_dim=8)},
      "model.encoders.text has no num_heads, expected depth, width, mlp"),
-    *(({"model.encoders.text.epsilon": value}, "model.encoders.text: epsilon "
+    *(({"model.encoders.text.epsilon": value}, "model.encoders.text.epsilon "
        f"is {value!r}, expected a number above 0")
       for value in (0.0, -1e-6, float("nan"), float("inf"), True, "1e-6")),
     ({"optimizer.name": "adamw"}, "'adamw', expected one of adam, sgd, lamb"),

@@ -1,4 +1,5 @@
-"""A trained model, ready to use, from its workdir."""
+"""A trained model, ready to use, from its workdir; and a workdir of one."""
+import contextlib
 import inspect
 import os
 from collections.abc import Sequence
@@ -9,11 +10,11 @@ import tensorflow as tf
 from absl import logging
 from ml_collections import ConfigDict
 
-from vatt import checkpoints, workdir
+from vatt import checkpoints, files, workdir
 from vatt import config as config_lib
 from vatt import fields as fields_lib
 from vatt.data import text
-from vatt.errors import UserError
+from vatt.errors import UserError, one_line
 from vatt.models.encoder import Encoder
 from vatt.models.vatt import Tower
 from vatt.tasks import Task, make_task
@@ -79,6 +80,47 @@ def restore_model(path: str, task: Task,
   with (strategy or tf.distribute.get_strategy()).scope():
     model = task.build_model()
   return model, checkpoints.restore_model(workdir.checkpoints_of(path), model)
+
+
+def create(path: str, task: Task, model: tf.keras.Model) -> None:
+  """Writes a model as a new workdir, as a run leaves it; whole, or not at all.
+
+  Args:
+    path: of the workdir; what else lies in it stays.
+    task: with a resolved config, and the model's words, if they are known.
+    model: of the task.
+
+  Raises:
+    UserError: it has a model, or cannot be written.
+  """
+  check_new(path)
+  before = tf.io.gfile.listdir(path) if tf.io.gfile.exists(path) else None
+  try:
+    checkpoints.Checkpoints(
+        workdir.checkpoints_of(path), model=model).save(0)
+    workdir.write(path, task.config, task.WORDS_FILE, task.words)
+  except BaseException as error:
+    with contextlib.suppress(*files.REFUSED):
+      if before is None:
+        tf.io.gfile.rmtree(path)
+      else:
+        for name in set(tf.io.gfile.listdir(path)) - set(before):
+          written = os.path.join(path, name)
+          remove = (tf.io.gfile.rmtree if tf.io.gfile.isdir(written) else
+                    tf.io.gfile.remove)
+          remove(written)
+    if isinstance(error, files.REFUSED):
+      raise UserError(f"{path}: cannot be written: {one_line(error)}") from None
+    raise
+
+
+def check_new(path: str) -> None:
+  """Raises UserError unless a path is free for `create`."""
+  if workdir.has_model(path) or tf.io.gfile.exists(
+      workdir.checkpoints_of(path)):
+    raise UserError(f"--workdir={path}: has a model, expected a new one")
+  if tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path):
+    raise UserError(f"--workdir={path}: a file, expected a new folder")
 
 
 def start_from(path: str, task: Task, model: tf.keras.Model) -> int:

@@ -1,6 +1,7 @@
 """Released checkpoints become workdirs, and workdirs such checkpoints."""
 import functools
 import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -26,8 +27,9 @@ def test_golden_there_and_back(golden, tmp_path, convert):
   words = tmp_path / "words"
   rows = golden.sizes["vocabulary"]
   words.write_text("".join(f"word{i}\n" for i in range(2, rows)))
-  done = convert(f"--checkpoint={path}", f"--workdir={tmp_path}/ma",
-                 f"--vocabulary={words}",
+  # A checkpoint's folder stands for it.
+  done = convert(f"--checkpoint={pathlib.Path(path).parent}/",
+                 f"--workdir={tmp_path}/ma", f"--vocabulary={words}",
                  f"--head_dim={golden.sizes['head_width']}", fork=False)
   assert done.returncode == 0, done.stderr
   assert "left out, of training alone: 6 variables" in done.stdout
@@ -52,10 +54,14 @@ def test_golden_there_and_back(golden, tmp_path, convert):
   np.testing.assert_allclose(
       model(tuned["input"])[0], tuned["logits"], atol=1e-5)
 
-  done = convert(f"--workdir={tmp_path}/ma", f"--export={tmp_path}/back/ckpt")
+  back = tmp_path / "back [1] #%*ü"  # of which nothing is a pattern
+  done = convert(f"--workdir={tmp_path}/ma", f"--export={back}/ckpt.index")
   assert done.returncode == 0, done.stderr
+  assert sorted(file.name for file in back.iterdir()) == [
+      "ckpt.data-00000-of-00001", "ckpt.index"]
+  back = back.rename(tmp_path / "back")
   theirs = tf.train.load_checkpoint(path)
-  ours = tf.train.load_checkpoint(f"{tmp_path}/back/ckpt")
+  ours = tf.train.load_checkpoint(f"{back}/ckpt")
   keys, expected = (
       {key for key in reader.get_variable_to_shape_map()
        if not released.IGNORED.fullmatch(key)} for reader in (ours, theirs))
@@ -65,7 +71,7 @@ def test_golden_there_and_back(golden, tmp_path, convert):
         theirs.get_tensor(key), ours.get_tensor(key), key)
 
   # A second conversion finds the place taken.
-  done = convert(f"--checkpoint={path}", f"--workdir={tmp_path}/ma")
+  done = convert(f"--checkpoint={back}", f"--workdir={tmp_path}/ma")
   assert done.returncode == 1
   assert done.stderr.splitlines()[-1] == (
       f"error: --workdir={tmp_path}/ma: has a model, expected a new one")
@@ -88,7 +94,7 @@ def test_golden_fine_tuned_there_and_back(golden, tmp_path, convert):
 
   for name in ("wat", "spt"):  # of waveforms, of spectrograms
     path = golden.checkpoint(name)
-    done = convert(f"--checkpoint={path}", f"--workdir={tmp_path}/{name}",
+    done = convert(f"--checkpoint={path}.index", f"--workdir={tmp_path}/{name}",
                    f"--head_dim={golden.sizes['head_width']}")
     assert done.returncode == 0, done.stderr
     task, model, _ = inference.load_model(f"{tmp_path}/{name}")
@@ -103,7 +109,7 @@ def test_golden_fine_tuned_there_and_back(golden, tmp_path, convert):
 
 def test_golden_damage_is_named(golden, tmp_path):
   path = pathlib.Path(golden.checkpoint("ms"))
-  copy = tmp_path / "copy"
+  copy = tmp_path / "copy [1] #%*ü"  # a pattern, to TensorFlow's readers
   copy.mkdir()
   for file in path.parent.glob("*"):
     shutil.copyfile(file, copy / file.name)
@@ -111,17 +117,67 @@ def test_golden_damage_is_named(golden, tmp_path):
   data, = copy.glob("*.data-*")
   whole = data.read_bytes()
   model = golden.vatt("ms")
+  values = [variable.numpy() for variable in model.variables]
+  for variable in model.variables:
+    variable.assign(tf.zeros_like(variable))
+  released.load(there, model)
+  for variable, value in zip(model.variables, values):
+    np.testing.assert_array_equal(variable, value)
   for damaged, why in ((whole[:1000], "cannot read"), (
       bytes(byte ^ (i % 64 == 0) for i, byte in enumerate(whole)),
       "cannot read")):
     data.write_bytes(damaged)
-    with pytest.raises(UserError, match=f"{there}: {why}"):
+    with pytest.raises(UserError, match=re.escape(f"{there}: {why}")):
       released.load(there, model)
   index, = copy.glob("*.index")
   index.write_bytes(b"no index")
   for missing in (there, str(tmp_path / "nothing")):
     with pytest.raises(UserError, match="not a checkpoint that can be read"):
       released.read_shapes(missing)
+
+
+def test_what_a_path_of_a_checkpoint_means(tmp_path):
+  prefix = str(tmp_path / "a [1] #%*ü" / "model.ckpt-7")
+  names = ["model.ckpt-7.index", "model.ckpt-7.data-00000-of-00001"]
+  folder = pathlib.Path(prefix).parent
+  folder.mkdir()
+  with pytest.raises(UserError, match="a folder with 0 checkpoints, expected"):
+    released.find(str(folder))
+  for name in names:
+    (folder / name).touch()
+  for path in (prefix, *(f"{folder}/{name}" for name in names), str(folder),
+               f"{folder}/"):
+    assert released.find(path) == prefix
+  (folder / "model.ckpt-12.index").touch()
+  with pytest.raises(UserError, match="2 checkpoints: model.ckpt-12, model.ck"):
+    released.find(str(folder))
+  # Also where they were moved since.
+  (folder / "checkpoint").write_text(
+      'model_checkpoint_path: "/other/place/model.ckpt-7"\n'
+      'all_model_checkpoint_paths: "/other/place/model.ckpt-12"\n')
+  assert released.find(str(folder)) == prefix
+
+
+def test_other_checkpoints_are_named(tmp_path):
+  """By what kind of model they seem to hold."""
+  layer = tf.keras.layers.Dense(1)
+  layer.build([1, 1])
+  for name, root, kind in (
+      ("ours", {"model": tf.train.Checkpoint(towers=layer)}, "this project"),
+      ("keras", {"layer_with_weights-0": layer}, "another model of Keras"),
+      ("optimizer", {"optimizer": layer}, "an optimizer alone")):
+    path = tf.train.Checkpoint(**root).write(str(tmp_path / name))
+    with pytest.raises(UserError, match=f"no released VATT, it .*{kind}") as e:
+      released.describe(released.read_shapes(path), path)
+    assert "is missing" in str(e.value)
+
+
+def test_golden_export_that_fails_leaves_nothing(golden, small_disk):
+  model = golden.classifier("wat", golden.npz("ft_wat")["input"].shape[1:])
+  folder = small_disk("16k")
+  with pytest.raises(UserError, match="ckpt: cannot be written: "):
+    released.save(str(folder / "ckpt"), model)
+  assert not list(folder.iterdir())
 
 
 def test_golden_misfits_are_listed(golden):

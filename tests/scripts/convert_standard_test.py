@@ -1,10 +1,17 @@
 """The script as its users call it: in, a model to start from, and out."""
+import json
+import pathlib
+
 import numpy as np
 import pytest
 import safetensors.numpy
 import tensorflow as tf
 
+from vatt import workdir as workdir_lib
+
 WIDTH, HIDDEN = 8, 12
+FIXTURES = pathlib.Path(__file__).parents[1] / "fixtures"
+FOLDER = "a [1] #%*ü"  # of which nothing is a pattern
 
 
 def make_vit():
@@ -43,12 +50,18 @@ def make_t5():
 @pytest.fixture
 def run(python, python_env, tmp_path):
   """A function (*flags, fork=True) -> code, stdout, stderr; there are a ViT and
-  a T5."""
+  a T5, and one with a config.json. ~ is tmp_path."""
   safetensors.numpy.save_file(make_vit(), tmp_path / "vit.safetensors")
   safetensors.numpy.save_file(make_t5(), tmp_path / "t5.safetensors")
+  t5 = tmp_path / FOLDER / "t5"
+  t5.mkdir(parents=True)
+  safetensors.numpy.save_file(make_t5(), t5 / "model.safetensors")
+  (t5 / "config.json").write_text(json.dumps(dict(
+      model_type="t5", d_kv=4, num_heads=2, layer_norm_epsilon=1e-3)))
   (tmp_path / "words.txt").write_text("a\nred\ncircle\n")
   # The script finds the configs by itself.
   env = {k: v for k, v in python_env.items() if k != "PYTHONPATH"}
+  env["HOME"] = str(tmp_path)
 
   def call(*flags, fork=True):
     done = python.run(
@@ -71,17 +84,21 @@ def config_flags(folder):
 
 
 def test_in_and_out(run, tmp_path):
+  """By paths of any name; epsilon comes from the config.json beside a file."""
   workdir, vit, t5 = (
       tmp_path / name for name in ("workdir", "vit.safetensors",
-                                   "t5.safetensors"))
+                                   f"{FOLDER}/t5/model.safetensors"))
   code, output, errors = run(
-      f"--workdir={workdir}", f"--vit={vit}", f"--t5={t5}",
-      *config_flags(tmp_path), fork=False)
+      "--workdir=~/workdir", "--vit=~/vit.safetensors",
+      f"--t5=~/{FOLDER}/t5", *config_flags(tmp_path), fork=False)
   assert code == 0, errors
   assert f"{vit}: left out: head.weight" in output
   assert f"{vit}: positions: rows plus columns leave " in output
-  assert f"{t5}: words and AGG: as they were" in output
-  assert f"--config.init={workdir}" in output
+  assert f"{t5.parent}: words and AGG: as they were" in output
+  assert (f"--config.init={workdir} --config.model.encoders.text.epsilon=0.001"
+          in output)
+  encoders = workdir_lib.read_config(str(workdir)).model.encoders
+  assert (encoders.text.epsilon, encoders.video.epsilon) == (1e-3, None)
 
   assert (workdir / "vocabulary.txt").read_text() == "a\nred\ncircle\n"
   saved = tf.train.load_checkpoint(str(workdir / "checkpoints"))
@@ -90,9 +107,10 @@ def test_in_and_out(run, tmp_path):
                        ".ATTRIBUTES/VARIABLE_VALUE"),
       make_t5()["encoder.block.0.layer.1.DenseReluDense.wi.weight"].T)
 
-  out = tmp_path / "timm"
+  (workdir / "vocabulary.txt").unlink()  # as of a converted model
+  out = tmp_path / FOLDER / "timm"
   code, output, errors = run(
-      f"--workdir={workdir}", f"--export={out}", "--layout=timm")
+      f"--workdir={workdir}", f"--export=~/{FOLDER}/timm", "--layout=timm")
   assert code == 0, errors
   assert output == f"{out}: video tower of step 0\n"
   ours = safetensors.numpy.load_file(out / "model.safetensors")
@@ -102,19 +120,40 @@ def test_in_and_out(run, tmp_path):
     np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
 
 
+def test_the_tower_of_a_fine_tuned_model_goes_out(run, tmp_path):
+  code, output, errors = run(
+      f"--workdir={FIXTURES / 'tuned'}", f"--export={tmp_path}/out")
+  assert code == 0, errors
+  weights = tf.train.load_checkpoint(str(FIXTURES / "tuned" / "checkpoints"))
+  np.testing.assert_array_equal(
+      safetensors.numpy.load_file(tmp_path / "out" / "model.safetensors")[
+          "encoder.layer.0.intermediate.dense.weight"],
+      weights.get_tensor("model/tower/encoder/blocks/0/mlp_in/kernel/"
+                         ".ATTRIBUTES/VARIABLE_VALUE").T)
+
+
 @pytest.mark.parametrize("flags,message", [
     (["--vit={}/t5.safetensors", "config"], "of no layout known for video"),
     (["--vit={}/vit.safetensors"], "--config is missing"),
     (["--vit={}/vit.safetensors", "--workdir={}", "config"], "has a model"),
+    (["--t5={}/" + FOLDER + "/t5", "config",
+      "--config.model.encoders.text.epsilon=1e-5"],
+     "layer_norm_epsilon is 0.001, expected 1e-05"),
+    # All is well but the disk: there the words would lie.
+    (["--vit={}/vit.safetensors", "--workdir={}/taken", "config"],
+     "taken: cannot be written"),
+    (["--vit={}/vit.safetensors", "--workdir={}/words.txt", "config"],
+     "words.txt: a file, expected a new folder"),
 ])
 def test_bad_input_is_one_line(run, tmp_path, flags, message):
   (tmp_path / "config.json").write_text("{}")
-  flags = [flag.format(tmp_path) for flag in flags if flag != "config"] + (
-      config_flags(tmp_path) if "config" in flags else [])
-  before = sorted(tmp_path.iterdir())
+  (tmp_path / "taken" / "vocabulary.txt").mkdir(parents=True)
+  flags = (config_flags(tmp_path) if "config" in flags else []) + [
+      flag.format(tmp_path) for flag in flags if flag != "config"]
+  before = sorted(tmp_path.rglob("*"))
   code, _, errors = run(f"--workdir={tmp_path}/workdir", *flags)
   assert code == 1
   lines = [line for line in errors.splitlines() if line.startswith("error: ")]
   assert len(lines) == 1 and message in lines[0], errors
   assert "Traceback" not in errors
-  assert sorted(tmp_path.iterdir()) == before
+  assert sorted(tmp_path.rglob("*")) == before

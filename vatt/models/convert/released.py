@@ -5,8 +5,10 @@ models pre-trained with three encoders or with one, and such fine-tuned on video
 or on audio. `describe` tells from the variables which model one holds; `load`
 fills such a model, `save` writes one in the same form.
 """
+import contextlib
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -14,7 +16,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from vatt import files
 from vatt.errors import UserError, one_line
+from vatt.models.convert import kinds
 from vatt.models.tokenizers import resize_positions
 from vatt.models.vatt import FLAVOURS, RELEASED_TEXT, VATT, Classifier
 
@@ -214,15 +218,17 @@ def load(path: str, model: VATT | Classifier, resize: bool = False) -> None:
     UserError: the checkpoint is missing or damaged, a variable of either side
       has no counterpart or one of another shape.
   """
-  reader = _open(path)
-  problems = misfits(read_shapes(path), model, resize)
+  shapes = read_shapes(path)
+  problems = misfits(shapes, model, resize)
   if problems:
-    raise UserError(f"{path}: does not fit: {_some(problems)}")
-  for entry in entries(model):
-    values = [_read(reader, path, key) for key in entry.keys]
-    if values[0].shape != entry.shape:
-      values = [resize_positions(values[0], entry.shape[0], "spline")]
-    entry.variable.assign(entry.join(values))
+    raise UserError(f"{path}: does not fit{kinds.seems(shapes)}: "
+                    f"{_some(problems)}")
+  with _open(path) as reader:
+    for entry in entries(model):
+      values = [_read(reader, path, key) for key in entry.keys]
+      if values[0].shape != entry.shape:
+        values = [resize_positions(values[0], entry.shape[0], "spline")]
+      entry.variable.assign(entry.join(values))
 
 
 def misfits(shapes: Mapping[str, tuple[int, ...]], model: VATT | Classifier,
@@ -270,16 +276,44 @@ def read_shapes(path: str) -> dict[str, tuple[int, ...]]:
   Raises:
     UserError: it is missing, or damaged.
   """
-  return {key: tuple(shape) for key, shape in
-          _open(path).get_variable_to_shape_map().items()}
+  with _open(path) as reader:
+    return {key: tuple(shape) for key, shape in
+            reader.get_variable_to_shape_map().items()}
+
+
+def find(path: str) -> str:
+  """The prefix of a checkpoint that a path means: that prefix, one of its
+  files, or the folder of one checkpoint, or of several with a state file.
+
+  Raises:
+    UserError: a folder with none, or with several.
+  """
+  path = re.sub(r"\.(index|data-\d+-of-\d+)$", "", path)
+  if not os.path.isdir(path) or os.path.exists(f"{path}.index"):
+    return path
+  found = sorted(name.removesuffix(".index") for name in os.listdir(path)
+                 if name.endswith(".index"))
+  if len(found) != 1:  # the one that the state file names, as it was or moved
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+      with open(os.path.join(path, "checkpoint"), encoding="utf-8") as file:
+        newest = re.match(r'model_checkpoint_path: "(?:.*/)?(.*)"', file.read())
+      found = [name for name in found if newest and newest[1] == name] or found
+  if len(found) != 1:
+    raise UserError(f"{path}: a folder with {len(found)} checkpoints"
+                    f"{': ' * bool(found)}{', '.join(found[:5])}, expected one "
+                    "or the path of one")
+  return os.path.join(path, found[0])
 
 
 def save(path: str, model: VATT | Classifier) -> None:
-  """Writes a model as a checkpoint of the released form.
+  """Writes a model as a checkpoint of the released form; whole, or not at all.
 
   Args:
     path: prefix of the checkpoint to write.
     model: with the fields of the released flavour.
+
+  Raises:
+    UserError: it cannot be written.
   """
   root = tf.Module()
   for entry in entries(model):
@@ -291,7 +325,18 @@ def save(path: str, model: VATT | Classifier) -> None:
           setattr(node, name, tf.Module())
         node = getattr(node, name)
       setattr(node, leaf, tf.Variable(value))
-  tf.train.Checkpoint(root).write(path)
+  folder, name = os.path.split(path)
+  aside = f"{path}{files.TEMPORARY}"
+  try:
+    tf.train.Checkpoint(root).write(os.path.join(aside, name))
+    written = sorted(tf.io.gfile.listdir(aside))  # the index last
+    for file in written:
+      tf.io.gfile.rename(os.path.join(aside, file), os.path.join(folder, file))
+  except files.REFUSED as error:
+    raise UserError(f"{path}: cannot be written: {one_line(error)}") from None
+  finally:
+    if tf.io.gfile.exists(aside):
+      tf.io.gfile.rmtree(aside)
 
 
 def describe(shapes: Mapping[str, tuple[int, ...]], path: str,
@@ -391,17 +436,22 @@ def describe(shapes: Mapping[str, tuple[int, ...]], path: str,
     model.update(dim_va=shapes[f"{HEADS}/aud_to_va/bias"][0],
                  dim_vt=shapes[f"{HEADS}/txt_to_vat/bias"][0])
   except (KeyError, StopIteration) as error:
-    raise UserError(f"{path}: no released VATT: {error} is missing") from None
+    raise UserError(f"{path}: no released VATT{kinds.seems(shapes)}: "
+                    f"{error or 'its patches'} is missing") from None
   return facts
 
 
+@contextlib.contextmanager
 def _open(path):
   """A reader of a checkpoint."""
-  try:
-    return tf.train.load_checkpoint(path)
-  except UNREADABLE as error:
-    raise UserError(f"{path}: not a checkpoint that can be read: "
-                    f"{one_line(error)}") from None
+  with contextlib.ExitStack() as stack:
+    try:
+      reader = tf.train.load_checkpoint(
+          stack.enter_context(files.checkpoint_path(path)))
+    except UNREADABLE as error:
+      raise UserError(f"{path}: not a checkpoint that can be read: "
+                      f"{one_line(error)}") from None
+    yield reader
 
 
 def _read(reader, path, key):
