@@ -49,7 +49,9 @@ def test_golden_there_and_back(golden, tmp_path, convert):
   model = golden.classifier("vit_from_ma", tuned["input"].shape[1:])
   for variable in model.tower.variables:
     variable.assign(tf.zeros_like(variable))
-  task = make_task(common.finetuning("video", "ma", "released"))
+  _, facts = golden.describe("vit_from_ma")
+  task = make_task(replace(common.finetuning("video", "ma", "released"), {
+      f"model.{field}": value for field, value in facts["model"].items()}))
   inference.start_from(f"{tmp_path}/ma", task, model)
   np.testing.assert_allclose(
       model(tuned["input"])[0], tuned["logits"], atol=1e-5)
