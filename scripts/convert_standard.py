@@ -21,6 +21,7 @@ FOLDER/config.json for transformers. The words of an exported T5 are those of
 the model, and AGG the last of them: it stands before each sentence.
 """
 import os
+import shlex
 
 from vatt import cli, inference
 from vatt import config as config_lib
@@ -61,6 +62,7 @@ def convert(config, workdir, files, words):
   if config.task != "pretrain":
     raise UserError(f"--config: a config of the task {config.task}, expected "
                     "one of pre-training")
+  config_lib.check(config)
   fields = {}
   for modality, path in files.items():
     part = "shared" if "shared" in config.model.encoders else modality
@@ -70,8 +72,8 @@ def convert(config, workdir, files, words):
         and epsilon not in (None, EPSILON)):
       fields[f"model.encoders.{part}"] = dict(sizes, epsilon=epsilon)
   config = config_lib.replace(config, fields)
+  config_lib.check_model(config)
   task = make_task(config)
-  config_lib.check(config)
   # With a vocabulary of its own, a model needs no data yet.
   task = task.resolve([] if config.data.vocabulary else task.open_sources(
       config.data.train_split), workdir)
@@ -84,7 +86,7 @@ def convert(config, workdir, files, words):
       f"--config.{part}.epsilon={sizes['epsilon']}"
       for part, sizes in fields.items()]
   print(f"{workdir}: starts from {' and '.join(files.values())}; train with "
-        f"{' '.join(flags_of)}")
+        f"{shlex.join(flags_of)}")
 
 
 def main():

@@ -437,7 +437,7 @@ def describe(shapes: Mapping[str, tuple[int, ...]], path: str,
                  dim_vt=shapes[f"{HEADS}/txt_to_vat/bias"][0])
   except (KeyError, StopIteration) as error:
     raise UserError(f"{path}: no released VATT{kinds.seems(shapes)}: "
-                    f"{error or 'its patches'} is missing") from None
+                    f"{str(error) or 'a patch'} is missing") from None
   return facts
 
 
