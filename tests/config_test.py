@@ -112,7 +112,8 @@ def fields_of(config, prefix=""):
 
 def wrong_values(field, value):
   """Yields values that a field cannot have, by what it has."""
-  yield None
+  if value is not None:  # as a field is that nothing has set
+    yield None
   if isinstance(value, bool):
     yield from (-1, 0.5, "maybe")
   elif isinstance(value, (int, float)):

@@ -2,12 +2,14 @@
 import json
 import pathlib
 import re
+import shlex
 
 import numpy as np
 import pytest
 import safetensors.numpy
 import tensorflow as tf
 
+from vatt import files
 from vatt import workdir as workdir_lib
 
 WIDTH, HIDDEN = 8, 12
@@ -87,26 +89,28 @@ def config_flags(folder):
 def test_in_and_out(run, tmp_path):
   """By paths of any name; epsilon comes from the config.json beside a file."""
   workdir, vit, t5 = (
-      tmp_path / name for name in ("workdir", "vit.safetensors",
+      tmp_path / name for name in (f"{FOLDER}/workdir", "vit.safetensors",
                                    f"{FOLDER}/t5/model.safetensors"))
   code, output, errors = run(
-      "--workdir=~/workdir", "--vit=~/vit.safetensors",
+      f"--workdir=~/{FOLDER}/workdir", "--vit=~/vit.safetensors",
       f"--t5=~/{FOLDER}/t5", *config_flags(tmp_path), fork=False)
   assert code == 0, errors
   assert f"{vit}: left out: head.weight" in output
   assert f"{vit}: positions: rows plus columns leave " in output
   assert f"{t5.parent}: words and AGG: as they were" in output
-  assert (f"--config.init={workdir} --config.model.encoders.text.epsilon=0.001"
-          in output)
+  assert shlex.join([
+      f"--config.init={workdir}",
+      "--config.model.encoders.text.epsilon=0.001"]) in output
   encoders = workdir_lib.read_config(str(workdir)).model.encoders
   assert (encoders.text.epsilon, encoders.video.epsilon) == (1e-3, None)
 
   assert (workdir / "vocabulary.txt").read_text() == "a\nred\ncircle\n"
-  saved = tf.train.load_checkpoint(str(workdir / "checkpoints"))
+  with files.checkpoint_path(str(workdir / "checkpoints" / "ckpt-0")) as path:
+    saved = tf.train.load_checkpoint(path).get_tensor(
+        "model/towers/text/encoder/blocks/0/mlp_in/kernel/"
+        ".ATTRIBUTES/VARIABLE_VALUE")
   np.testing.assert_array_equal(
-      saved.get_tensor("model/towers/text/encoder/blocks/0/mlp_in/kernel/"
-                       ".ATTRIBUTES/VARIABLE_VALUE"),
-      make_t5()["encoder.block.0.layer.1.DenseReluDense.wi.weight"].T)
+      saved, make_t5()["encoder.block.0.layer.1.DenseReluDense.wi.weight"].T)
 
   (workdir / "vocabulary.txt").unlink()  # as of a converted model
   out = tmp_path / FOLDER / "timm"
