@@ -1,6 +1,5 @@
 """A trained model, ready to use, from its workdir; and a workdir of one."""
 import contextlib
-import inspect
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,10 +11,8 @@ from ml_collections import ConfigDict
 
 from vatt import checkpoints, files, workdir
 from vatt import config as config_lib
-from vatt import fields as fields_lib
 from vatt.data import text
 from vatt.errors import UserError, one_line
-from vatt.models.encoder import Encoder
 from vatt.models.vatt import Tower
 from vatt.tasks import Task, make_task
 
@@ -137,35 +134,30 @@ def start_from(path: str, task: Task, model: tf.keras.Model) -> int:
     UserError: there is none, or it is another one.
   """
   donor = load_model(path)
-  for modality in task.input_shapes():
-    if modality in donor.model.towers:
-      _check_donor(path, donor.task.config.model, task.config.model, modality)
+  _check_donor(path, donor, task, model)
   tf.keras.mixed_precision.set_global_policy(task.config.dtype)
   task.start_from(donor.model, model, path)
   return donor.step
 
 
-def _check_donor(path, theirs, ours, modality):
+def _check_donor(path, donor, task, model):
   """Raises UserError if a tower would compute something else with its weights
   than in the model that they are of: shapes do not tell how many heads share
   them, say."""
-  defaults = {name: parameter.default for name, parameter
-              in inspect.signature(Encoder.__init__).parameters.items()}
-
-  def fields(model):
-    part = "shared" if "shared" in model.encoders else modality
-    sizes = {f"encoders.{modality}.{name}": model.encoders[part].get(
-        name, defaults[name]) for name in fields_lib.ENCODER}
-    names = ["normalize_positions", "pre_projection", "post_projection"]
-    names += (["word_dim"] if modality == "text" else [f"{modality}_patch"])
-    names += ["audio_input"] * (modality == "audio")
-    return sizes | {name: model[name] for name in names}
-
-  ours, theirs = fields(ours), fields(theirs)
-  for name, value in theirs.items():
-    if ours[name] != value:
-      raise UserError(f"init: model.{name} is {ours[name]!r}, expected "
-                      f"{value!r} as in {path}, whose weights are to be used")
+  ours, theirs = task.config.model, donor.task.config.model
+  fields = []  # name, our value, the donor's
+  for modality in set(model.towers) & set(donor.model.towers):
+    found, wanted = (getattr(towers[modality].encoder, "untold", {})
+                     for towers in (model.towers, donor.model.towers))
+    fields += [(f"encoders.{modality}.{name}", found.get(name), value)
+               for name, value in wanted.items()]
+    names = {"video": ["video_patch"], "audio": ["audio_patch", "audio_input"]}
+    fields += [(name, ours[name], theirs[name])
+               for name in names.get(modality, ())]
+  for name, value, expected in fields:
+    if value != expected:
+      raise UserError(f"init: model.{name} is {value!r}, expected {expected!r} "
+                      f"as in {path}, whose weights are to be used")
 
 
 def load_tower(path: str, modality: str,

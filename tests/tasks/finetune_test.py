@@ -91,14 +91,20 @@ def test_start_from_another_model_is_refused(tmp_path, digits_dir):
     task = resolved(config)
     inference.start_from(str(folder), task, task.build_model())
 
+  config.model.encoders.video.depth = 2
+  with pytest.raises(UserError, match="its video tower has .* variables, "
+                     "expected the"):
+    start(tmp_path)
+  config.model.encoders.video.update(dict(depth=1, width=32))
+  with pytest.raises(UserError, match=r"is \(16,\), expected \(32,\)|"
+                     r"expected \(.*32\) by this config"):
+    start(tmp_path)
   # No variable tells how many heads share it, or the axes of a patch.
-  for field, value in (("depth", 2), ("width", 32), ("num_heads", 4)):
-    sizes = config.model.encoders.video.copy_and_resolve_references()
-    config.model.encoders.video[field] = value
-    with pytest.raises(UserError, match=f"init: model.encoders.video.{field} "
-                       f"is {value}, expected {sizes[field]} as in "):
-      start(tmp_path)
-    config.model.encoders.video = sizes
+  config.model.encoders.video.update(dict(width=16, num_heads=4))
+  with pytest.raises(UserError, match="init: model.encoders.video.num_heads is "
+                     "4, expected 2 as in "):
+    start(tmp_path)
+  config.model.encoders.video.num_heads = 2
   times, height, width = config.model.video_patch
   config.model.video_patch = (times, height * 2, width // 2)
   with pytest.raises(UserError, match="init: model.video_patch is .*, expec"):
