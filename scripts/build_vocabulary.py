@@ -6,7 +6,7 @@ import os
 
 from vatt import cli, files
 from vatt.data import record_index, sources, text
-from vatt.errors import UserError
+from vatt.errors import UserError, one_line
 
 import tensorflow as tf
 from absl import flags
@@ -51,8 +51,10 @@ def main():
   output = FLAGS.output or os.path.join(opened[0].directory, "vocabulary.txt")
   try:
     files.write_whole(output, "".join(word + "\n" for word in vocabulary))
-  except (OSError, tf.errors.OpError) as error:
-    raise UserError(f"{output}: cannot be written: {error}") from None
+  except files.REFUSED as error:
+    raise UserError(
+        f"{output}: cannot be written ({one_line(error)}), expected a file "
+        "that can be, and room on its disk") from None
   print(f"{output}: {len(vocabulary)} words; the first: "
         f"{' '.join(vocabulary[:5])}")
 

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
 from ml_collections import ConfigDict
 
 from vatt import checkpoints, files, workdir
@@ -217,12 +216,19 @@ class Embedder:
   def embed_text(self, sentences: Sequence[str]) -> np.ndarray:
     """Embeds sentences in S_vt: float32 [n, 256], not normalized.
 
-    Words that the vocabulary does not have are named in the log: to the model
-    they are all the same.
+    Words that the vocabulary does not have, to the model all the same, and
+    those behind the last that it reads are named in the log.
+
+    Raises:
+      UserError: a sentence has no word that the model knows.
     """
-    for sentence in sentences:
-      unknown = text.unknown_words(self.task.words, sentence)
-      if unknown:
-        logging.warning("%r: not in the vocabulary: %s", sentence,
-                        ", ".join(unknown))
+    # What a terminal did not send as UTF-8 is no letter, and no error.
+    sentences = [sentence.encode(errors="surrogateescape").decode(
+        errors="replace") for sentence in sentences]
+    understood = text.understand(
+        self.task.words, sentences, self.task.config.data.words)
+    for one in understood:
+      if not one.known:
+        raise UserError(f"sentence {one.problem}")
+    text.warn_of(understood, "sentence")
     return self.task.embed_sentences(self.model, self.strategy, sentences)

@@ -1,3 +1,6 @@
+import gzip
+import logging
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -21,7 +24,9 @@ SENTENCES = {
 
 @pytest.mark.parametrize("sentence", SENTENCES)
 def test_words(sentence):
-  assert text.words(sentence) == SENTENCES[sentence]
+  normal = text.normalize(tf.constant(sentence)).numpy().decode()
+  assert normal.split() == SENTENCES[sentence]
+  assert text.normalize(tf.constant(normal)).numpy().decode() == normal
 
 
 def test_normalize_in_tf_data_keeps_the_shape(records):
@@ -70,8 +75,45 @@ def test_load_vocabulary(tmp_path):
   assert text.load_vocabulary(str(path)) == ["dog", "cat"]
 
 
+@pytest.mark.parametrize("content", [
+    "dog\nl'été\ncat\n", "dog\r\nl'été\r\ncat\r\n", "\ufeffdog\nl'été\ncat",
+    "\ufeffdog \r\nl'été\t\r\n cat", "Dog\nL’ÉTÉ\nCAT\n",
+    "(dog)\n'l'été'\ncat.\n"])
+def test_vocabularies_as_people_have_them(tmp_path, content):
+  """Whatever stands around a word, sentences have the same ids."""
+  path = tmp_path / "vocabulary.txt"
+  path.write_bytes(content.encode())
+  words = text.load_vocabulary(str(path))
+  ids, _ = text.encode(text.make_table(words), tf.constant(
+      ["A cat, DOG and l'Été"]), 5)
+  assert ids.numpy().tolist() == [[1, 4, 2, 1, 3]]
+  # As a workdir keeps them.
+  path.write_text("".join(word + "\n" for word in words), encoding="utf-8")
+  assert text.load_vocabulary(str(path)) == words
+
+
+def test_words_of_a_vocabulary_keep_their_ids(tmp_path, caplog):
+  words = ["</s>", "The", "New_York", "the", "Dog", "dOG", "...", "cat\xa0",
+           "cat", "won't"]
+  ids = {"s": 2, "the": 5, "dog": 6, "cat": 10, "won't": 11}
+  assert text.ids_of(words) == ids
+  path = tmp_path / "vocabulary.txt"
+  path.write_text("\n".join(words), encoding="utf-8")
+  with caplog.at_level(logging.WARNING):
+    for _ in range(2):
+      assert text.load_vocabulary(str(path)) == words
+  message, = caplog.messages  # told once
+  assert message == (f"{path}: 5 of 10 words can never be found in a sentence: "
+                     "The, New_York, dOG, ..., cat\xa0")
+
+
 @pytest.mark.parametrize("content,message", [
     (b"dog\n\ncat\n", "line 2 is empty"),
+    (b"dog\r\n\r\ncat\r\n", "line 2 is empty"),
+    (b"dog\ncat\ndog \n", "line 3 has 'dog', as line 1"),
+    (b"2 3\ndog 0.1 0.2 0.3\ncat 1 2 3\n", "no line is a word .* '2 3', expe"),
+    (b"dog 1204\ncat 33\n", "no line is a word .* 'dog 1204', expected one"),
+    ("dog\n".encode("utf-16"), "not UTF-8"),
     (b"dog\ncat\n\n", "line 3 is empty"),
     (b"dog\ncat\ndog\n", "line 3 has 'dog', as line 1"),
     (b"", "empty, expected one word a line"),
@@ -89,9 +131,34 @@ def test_missing_vocabulary(tmp_path):
     text.load_vocabulary(str(tmp_path / "none.txt"))
 
 
-def test_unknown_words():
-  assert text.unknown_words(["a", "dog"], "A blue dog, a Blue cat") == [
-      "blue", "cat"]
+def test_what_is_understood():
+  sentences = ["A blue dog, a Blue cat", "a Dog a", "blue cow dog a", " 🙂 ",
+               "", "One blue red day and then a dog"]
+  found = text.understand(["Dog", "a"], sentences, 4)
+  assert [(one.known, one.unknown, one.dropped) for one in found] == [
+      (["a", "dog"], ["blue"], ["blue", "cat"]), (["a", "dog"], [], []),
+      (["dog", "a"], ["blue", "cow"], []), ([], [], []), ([], [], []),
+      ([], ["one", "blue", "red", "day"], ["and", "then", "a", "dog"])]
+  assert [one.problem for one in found] == [
+      "'A blue dog, a Blue cat': not in the vocabulary: blue; only the first 4 "
+      "words are read, not: blue, cat", "",
+      "'blue cow dog a': not in the vocabulary: blue, cow",
+      "' 🙂 ': has no word, expected letters or digits",
+      "'': has no word, expected letters or digits",
+      "'One blue red day and then a dog': of its words, one, blue, red, day, "
+      "the vocabulary has none, expected words that the model knows; only the "
+      "first 4 words are read, not: and, then, a, dog"]
+  assert text.understand(["a"], [], 4) == []
+
+
+def test_warnings_of_many_sentences_are_few(caplog):
+  with caplog.at_level(logging.WARNING):
+    text.warn_of(text.understand(
+        ["a"], ["a"] + [f"a b{i}" for i in range(20)], 4), "here")
+  *messages, last = caplog.messages
+  assert messages == [f"here: 'a b{i}': not in the vocabulary: b{i}"
+                      for i in range(10)]
+  assert last.startswith("here: 10 more sentences are not understood, or not")
 
 
 def test_build_vocabulary_ranks_by_count_then_alphabet():
@@ -102,10 +169,15 @@ def test_build_vocabulary_ranks_by_count_then_alphabet():
   assert text.build_vocabulary([], 9) == []
 
 
-@pytest.mark.parametrize("header", ["3 2\n", ""])
-def test_word_vectors_of_word2vec(tmp_path, header):
+@pytest.mark.parametrize("lines", [
+    "3 2\ncat 1 2\nl'été 3 -4.5\nother 7 7\n",
+    "cat 1 2\nl'été 3 -4.5\nother 7 7\n",
+    "4 2\r\ncat 1 2 \r\nl'été\t3 -4.5\r\nother 7 7\r\ncat 8 8\r\n\r\n",
+    # Words with blanks, a hard one, one that is no letter, and numbers.
+    ". . . 0 0\n2\xa0000 5 5\n\x85 6 6\n3 4 9 9\ncat 1 2\nl'été 3 -4.5\n"])
+def test_word_vectors_of_word2vec(tmp_path, lines):
   path = tmp_path / "vectors.txt"
-  path.write_text(header + "cat 1 2\nl'été 3 -4.5\nother 7 7\n")
+  path.write_bytes(lines.encode())
   vectors = text.load_word_vectors(str(path), ["dog", "l'été", "cat"], 2)
   assert vectors.dtype == np.float32 and vectors.shape == (5, 2)
   np.testing.assert_array_equal(vectors[[0, 3, 4]], [[0, 0], [3, -4.5], [1, 2]])
@@ -113,6 +185,26 @@ def test_word_vectors_of_word2vec(tmp_path, header):
   assert vectors[[1, 2]].all()
   np.testing.assert_array_equal(vectors, text.load_word_vectors(
       str(path), ["dog", "l'été", "cat"], 2))
+
+
+def test_words_have_their_vectors_as_they_are_written(tmp_path, caplog):
+  path = tmp_path / "vectors.txt"
+  vocabulary = ["New_York", "Dog", "2\xa0000", ". .", "cow"]
+  path.write_bytes(b"New_York 1 2\ndog 3 4\ncaf\xe9 5 5\n" + (
+      "2\xa0000 5 6\n. . 7 8\n".encode()))
+  with caplog.at_level(logging.INFO):
+    vectors = text.load_word_vectors(str(path), vocabulary, 2)
+  np.testing.assert_array_equal(
+      vectors[2:6], [[1, 2], [3, 4], [5, 6], [7, 8]])
+  message, = caplog.records
+  assert message.levelno == logging.INFO
+  assert "vectors of 4 of the vocabulary's 5 words (80 %)" in message.message
+  path.write_text("cow 1 2\n")
+  caplog.clear()
+  text.load_word_vectors(str(path), vocabulary, 2)
+  message, = caplog.records
+  assert message.levelno == logging.WARNING
+  assert "1 of the vocabulary's 5 words (20 %)" in message.message
 
 
 def test_word_vectors_of_npy(tmp_path):
@@ -134,10 +226,15 @@ def test_word_vectors_of_npy(tmp_path):
     ("a 1 2\nb 1\n", "line 2 has 1 values"),
     ("x 1 2\ny 1 2\n", "none of its words"),
     ("a 1 2\nb one 2\n", "could not convert"),
+    ("a 1 2 3\nb 1 2 3\n", "line 1 has 3 values, expected .* width of 2"),
+    ("a 1 2\nb nan 2\n", "has values that are infinite or not a number"),
+    # As word2vec's .bin; and packed text.
+    (b"2 2\na " + np.float32([0, 1]).tobytes() + b"\n", "binary, expected wo"),
+    (gzip.compress(b"a 1 2\nb 1 2\n"), "compressed, expected word vectors as"),
 ])
 def test_bad_word_vectors(tmp_path, content, message):
   path = tmp_path / "vectors.txt"
-  path.write_text(content)
+  path.write_bytes(content if isinstance(content, bytes) else content.encode())
   with pytest.raises(UserError, match=f"vectors.txt: {message}"):
     text.load_word_vectors(str(path), ["a", "b"], 2)
 

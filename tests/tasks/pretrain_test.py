@@ -6,12 +6,12 @@ from ml_collections import ConfigDict
 from configs import spoken_digits
 from vatt import preprocess
 from vatt.config import replace
-from vatt.data import input_pipeline
+from vatt.data import input_pipeline, record_index
 from vatt.evaluators import retrieval
 from vatt.tasks import make_task
 
 
-def test_clips_are_averaged_over_their_views(digits_dir):
+def test_clips_are_averaged_over_their_views(digits_dir, tmp_path, caplog):
   config = ConfigDict(spoken_digits.get_config()).lock()
   data = config.data
   data.update(dict(  # half a clip, so that windows differ
@@ -21,6 +21,8 @@ def test_clips_are_averaged_over_their_views(digits_dir):
   for size in config.model.encoders.values():
     size.update(dict(depth=1, width=16, mlp_dim=32, num_heads=2))
   config.eval.update(dict(batch_size=16, windows=3))
+  (tmp_path / "words.txt").write_text("zero\nvoice\n")
+  data.vocabulary = str(tmp_path / "words.txt")
   task = make_task(config)
   source, = task.open_sources("test")
   task = task.resolve([source])
@@ -56,6 +58,18 @@ def test_clips_are_averaged_over_their_views(digits_dir):
                  else slice(None))
         np.testing.assert_allclose(
             tables[average][name][i][there], expected[there], atol=1e-5)
+  # Captions without a word that the model knows are counted.
+  tensors = record_index.file_tensors(source.index)
+  captions = [text.decode().lower() for i in range(len(source.index))
+              for text in source.parse(record_index.read_record(
+                  tensors, tf.constant(i, tf.int64)))["captions/text"].numpy()[
+                      :data.captions]]
+  unknown = sum(not {"zero", "voice"} & set(text.rstrip(".").split())
+                for text in captions)
+  assert 0 < unknown < len(captions)
+  assert caplog.messages.count(
+      f"{unknown} of {len(captions)} captions of split 'test' have no word of "
+      "the vocabulary") == 2
   # They are not the same; this split's windows differ.
   apart = np.linalg.norm(tables["similarity"]["video_va"], axis=1)
   assert apart.min() < 1 - 1e-4

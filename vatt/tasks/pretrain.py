@@ -104,11 +104,8 @@ class Pretrain(Task):
     if label_names and options.templates:
       sentences = [template.format(name) for name in label_names
                    for template in options.templates]
-      for sentence in sentences:
-        unknown = text.unknown_words(self.words, sentence)
-        if unknown:
-          logging.warning("eval.templates: %r has words unknown to the "
-                          "vocabulary: %s", sentence, ", ".join(unknown))
+      text.warn_of(text.understand(
+          self.words, sentences, self.config.data.words), "eval.templates")
       vectors = self.embed_sentences(model, strategy, sentences)
       # [C·n, E] -> [C, n, E]: n sentences a class
       vectors = vectors.reshape(
@@ -149,9 +146,16 @@ class Pretrain(Task):
                       for name, value in embeddings.items()}
       return Views(means=embeddings, first=dict(
           has_video=batch["video_mask"], has_audio=batch["audio_mask"],
-          has_caption=batch["caption_mask"], label=batch["label"]))
+          has_caption=batch["caption_mask"], label=batch["label"],
+          known_caption=tf.reduce_any(batch["text"] > text.UNKNOWN, -1)))
 
     table = predict(config, embed, strategy, source, progress)
+    unknown = table["has_caption"] & ~table.pop("known_caption")
+    if unknown.any():
+      logging.warning(
+          "%d of %d captions of split '%s' have no word of the vocabulary",
+          np.count_nonzero(unknown), np.count_nonzero(table["has_caption"]),
+          source.split)
     if averaged:
       for name in table:
         if name.endswith(("_va", "_vt")):
