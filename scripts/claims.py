@@ -26,7 +26,7 @@ import pathlib
 import subprocess
 import sys
 
-from vatt import cli, files, metric_writers
+from vatt import cli, metric_writers
 from vatt.config import replace
 from vatt.errors import UserError
 from vatt.models import cost
@@ -34,7 +34,6 @@ from vatt.reports import claims as report
 from vatt.tasks import make_task
 
 import numpy as np
-import tensorflow as tf
 from absl import flags
 
 from configs import finetune_digits, spoken_digits
@@ -115,10 +114,15 @@ def probe(workdir, modality):
       f"--config=configs/linear_probe.py:digits_{modality}",
       f"--config.data.data_dir={FLAGS.data_dir}",
       "--config.probe.train_windows=1", "--config.probe.probes=('svm',)")
-  path, = tf.io.gfile.glob(os.path.join(
-      workdir, "report", f"linear_probe_*_{modality}.json"))
-  results = dict(json.loads(pathlib.Path(path).read_text())["results"])
-  return results["split/svm top-1"]
+  return read_probe(workdir, modality)["split/svm top-1"]
+
+
+def read_probe(workdir, modality):
+  """The measures of the one probe in a workdir, by name."""
+  # Of the workdir's name, which may be any, nothing is taken for a pattern.
+  path, = pathlib.Path(workdir, "report").glob(
+      f"linear_probe_*_{modality}.json")
+  return dict(json.loads(path.read_text())["results"])
 
 
 def gflops(config):
@@ -235,11 +239,8 @@ def main():
     FLAGS[name].value = os.path.abspath(os.path.expanduser(FLAGS[name].value))
   title, rows = dict(few_labels=few_labels, droptoken=droptoken,
                      resolution=resolution, agnostic=agnostic)[FLAGS.claim]()
-  tf.io.gfile.makedirs(FLAGS.folder)
-  files.write_whole(
-      os.path.join(FLAGS.folder, f"{FLAGS.claim}.json"),
-      json.dumps(dict(title=title, rows=rows), indent=1))
-  text, picture = report.write(FLAGS.folder, FLAGS.claim)
+  text, picture = report.write(
+      FLAGS.folder, FLAGS.claim, dict(title=title, rows=rows))
   print(pathlib.Path(text).read_text() + picture)
 
 

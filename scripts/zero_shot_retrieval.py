@@ -8,27 +8,24 @@ Evaluates the workdir's newest checkpoint on `data.eval_split` of its first
 dataset, or, with --query, ranks the clips of that split for a sentence. The
 fields of --config, a protocol, replace those of the workdir.
 
---export keeps the embeddings of the split: each array of
-`Pretrain.embed_split` as NAME.npy, clips.tsv with a line a clip, and the step
-of the model in pool.json. --pool takes them in place of a split, with no
+--export keeps the embeddings of the split in a folder, see vatt/pools.py, in
+place of those that may be there. --pool takes them in place of a split, with no
 dataset and nothing embedded but the sentence; they are read in blocks, however
-many there are.
+many there are. They are of one model and one protocol, and refused with others:
+give it the fields that --export had.
 
 With --report, the table goes to the workdir's `report` too, with a picture of
 some clips and the sentences that rank first for each.
 """
 import functools
-import itertools
-import json
 import os
 
-from vatt import cli, distribute, files, inference, similarity
+from vatt import cli, distribute, inference, pools, similarity
 from vatt.config import check_strategy, replace
 from vatt.data import record_index
 from vatt.errors import UserError
 from vatt.reports import retrieval as retrieval_report
 from vatt.tasks import make_task
-from vatt.workdir import read_json
 
 import numpy as np
 import tensorflow as tf
@@ -45,12 +42,16 @@ POOL = flags.DEFINE_string("pool", None, "Folder that --export has filled.")
 
 SHOWN = 8  # clips of a report
 FRAMES = 4  # of each
-LINES, MODEL = "clips.tsv", "pool.json"  # of a pool
 
 
 def read_clip(source, tensors, i):
   """The example of record i."""
   return source.parse(record_index.read_record(tensors, tf.constant(i)))
+
+
+def decode(text):
+  """The str of a record's bytes, which may be no UTF-8."""
+  return text.decode(errors="replace")
 
 
 def describe(source, numbers):
@@ -59,57 +60,12 @@ def describe(source, numbers):
   for i in numbers:
     example = read_clip(source, tensors, i)
     captions = " | ".join(
-        c.decode() for c in example["captions/text"].numpy()[:2])
-    yield f"{example['id'].numpy().decode()}\t{' '.join(captions.split())}"
-
-
-def export(folder, step, clips, source):
-  """Writes a pool.
-
-  Args:
-    folder: for the files.
-    step: of the model.
-    clips: arrays of `Pretrain.embed_split`.
-    source: Source of the split.
-  """
-  tf.io.gfile.makedirs(folder)
-  for name, array in clips.items():
-    with tf.io.gfile.GFile(os.path.join(folder, f"{name}.npy"), "wb") as file:
-      np.save(file, array)
-  files.write_whole(os.path.join(folder, LINES), "".join(
-      line + "\n" for line in describe(source, range(len(source.index)))))
-  files.write_whole(os.path.join(folder, MODEL), json.dumps({"step": step}))
-
-
-def read_pool(folder, step):
-  """What `export` wrote, its arrays as np.memmaps by name.
-
-  Raises:
-    UserError: it is none, not whole, or of another step of the model.
-  """
-  path = os.path.join(folder, MODEL)  # written last
-  if not tf.io.gfile.exists(path):
-    raise UserError(f"{path}: not found, expected what --export writes")
-  found = read_json(path)["step"]
-  if found != step:
-    raise UserError(f"{folder}: embedded by step {found} of a model, "
-                           f"expected {step}, which the workdir has")
-  pool = {}
-  for path in sorted(tf.io.gfile.glob(os.path.join(folder, "*.npy"))):
-    try:
-      array = np.load(path, mmap_mode="r")
-    except (OSError, ValueError) as error:
-      raise UserError(f"{path}: cannot be read ({error})") from None
-    pool[os.path.basename(path)[:-len(".npy")]] = array
-  if len({len(array) for array in pool.values()}) != 1:
-    raise UserError(
-        f"{folder}: .npy files of {sorted(map(len, pool.values()))} rows, "
-        "expected as many in each")
-  return pool
+        decode(c) for c in example["captions/text"].numpy()[:2])
+    yield f"{decode(example['id'].numpy())}\t{' '.join(captions.split())}"
 
 
 def report(folder, title, results, clips, source):
-  """Writes what a report of the evaluation is made of, and the report.
+  """Writes a report of an evaluation.
 
   Args:
     folder: for the files.
@@ -131,34 +87,31 @@ def report(folder, title, results, clips, source):
     rank = similarity.ranks(videos, sentences, rows, np.arange(len(both)))
     nearness, place = similarity.best(videos, sentences, TOP.value)
   tensors = record_index.file_tensors(source.index)
-  sentence = functools.cache(lambda i: read_clip(source, tensors, i)[
-      "captions/text"].numpy()[0].decode())
-  tf.io.gfile.makedirs(os.path.join(folder, "frames"))
-  shown = []
+  sentence = functools.cache(lambda i: decode(read_clip(source, tensors, i)[
+      "captions/text"].numpy()[0]))
+  shown, pictures = [], {}
   for row, own_rank, scores, places in zip(rows, rank, nearness, place):
     example = read_clip(source, tensors, both[row])
     frames = example["frames"].numpy()
     names = []
     for frame in np.linspace(0, len(frames) - 1, FRAMES, dtype=int):
       names.append(f"frames/{len(shown)}_{frame}.jpg")
-      with tf.io.gfile.GFile(os.path.join(folder, names[-1]), "wb") as file:
-        file.write(frames[frame])
+      pictures[names[-1]] = frames[frame]
     shown.append({
-        "id": example["id"].numpy().decode(),
+        "id": decode(example["id"].numpy()),
         "frames": names,
         "rank": int(own_rank),
         "sentences": [(sentence(both[i]), float(score), bool(i == row))
                       for score, i in zip(scores, places)]})
-  files.write_whole(os.path.join(folder, "retrieval.json"), json.dumps(
-      {"title": title, "results": results, "clips": shown}, indent=1))
-  return retrieval_report.write(folder)
+  return retrieval_report.write(
+      folder, {"title": title, "results": results, "clips": shown}, pictures)
 
 
-def answer(embedder, clips, lines, name):
-  """Prints the clips that are nearest to --query.
+def answer(query, clips, lines, name):
+  """Prints the clips that are nearest to a sentence.
 
   Args:
-    embedder: inference.Embedder.
+    query: its embedding, [1, E].
     clips: arrays with `video_vt` and `has_video`.
     lines: a function of numbers of clips -> what to show of each.
     name: of the clips, for errors.
@@ -169,13 +122,12 @@ def answer(embedder, clips, lines, name):
   has_video = clips["has_video"]
   if not has_video.any():
     raise UserError(f"{name}: no clip has video, expected some to rank")
-  query = similarity.normalize(embedder.embed_text([QUERY.value]))
   if clips["video_vt"].shape[1] != query.shape[1]:
     raise UserError(
         f"{name}: vectors of {clips['video_vt'].shape[1]} numbers, expected "
         f"{query.shape[1]} as the model's")
   (nearness,), (places,) = similarity.best(
-      query, clips["video_vt"], TOP.value, has_video)
+      similarity.normalize(query), clips["video_vt"], TOP.value, has_video)
   for score, line in zip(nearness, lines(places)):
     name, _, captions = line.partition("\t")
     print(f"{score:7.3f}  {name:24}  {captions}")
@@ -189,43 +141,44 @@ def main():
            for name in (one, other)):
       raise UserError(f"--{one} and --{other}: expected one of them")
   config, workdir = cli.config(), cli.workdir()
-  if QUERY.value is not None and EXPORT.value is None:  # not asked for
-    config = replace(config, {"data.audio_samples": 0, "data.captions": 0})
+  if QUERY.value is not None and EXPORT.value is None and POOL.value is None:
+    config = replace(  # not asked for
+        config, {"data.audio_samples": 0, "data.captions": 0})
   check_strategy(config.strategy)
   strategy = distribute.make_strategy(config.strategy)
   if POOL.value is None:
     source, *_ = make_task(config).open_sources(config.data.eval_split)
-    name = f"{source.name} {source.split}"
+    name, labels = f"{source.name} {source.split}", source.label_names
     count = len(source.index)
-  embedder = inference.Embedder(workdir, config, strategy)
-  if POOL.value is not None:
+  else:
     name = os.path.expanduser(POOL.value)
-    clips = read_pool(name, embedder.step)
+    pool = pools.read(name)
+    clips, labels = pool.clips, pool.label_names
     count = len(clips["label"])
+  if EXPORT.value is not None:
+    pools.make_folder(os.path.expanduser(EXPORT.value))
+  embedder = inference.Embedder(workdir, config, strategy)
+  if POOL.value is not None or EXPORT.value is not None:
+    facts = pools.describe(embedder.task.config, embedder.model, embedder.step)
+  if POOL.value is not None:
+    pool.check(facts)
+  if QUERY.value is not None:  # before much is computed for nothing
+    query = embedder.embed_text([QUERY.value])
   title = f"{workdir}: step {embedder.step}, {count} clips of {name}"
   print(title)
   if POOL.value is None:
     with tqdm(total=count, unit="clip", leave=False) as progress:
       clips = embedder.task.embed_split(
           embedder.model, strategy, source, progress.update)
-    if EXPORT.value is not None:
-      export(os.path.expanduser(EXPORT.value), embedder.step, clips, source)
+    if EXPORT.value is not None and distribute.is_chief(strategy):
+      pools.write(os.path.expanduser(EXPORT.value), facts, source, clips,
+                  describe(source, range(count)))
 
   if QUERY.value is not None:
-    def lines(places):
-      if POOL.value is None:
-        return describe(source, places)
-      with open(os.path.join(name, LINES), encoding="utf-8") as file:
-        found = {i: line.rstrip("\n") for i, line in enumerate(
-            itertools.islice(file, int(places.max()) + 1)) if i in places}
-      return [found.get(i, "") for i in places]
-
-    answer(embedder, clips, lines, name)
+    answer(query, clips, pool.lines if POOL.value is not None else
+           functools.partial(describe, source), name)
     return
-  # A pool does not have the names of its classes.
-  results = embedder.task.measure(
-      embedder.model, strategy,
-      source.label_names if POOL.value is None else (), clips)
+  results = embedder.task.measure(embedder.model, strategy, labels, clips)
   if not any("R@" in measure for measure, _ in results):
     raise UserError(
         f"{name}: no clip has two of video, audio and captions, expected some "
@@ -233,7 +186,7 @@ def main():
   if not clips["has_caption"].any():
     logging.warning("%s: no clip has a caption, so no sentence is found", name)
   print("\n".join(retrieval_report.format_table(results)))
-  if REPORT.value:
+  if REPORT.value and distribute.is_chief(strategy):
     print("\n".join(report(os.path.join(workdir, "report"), title, results,
                            clips, source)))
 

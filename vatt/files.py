@@ -1,13 +1,14 @@
 """Files: written whole or not at all, and read by paths of any letters."""
 import contextlib
 import os
+import re
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import tensorflow as tf
 
-from vatt.errors import UserError
+from vatt.errors import UserError, one_line
 
 # What Python and TensorFlow raise when a file system fails. Others, as those of
 # a lost worker, are no matter of files and pass through.
@@ -28,12 +29,7 @@ def write_whole(path: str, data: bytes | str) -> None:
     One of REFUSED.
   """
   data = data.encode() if isinstance(data, str) else data
-
-  def write(temporary):
-    with tf.io.gfile.GFile(temporary, "wb") as file:
-      file.write(data)
-
-  write_whole_by(path, write, len(data))
+  write_whole_by(path, _writer(data), len(data))
 
 
 def write_whole_by(path: str, write: Callable[[str], object],
@@ -45,20 +41,97 @@ def write_whole_by(path: str, write: Callable[[str], object],
     write: called once.
     size: how many bytes it writes; None if that is not known.
   """
-  # A name of its own: two programs may write the same file.
-  temporary = f"{path}.{uuid.uuid4().hex[:8]}{TEMPORARY}"
-  try:
+  with _beside(path) as temporary:
     write(temporary)
     sync(temporary)
     found = tf.io.gfile.stat(temporary).length
     if size not in (None, found):
       raise OSError(f"{path}: {found} bytes of {size} were written")
     tf.io.gfile.rename(temporary, path, overwrite=True)
+  sync(os.path.dirname(path) or ".")
+
+
+def _writer(data):
+  """A function that writes bytes, or text, to a path."""
+  def write(path):
+    with tf.io.gfile.GFile(path, "wb") as file:
+      file.write(data.encode() if isinstance(data, str) else data)
+  return write
+
+
+@contextlib.contextmanager
+def _beside(path):
+  """A name to write what is to become `path`; removed if that fails."""
+  # One of its own: two programs may write the same file.
+  temporary = f"{path}.{uuid.uuid4().hex[:8]}{TEMPORARY}"
+  try:
+    yield temporary
   except BaseException:
     with contextlib.suppress(*REFUSED):
       tf.io.gfile.remove(temporary)
     raise
-  sync(os.path.dirname(path) or ".")
+
+
+def write_together(
+    folder: str, mark: str, data: str,
+    contents: dict[str, bytes | str | Callable[[str], object]],
+    old: Iterable[str] = ()) -> None:
+  """Writes files that are whole together, and a mark that vouches for them.
+
+  All are written under other names first. Then the mark of before goes, they
+  take their names, and the new mark comes last. So where there is a mark, the
+  files are those that it was written with, whenever this was killed.
+
+  Args:
+    folder: made if need be, as are folders in it.
+    mark: name of the mark.
+    data: of the mark.
+    contents: of the others by their names in the folder: bytes, text, or what
+      writes the file, write(path).
+    old: names that earlier writes may have left, as of `names`. Those that are
+      not written again are removed.
+
+  Raises:
+    UserError: the file system refused. Unless it did so at renaming, all is as
+      it was.
+  """
+  marked = os.path.join(folder, mark)
+  paths = {os.path.join(folder, name): content if callable(content)
+           else _writer(content)
+           for name, content in (contents | {mark: data}).items()}
+  folders = sorted({os.path.dirname(path) for path in paths})
+  try:
+    with contextlib.ExitStack() as temporaries:
+      for path in folders:
+        tf.io.gfile.makedirs(path)
+      aside = {path: temporaries.enter_context(_beside(path)) for path in paths}
+      for path, write in paths.items():
+        write(aside[path])
+        sync(aside[path])
+      if tf.io.gfile.exists(marked):
+        tf.io.gfile.remove(marked)
+        sync(folder)
+      for name in set(old) - {*contents, mark}:
+        with contextlib.suppress(tf.errors.NotFoundError):
+          tf.io.gfile.remove(os.path.join(folder, name))
+      for path, temporary in aside.items():
+        if path == marked:  # the last
+          for other in folders:
+            sync(other)
+        tf.io.gfile.rename(temporary, path, overwrite=True)
+      sync(folder)
+  except REFUSED as error:
+    raise UserError(f"{folder}: cannot be written ({one_line(error)}), "
+                    "expected a folder, and room on its disk") from None
+
+
+def names(folder: str, pattern: str) -> list[str]:
+  """Names of files in a folder, in order, that a pattern matches; also of what
+  a kill left of writing these. None if there is no folder."""
+  if not tf.io.gfile.isdir(folder):
+    return []
+  whole = re.compile(rf"({pattern})(\.[0-9a-f]{{8}}{re.escape(TEMPORARY)})?")
+  return sorted(filter(whole.fullmatch, tf.io.gfile.listdir(folder)))
 
 
 def put_in_place(path: str, size: int) -> None:

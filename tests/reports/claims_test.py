@@ -23,8 +23,9 @@ def test_table_has_means_and_spreads():
 
 
 def test_files(tmp_path):
-  (tmp_path / "few.json").write_text(json.dumps(dict(title="Few", rows=ROWS)))
-  text, picture = claims.write(str(tmp_path), "few")
+  content = dict(title="Few", rows=ROWS)
+  text, picture = claims.write(str(tmp_path), "few", content)
+  assert json.loads((tmp_path / "few.json").read_text()) == content
   with open(text) as file:
     assert file.read().splitlines() == ["Few", *claims.format_table(ROWS)]
   image = tf.io.decode_png(tf.io.read_file(picture), channels=3).numpy()

@@ -5,32 +5,35 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from vatt.errors import UserError
 from vatt.reports import retrieval
 
 RESULTS = [["text_to_video/R@1", 0.25], ["text_to_video/MedR", 3.5],
            ["audio_to_video/R@1", 1.0], ["audio_to_text/accuracy", 0.125]]
 
 
-@pytest.fixture
-def folder(tmp_path):
+REPORT = {
+    "title": "a run: step 7",
+    "results": RESULTS,
+    "clips": [
+        {"id": "one", "frames": ["frames/0_0.jpg", "frames/0_8.jpg"], "rank": 2,
+         "sentences": [
+             ["A wrong sentence.", 0.9, False], ["The right one.", 0.8, True],
+             ["From $20, 10% less, to $18: no formula.", 0.7, False]]},
+        {"id": "two", "frames": ["frames/1_0.jpg"], "rank": 9, "sentences": [
+            ["Something that is far too long to stand beside the frames of a "
+             "clip in a line of its own.", -0.25, False]]},
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def frames():
+  """The bytes of the frames of REPORT."""
   frame = np.zeros([20, 30, 3], np.uint8)
   frame[5:10, 5:25] = (250, 40, 30)
-  (tmp_path / "a.jpg").write_bytes(tf.io.encode_jpeg(frame).numpy())
-  report = {
-      "title": "a run: step 7",
-      "results": RESULTS,
-      "clips": [
-          {"id": "one", "frames": ["a.jpg", "a.jpg"], "rank": 2, "sentences": [
-              ["A wrong sentence.", 0.9, False], ["The right one.", 0.8, True],
-              ["From $20, 10% less, to $18: no formula.", 0.7, False],
-          ]},
-          {"id": "two", "frames": ["a.jpg"], "rank": 9, "sentences": [
-              ["Something that is far too long to stand beside the frames of a "
-               "clip in a line of its own.", -0.25, False]]},
-      ],
-  }
-  (tmp_path / "retrieval.json").write_text(json.dumps(report))
-  return tmp_path
+  data = tf.io.encode_jpeg(frame).numpy()
+  return {name: data for clip in REPORT["clips"] for name in clip["frames"]}
 
 
 def test_table():
@@ -53,8 +56,8 @@ def test_table_of_what_is_no_share():
           f"{'video':16}{'':>11}{'-2.199':>16}{'219':>12}"]
 
 
-def test_text_and_picture(folder):
-  text, picture = retrieval.write(str(folder))
+def test_text_and_picture(tmp_path, frames):
+  text, picture = retrieval.write(str(tmp_path), REPORT, frames)
   lines = open(text).read().splitlines()
   assert lines[0] == "a run: step 7"
   assert "one: its own sentence ranks 2" in lines
@@ -67,8 +70,23 @@ def test_text_and_picture(folder):
   assert red[:half].sum() > 1.5 * red[half:].sum() > 0
 
 
-def test_no_clips(folder):
-  report = json.loads((folder / "retrieval.json").read_text())
-  (folder / "retrieval.json").write_text(json.dumps(report | {"clips": []}))
-  for path in retrieval.write(str(folder)):
+def test_a_report_in_place_of_another(tmp_path, frames):
+  """Nothing of that stays; one of no clips has a text and a picture, too."""
+  folder = tmp_path / "lr[0.1]*"
+  retrieval.write(str(folder), REPORT, frames)
+  assert json.loads((folder / "retrieval.json").read_text()) == REPORT
+  assert {str(path.relative_to(folder)) for path in folder.rglob("*.*")} == {
+      "retrieval.json", "retrieval.txt", "retrieval.png", *frames}
+  (folder / "linear_probe_x.json").write_text("not of this report")
+  for path in retrieval.write(str(folder), REPORT | {"clips": []}, {}):
     assert tf.io.gfile.stat(path).length > 0
+  assert {str(path.relative_to(folder)) for path in folder.rglob("*.*")} == {
+      "retrieval.json", "retrieval.txt", "retrieval.png", "linear_probe_x.json"}
+
+
+def test_a_report_that_cannot_be_written(tmp_path, frames):
+  (tmp_path / "file").write_text("")
+  with pytest.raises(UserError, match="/file/report: cannot be written .*, expe"
+                     "cted a folder") as error:
+    retrieval.write(f"{tmp_path}/file/report", REPORT, frames)
+  assert "\n" not in str(error.value)

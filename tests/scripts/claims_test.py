@@ -38,6 +38,18 @@ def test_few_labels(digits_dir, tmp_path, python):
   assert (workdir / "metrics.jsonl").stat().st_mtime == stamp
 
 
+def test_a_probe_is_found_in_a_folder_of_any_name(tmp_path, python):
+  folder = tmp_path / "lr[0.1] *#%é?" / "report"
+  folder.mkdir(parents=True)
+  for modality in ("video", "audio"):
+    (folder / f"linear_probe_digits_{modality}.json").write_text(
+        json.dumps({"results": [["split/svm top-1", 0.5], [modality, 1.0]]}))
+  done = python.run(
+      "-c", "import sys; from scripts import claims; "
+      "print(claims.read_probe(sys.argv[1], 'audio'))", str(folder.parent))
+  assert done.stdout == "{'split/svm top-1': 0.5, 'audio': 1.0}\n", done.stderr
+
+
 @pytest.mark.parametrize("flags, expected", [
     (["--claim=few_labels", "--folder=/tmp/nowhere"], "--data_dir is missing"),
     (["--claim=other"], "few_labels|droptoken|resolution|agnostic"),

@@ -1,6 +1,6 @@
 """The script on a workdir of the real program."""
 import json
-import shutil
+import os
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def run(python, *flags, fork=True):
 @pytest.fixture(scope="module")
 def pool(workdir, python, tmp_path_factory):
   """What --export writes, and the run that did so."""
-  folder = tmp_path_factory.mktemp("exported") / "pool"
+  folder = tmp_path_factory.mktemp("exported") / "pool[0.1] *#%é?"
   return folder, run(python, f"--workdir={workdir}", f"--export={folder}",
                      fork=False)
 
@@ -54,7 +54,7 @@ def test_table_has_the_measures_of_the_run(workdir, pool):
 def test_query_ranks_clips_and_reports_unknown_words(
     workdir, python, pool):
   flags = [f"--workdir={workdir}", "--top=3",
-           "--query=somebody writes a zero with a zeppelin"]
+           f"--query=somebody writes a zero with a zeppelin{' a' * 30} nine"]
   result = run(python, *flags)
   assert result.returncode == 0, result.stderr
   lines = result.stdout.splitlines()[1:]
@@ -63,6 +63,7 @@ def test_query_ranks_clips_and_reports_unknown_words(
   assert scores == sorted(scores, reverse=True)
   assert "not in the vocabulary: " in result.stderr
   assert "zeppelin" in result.stderr.split("not in the vocabulary: ")[1]
+  assert "only the first 12 words are read, not: a, nine" in result.stderr
   # From a pool, with no dataset.
   result = run(python, *flags, f"--pool={pool[0]}",
                "--config.data.data_dir=/nowhere")
@@ -70,31 +71,56 @@ def test_query_ranks_clips_and_reports_unknown_words(
   assert result.stdout.splitlines()[1:] == lines
 
 
+@pytest.mark.parametrize("query, expected", [
+    ("", "'': has no word, expected letters or digits"),
+    ("🙂 !", "'🙂 !': has no word, expected letters or digits"),
+    ("zeppelin quark", "'zeppelin quark': of its words, zeppelin, quark, the "
+     "vocabulary has none, expected words that the model knows"),
+    (os.fsdecode(b"caf\xe9"), "'caf\ufffd': of its words, caf, the vocabulary "
+     "has none, expected words that the model knows")])
+def test_a_query_that_is_not_understood_is_refused(
+    workdir, python, pool, query, expected):
+  result = run(python, f"--workdir={workdir}", f"--pool={pool[0]}",
+               f"--query={query}")
+  assert result.returncode == 1 and not result.stdout
+  assert result.stderr.splitlines()[-1] == f"error: sentence {expected}"
+
+
 def test_a_pool_takes_the_place_of_its_split(workdir, python, pool):
   folder, exported = pool
   flags = [f"--workdir={workdir}", f"--pool={folder}",
            "--config.data.data_dir=/nowhere"]
   whole = table_of(exported)
-  for measures in whole.values():
-    measures.pop("accuracy", None)  # that takes the dataset's classes
+  assert "accuracy" in whole["video to text"]
   assert table_of(run(python, *flags)) == whole
+  # What is measured of the embeddings is free.
+  other = table_of(run(python, *flags, "--config.eval.match=pair",
+                       "--config.eval.templates=()"))
+  assert other["text to video"] != whole["text to video"]
+  assert "accuracy" not in other["video to text"]
   vectors = np.load(folder / "video_vt.npy")
   assert vectors.dtype == np.float32 and len(vectors) == 30
   np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
   assert len((folder / "clips.tsv").read_text().splitlines()) == 30
 
 
-@pytest.mark.parametrize("name, content, expected", [
-    ("pool.json", b'{"step": 4}', ": embedded by step 4 of a model, expected "),
-    ("video_vt.npy", b"cut", "/video_vt.npy: cannot be read")])
-def test_a_pool_that_does_not_fit(
-    workdir, python, pool, tmp_path, name, content, expected):
-  shutil.copytree(pool[0], tmp_path / "copy")
-  (tmp_path / "copy" / name).write_bytes(content)
-  result = run(python, f"--workdir={workdir}", f"--pool={tmp_path}/copy")
+def test_a_pool_of_another_protocol_is_refused(workdir, python, pool):
+  result = run(python, f"--workdir={workdir}", f"--pool={pool[0]}",
+               "--query=a zero", "--config.eval.windows=2",
+               "--config.data.eval_split=train")
   assert result.returncode == 1
+  assert result.stderr.splitlines()[-1] == (
+      f"error: {pool[0]}: embedded with data.eval_split 'test', not 'train'; "
+      "eval.windows 1, not 2; expected the fields that it was embedded with")
+
+
+def test_a_folder_that_cannot_be_is_told_before_anything_is_embedded(
+    workdir, python, tmp_path):
+  (tmp_path / "file").write_text("")
+  result = run(python, f"--workdir={workdir}", f"--export={tmp_path}/file/pool")
+  assert result.returncode == 1 and not result.stdout
   assert result.stderr.splitlines()[-1].startswith(
-      f"error: {tmp_path}/copy{expected}")
+      f"error: {tmp_path}/file/pool: cannot be made (")
 
 
 def test_report(workdir, python):

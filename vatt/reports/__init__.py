@@ -1,1 +1,1 @@
-"""Figures and tables, made of the files of a run alone."""
+"""Figures and tables of what was measured; they need no model and no data."""

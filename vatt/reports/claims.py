@@ -2,10 +2,9 @@
 import io
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
-
-import tensorflow as tf
 
 from vatt import files
 
@@ -33,23 +32,27 @@ def format_table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield f"{row['name']:{width}}" + "".join(cells)
 
 
-def write(folder: str, name: str) -> list[str]:
-  """Writes `NAME.txt` and `NAME.png` of `NAME.json`.
+def write(folder: str, name: str, content: dict[str, Any]) -> list[str]:
+  """Writes `NAME.txt`, `NAME.png` and, of what they are made, `NAME.json`.
 
   Args:
     folder: of the report.
-    name: of the file, which has `title` and `rows`, see `format_table`.
+    name: of the files.
+    content: `title` and `rows`, see `format_table`.
 
   Returns:
-    The paths of the two files.
+    The paths of text and picture.
+
+  Raises:
+    UserError: the folder cannot be written.
   """
-  with tf.io.gfile.GFile(os.path.join(folder, f"{name}.json")) as file:
-    content = json.load(file)
-  paths = [os.path.join(folder, f"{name}.{kind}") for kind in ("txt", "png")]
+  names = [f"{name}.{kind}" for kind in ("txt", "png")]
   lines = [content["title"], *format_table(content["rows"])]
-  files.write_whole(paths[0], "\n".join(lines) + "\n")
-  files.write_whole(paths[1], _draw(content))
-  return paths
+  files.write_together(
+      folder, f"{name}.json", json.dumps(content, indent=1),
+      {names[0]: "\n".join(lines) + "\n", names[1]: _draw(content)},
+      old=files.names(folder, rf"{re.escape(name)}\.(txt|png|json)"))
+  return [os.path.join(folder, name) for name in names]
 
 
 def _draw(content):

@@ -1,7 +1,8 @@
 """What finds what: a table, a text and a picture of ranked sentences.
 
-All is made of `retrieval.json`, which scripts/zero_shot_retrieval.py leaves in
-a workdir's `report`, and the frames beside it.
+scripts/zero_shot_retrieval.py has it written to a workdir's `report`:
+`retrieval.json`, which all is made of, and which is there if the others are
+whole.
 """
 import io
 import json
@@ -9,6 +10,7 @@ import os
 import re
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -51,24 +53,34 @@ def _cell(measure, value):
   return f"{value:.1f}" if measure == "MedR" else f"{value:.4g}"
 
 
-def write(folder: str) -> list[str]:
-  """Writes `retrieval.txt` and `retrieval.png` of `retrieval.json`.
+def write(folder: str, report: dict[str, Any], frames: dict[str, bytes]
+          ) -> list[str]:
+  """Writes a report, in place of one that is there: `retrieval.txt`,
+  `retrieval.png`, `retrieval.json` and the frames.
 
   Args:
-    folder: of the report. Its retrieval.json has `title`; `results`, pairs of
-      name and value; and `clips`, each with `id`, `frames` (files in the
-      folder), `rank` (of its own sentence) and `sentences` (text, similarity,
-      whether it is right), best first.
+    folder: of the report.
+    report: what becomes retrieval.json: `title`; `results`, pairs of name and
+      value; and `clips`, each with `id`, `frames` (names), `rank` (of its own
+      sentence) and `sentences` (text, similarity, whether it is right), best
+      first.
+    frames: encoded images, by their names in `folder`, such as frames/0_7.jpg.
 
   Returns:
-    The paths of the two files.
+    The paths of text and picture.
+
+  Raises:
+    UserError: the folder cannot be written.
   """
-  with tf.io.gfile.GFile(os.path.join(folder, f"{NAME}.json")) as file:
-    report = json.load(file)
-  paths = [os.path.join(folder, f"{NAME}.{kind}") for kind in ("txt", "png")]
-  files.write_whole(paths[0], "\n".join(_text(report)) + "\n")
-  files.write_whole(paths[1], _draw(report, folder))
-  return paths
+  names = [f"{NAME}.{kind}" for kind in ("txt", "png")]
+  old = [os.path.join("frames", name) for name in files.names(
+      os.path.join(folder, "frames"), r"\d+_\d+\.jpg")]
+  files.write_together(
+      folder, f"{NAME}.json", json.dumps(report, indent=1),
+      {names[0]: "\n".join(_text(report)) + "\n",
+       names[1]: _draw(report, frames), **frames},
+      old=old + files.names(folder, rf"{NAME}\.(txt|png|json)"))
+  return [os.path.join(folder, name) for name in names]
 
 
 def _text(report):
@@ -81,7 +93,7 @@ def _text(report):
       yield f"{'->' if right else '  '} {similarity:6.3f}  {text}"
 
 
-def _draw(report, folder):
+def _draw(report, frames):
   """The picture: bytes of a PNG file."""
   # Imported where it is used: it is slow to load.
   from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -100,8 +112,7 @@ def _draw(report, folder):
   for row, clip in enumerate(clips):
     for column, name in enumerate(clip["frames"]):
       axes = figure.add_subplot(grid[row, column])
-      with tf.io.gfile.GFile(os.path.join(folder, name), "rb") as frame:
-        axes.imshow(tf.io.decode_image(frame.read(), channels=3).numpy())
+      axes.imshow(tf.io.decode_image(frames[name], channels=3).numpy())
       axes.set_axis_off()
     axes = figure.add_subplot(grid[row, columns])
     axes.set_axis_off()
