@@ -53,7 +53,7 @@ def load_model(path: str, config: ConfigDict | None = None,
   # The words are the model's own, wherever the data lie now, and the checkpoint
   # has their vectors.
   task = make_task(trained)
-  words = workdir.read_words(path, task.WORDS_FILE)
+  words = task.own_words(path)
   own = {"model.word_vectors": ""}
   if words and "text" in task.input_shapes():
     own["data.vocabulary"] = os.path.join(path, task.WORDS_FILE)
@@ -222,9 +222,6 @@ class Embedder:
     Raises:
       UserError: a sentence has no word that the model knows.
     """
-    # What a terminal did not send as UTF-8 is no letter, and no error.
-    sentences = [sentence.encode(errors="surrogateescape").decode(
-        errors="replace") for sentence in sentences]
     understood = text.understand(
         self.task.words, sentences, self.task.config.data.words)
     for one in understood:

@@ -138,29 +138,26 @@ def check_model(workdir: str, config: FrozenConfigDict) -> None:
                       f"model of {workdir} was trained with")
 
 
-def check_words(workdir: str, name: str, words: list[str], origin: str) -> None:
-  """Validates that words, or classes, are those of a workdir, if it has any.
+def check_words(own: list[str], words: list[str], path: str, origin: str
+                ) -> None:
+  """Validates that words, or classes, are a model's own, if it has any.
 
   Args:
-    workdir: of a run.
-    name: of the file of its words.
+    own: the model's.
     words: to compare.
-    origin: where they are from, for errors.
+    path: of the file of its own, for errors.
+    origin: where the others are from, for errors.
 
   Raises:
     UserError: they are others.
   """
-  own = read_words(workdir, name)
-  if not own or own == words:
-    return
-  path = os.path.join(workdir, name)
-  if len(own) != len(words):
+  if own and len(own) != len(words):
     raise UserError(f"{origin}: {len(words)} lines, expected the {len(own)} of "
                     f"{path}, which are the model's")
-  number = next(i for i, pair in enumerate(zip(own, words))
-                if pair[0] != pair[1])
-  raise UserError(f"{origin}: number {number} is {words[number]!r}, expected "
-                  f"{own[number]!r} as in {path}, which are the model's")
+  for number, (word, other) in enumerate(zip(own, words)):
+    if word != other:
+      raise UserError(f"{origin}: number {number} is {other!r}, expected "
+                      f"{word!r} as in {path}, which are the model's")
 
 
 def claim(workdir: str, config: FrozenConfigDict, name: str,
@@ -176,11 +173,10 @@ def claim(workdir: str, config: FrozenConfigDict, name: str,
     words: the vocabulary, or the names of the classes.
 
   Raises:
-    UserError: the workdir belongs to a run of another config, or of other
-      words; it cannot be written.
+    UserError: the workdir belongs to a run of another config; it cannot be
+      written.
   """
   check_run(workdir, config)
-  check_words(workdir, name, words, "this run's words")
   try:
     write(workdir, config, name, [] if read_words(workdir, name) else words)
   except files.REFUSED as error:

@@ -1,6 +1,5 @@
 """The script on a workdir of the real program."""
 import json
-import os
 
 import numpy as np
 import pytest
@@ -75,9 +74,7 @@ def test_query_ranks_clips_and_reports_unknown_words(
     ("", "'': has no word, expected letters or digits"),
     ("🙂 !", "'🙂 !': has no word, expected letters or digits"),
     ("zeppelin quark", "'zeppelin quark': of its words, zeppelin, quark, the "
-     "vocabulary has none, expected words that the model knows"),
-    (os.fsdecode(b"caf\xe9"), "'caf\ufffd': of its words, caf, the vocabulary "
-     "has none, expected words that the model knows")])
+     "vocabulary has none, expected words that the model knows")])
 def test_a_query_that_is_not_understood_is_refused(
     workdir, python, pool, query, expected):
   result = run(python, f"--workdir={workdir}", f"--pool={pool[0]}",
@@ -177,7 +174,7 @@ def test_protocols_differ_in_their_dataset():
     (["--config.data.audio_samples=0", "--config.data.captions=0"],
      "spoken_digits/official test: no clip has two of video, audio and "),
     (["--config.data.audio_samples=0", "--config.data.frames=0", "--query=a"],
-     "spoken_digits/official test: no clip has video"),
+     "data.frames and data.audio_samples are 0, expected some of one"),
 ])
 def test_bad_input(workdir, python, flags, expected):
   if flags and "config" in flags[0]:

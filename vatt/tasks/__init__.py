@@ -3,6 +3,7 @@
 `config.task` names a module of this folder; its class bears the same name.
 """
 import importlib
+import os
 import pkgutil
 from collections.abc import Callable, Sequence
 
@@ -10,10 +11,10 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from vatt import config as config_lib
+from vatt import workdir as workdir_lib
 from vatt.data import input_pipeline, sources
 from vatt.data.sources import Source
 from vatt.errors import UserError
-from vatt.workdir import check_words
 
 
 class Task:
@@ -62,6 +63,10 @@ class Task:
     """
     raise NotImplementedError
 
+  def own_words(self, workdir: str) -> list[str]:
+    """The words that a workdir keeps; none if it keeps none."""
+    return workdir_lib.read_words(workdir, self.WORDS_FILE)
+
   def resolve(self, data_sources: list[Source], workdir: str | None = None
               ) -> "Task":
     """The task whose config is complete and whose words are known.
@@ -71,8 +76,10 @@ class Task:
     """
     words, facts = self.read_words(data_sources, workdir)
     if workdir:
-      check_words(workdir, self.WORDS_FILE, words,
-                  next(iter(facts.values())).found)
+      workdir_lib.check_words(
+          self.own_words(workdir), words,
+          os.path.join(workdir, self.WORDS_FILE),
+          next(iter(facts.values())).found)
     return type(self)(config_lib.resolve(self.config, facts), words)
 
   def train_dataset(self, data_sources: list[Source], start_step: int

@@ -53,6 +53,10 @@ class Pretrain(Task):
             rows, f"{path}: {len(words)} words and {text.FIRST_WORD} reserved "
             f"ids, {rows} rows")}
 
+  def own_words(self, workdir):
+    path = os.path.join(workdir, self.WORDS_FILE)
+    return text.load_vocabulary(path) if tf.io.gfile.exists(path) else []
+
   def input_shapes(self):
     return preprocess.input_shapes(self.config)
 
