@@ -31,7 +31,7 @@ windows of 13,320 clips. LRC is 50,000 steps a split, a minute or so on a core.
 """
 from ml_collections import ConfigDict
 
-from configs import common
+from vatt import recipes
 
 # Dataset, modality, its official splits, windows of a training and a test clip.
 DATASETS = {
@@ -47,7 +47,7 @@ DATASETS = {
 
 def get_config(arg: str | None = None) -> ConfigDict:
   """The config of one of DATASETS."""
-  chosen = common.parse_arg(arg, dataset=tuple(DATASETS))["dataset"]
+  chosen = recipes.parse_arg(arg, dataset=tuple(DATASETS))["dataset"]
   dataset, modality, splits, train_windows, test_windows = DATASETS[chosen]
   config = ConfigDict()
   config.seed = 0

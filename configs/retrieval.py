@@ -27,12 +27,12 @@ two on a GPU, six hours and nineteen on two cores of 100 GFLOP/s in all.
 """
 from ml_collections import ConfigDict
 
-from configs import common
+from vatt import recipes
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
   """What replaces a workdir's config, for a dataset such as `youcook2`."""
-  dataset = common.parse_arg(arg, dataset=("msrvtt", "youcook2"))["dataset"]
+  dataset = recipes.parse_arg(arg, dataset=("msrvtt", "youcook2"))["dataset"]
   config = ConfigDict()
   # Frames have a stride of 2 at 25 a second, from the centre; no sound is read.
   config.data = ConfigDict(dict(
