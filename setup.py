@@ -1,4 +1,6 @@
 """What `pip install` needs to know: the pinned stack and its extras."""
+import pathlib
+
 from setuptools import find_namespace_packages, setup
 
 # Pinned to what installs and imports together. TensorFlow 2.15 is the last
@@ -29,16 +31,35 @@ setup(
     version="0.1.0",
     description="VATT: Transformers for self-supervised learning from raw"
     " video, audio and text, in TensorFlow 2",
+    long_description=pathlib.Path(__file__).with_name("README.md").read_text(
+        encoding="utf-8"),
+    long_description_content_type="text/markdown",
     license="Apache-2.0",
+    project_urls={"Paper": "https://arxiv.org/abs/2104.11178"},
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "License :: OSI Approved :: Apache Software License",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Multimedia :: Video",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+    keywords="video audio text transformer self-supervised contrastive"
+    " tensorflow tpu",
     python_requires=">=3.10,<3.12",
-    packages=find_namespace_packages(include=["vatt", "vatt.*"]),
+    # Where nothing else is that could be called `configs`; vatt/cli.py finds
+    # them there.
+    packages=[*find_namespace_packages(include=["vatt", "vatt.*"]),
+              "vatt.shipped.configs"],
+    package_dir={"vatt.shipped.configs": "configs"},
     install_requires=REQUIRED,
     extras_require={
-        "beam": ["apache-beam==2.77.0"],
         "gpu": ["tensorflow[and-cuda]==2.15.1"],
         # pytest-xdist 3.8 cannot keep tests together with pytest 9.
         # transformers: another's ViT and T5, to compare ours with.
-        "dev": ["dill", "import-linter", "pytest<9", "pytest-xdist", "ruff",
+        "dev": ["import-linter", "pytest<9", "pytest-xdist", "ruff",
                 "transformers==4.45.2"],
     },
 )

@@ -48,9 +48,13 @@ configs/pretrain.py:mbs (table 14); cost as the paper counts, and true:
 
 The same in minutes on two cores: scripts/claims.py.
 """
+import pathlib
+
 from ml_collections import ConfigDict
 
-from configs import common, finetune
+from vatt import recipes
+
+FINETUNE = pathlib.Path(__file__).parent / "finetune.py"
 
 # Fields of `data` and of `model`.
 PATCH_5 = dict(video_patch=(5, 16, 16))
@@ -87,14 +91,14 @@ TUNING = {
 
 def get_config(arg: str | None = None) -> ConfigDict:
   """The config of one of CHANGES or TUNING."""
-  chosen = common.parse_arg(arg, change=(*CHANGES, *TUNING))["change"]
+  chosen = recipes.parse_arg(arg, change=(*CHANGES, *TUNING))["change"]
   if chosen in TUNING:
-    config = finetune.get_config("kinetics400,medium")
+    config = recipes.get_config(FINETUNE, "kinetics400,medium")
     data, model = TUNING[chosen]
     config.data.update(data)
     config.model.update(model)
     return config
-  config = common.pretraining("mbs")
+  config = recipes.pretraining("mbs")
   config.dtype = "mixed_bfloat16"
   config.batch_size = 512
   data, model = CHANGES[chosen]

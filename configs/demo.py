@@ -14,13 +14,13 @@ Argument: specific (an encoder each) or agnostic (one for all).
 """
 from ml_collections import ConfigDict
 
-from configs import common
+from vatt import recipes
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
   """The config of `specific` or `agnostic`."""
-  chosen = common.parse_arg(arg, model=("specific", "agnostic"))
-  config = common.pretraining("bbs")
+  chosen = recipes.parse_arg(arg, model=("specific", "agnostic"))
+  config = recipes.pretraining("bbs")
 
   config.total_steps = 1_000
   config.batch_size = 32
@@ -46,9 +46,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
       drop_rate=0.0, dropout=0.0, dim_va=256, dim_vt=128, vocab_size=0))
   size = dict(depth=4, width=128, mlp_dim=512, num_heads=4)
   if chosen["model"] == "agnostic":
-    config.model.encoders = common.encoders(shared=size)
+    config.model.encoders = recipes.encoders(shared=size)
   else:
-    config.model.encoders = common.encoders(
+    config.model.encoders = recipes.encoders(
         video=size, audio=size,
         text=dict(depth=2, width=64, mlp_dim=256, num_heads=2))
 

@@ -36,19 +36,19 @@ whole training, without evaluation:
 """
 from ml_collections import ConfigDict
 
-from configs import common
+from vatt import recipes
 
 VIDEOS = ("kinetics400", "kinetics600", "kinetics700", "moments")
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
   """The config of a dataset and a size, such as `audioset,base`."""
-  chosen = common.parse_arg(
+  chosen = recipes.parse_arg(
       arg, dataset=(*VIDEOS, "audioset", "imagenet"),
       size=("medium", "base", "large", "ma"), flavour=("paper", "released"))
   dataset = chosen["dataset"]
   modality = "audio" if dataset == "audioset" else "video"
-  config = common.finetuning(modality, chosen["size"], chosen["flavour"])
+  config = recipes.finetuning(modality, chosen["size"], chosen["flavour"])
   config.dtype = "mixed_bfloat16"
   released = chosen["flavour"] == "released"
   if dataset == "audioset":

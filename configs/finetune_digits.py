@@ -12,18 +12,23 @@ scripts/claims.py compares both, over several seeds: of the test clips, 92.8 %
 are right from the pre-trained model and 31.9 % from scratch by video, 93.3 %
 and 47.3 % by audio.
 """
+import pathlib
+
 from ml_collections import ConfigDict
 
-from configs import common, spoken_digits
+from vatt import recipes
+
+PRETRAINING = pathlib.Path(__file__).parent / "spoken_digits.py"
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
   """The config of a modality and a model, such as `audio,agnostic`."""
-  chosen = common.parse_arg(
+  chosen = recipes.parse_arg(
       arg, modality=("video", "audio"), model=("specific", "agnostic"))
   modality = chosen["modality"]
-  pretrained = spoken_digits.get_config(f"{chosen['model']},spectrogram")
-  config = common.finetuning(modality, "base")
+  pretrained = recipes.get_config(
+      PRETRAINING, f"{chosen['model']},spectrogram")
+  config = recipes.finetuning(modality, "base")
   config.deterministic = True
   config.total_steps = 300
   config.batch_size = 20

@@ -15,15 +15,15 @@ the same sizes are where training starts.
 """
 from ml_collections import ConfigDict
 
-from configs import common
+from vatt import recipes
 from vatt.models.vatt import SIZES
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
   """The config of a device and a model, such as `gpu,agnostic`."""
-  chosen = common.parse_arg(
+  chosen = recipes.parse_arg(
       arg, device=("cpu", "gpu"), model=("specific", "agnostic"))
-  config = common.pretraining("bbs")
+  config = recipes.pretraining("bbs")
   config.data.datasets = ("clips/mine",)
   config.model.vocab_size = 0
   config.eval.windows = 2
@@ -56,7 +56,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.data.update(dict(size=112))
     config.optimizer.update(dict(warmup_steps=2_000))
   if chosen["model"] == "agnostic":
-    config.model.encoders = common.encoders(shared=size)
+    config.model.encoders = recipes.encoders(shared=size)
   else:
-    config.model.encoders = common.encoders(video=size, audio=size, text=text)
+    config.model.encoders = recipes.encoders(video=size, audio=size, text=text)
   return config

@@ -31,16 +31,16 @@ and the process 6 GB (scripts/README.md has more of what is fast how much).
 """
 from ml_collections import ConfigDict
 
-from configs import common
+from vatt import recipes
 from vatt.errors import UserError
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
   """The config of `bbs`, `mbs`, `lbs` or `ma`."""
-  chosen = common.parse_arg(
+  chosen = recipes.parse_arg(
       arg, variant=("mbs", "bbs", "lbs", "ma"), flavour=("paper", "released"),
       text=("vatt", "t5"))
-  config = common.pretraining(chosen["variant"], chosen["flavour"])
+  config = recipes.pretraining(chosen["variant"], chosen["flavour"])
   if chosen["text"] == "t5":
     from vatt.models.convert.standard import (
       T5,  # and safetensors, for this alone

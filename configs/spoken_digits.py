@@ -27,16 +27,16 @@ nicolas 69.2, yweweler 82.4), and videos by 91.6 to 94.2 %.
 """
 from ml_collections import ConfigDict
 
-from configs import common
+from vatt import recipes
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
   """The config of a model and an audio front end, such as
   `agnostic,waveform`."""
-  chosen = common.parse_arg(
+  chosen = recipes.parse_arg(
       arg, model=("specific", "agnostic"),
       audio=("spectrogram", "waveform"), speakers=("seen", "unseen"))
-  config = common.pretraining("bbs")
+  config = recipes.pretraining("bbs")
   config.deterministic = True
 
   config.total_steps = 2_200
@@ -66,9 +66,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
       drop_rate=0.0))
   size = dict(depth=4, width=128, mlp_dim=512, num_heads=4)
   if chosen["model"] == "agnostic":
-    config.model.encoders = common.encoders(shared=size)
+    config.model.encoders = recipes.encoders(shared=size)
   else:
-    config.model.encoders = common.encoders(
+    config.model.encoders = recipes.encoders(
         video=size, audio=size,
         text=dict(depth=1, width=64, mlp_dim=256, num_heads=2))
   if chosen["audio"] == "spectrogram":

@@ -20,7 +20,7 @@ first two (padding and unknown). It does not come with the checkpoints.
 import os
 import re
 
-from vatt import cli, inference
+from vatt import cli, inference, recipes
 from vatt import config as config_lib
 from vatt.data import text
 from vatt.errors import UserError
@@ -30,8 +30,6 @@ from vatt.tasks import make_task
 
 import tensorflow as tf
 from absl import flags
-
-from configs import common
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("checkpoint", None, "Released checkpoint, or its "
@@ -67,8 +65,8 @@ def convert(path, workdir, vocabulary, size, head_dim):
   if (vocabulary and tuned) or (size and facts.get("modality") != "video"):
     raise UserError(f"{path}: --vocabulary is for pre-trained models, --size "
                     "for those fine-tuned on video; this is neither")
-  config = (common.finetuning(facts["modality"], "base", "released") if tuned
-            else common.pretraining("mbs", "released"))
+  config = (recipes.finetuning(facts["modality"], "base", "released") if tuned
+            else recipes.pretraining("mbs", "released"))
   fields = {f"{part}.{name}": value for part in ("model", "data")
             for name, value in facts[part].items()}
   if tuned:

@@ -8,7 +8,7 @@ Without arguments: every cost that the paper states, beside ours counted as the
 paper did and as it is; ends with code 1 if one is off. With a config: the cost
 of its model, of a clip and of a batch.
 """
-from vatt import cli
+from vatt import cli, recipes
 from vatt import config as config_lib
 from vatt.data import text
 from vatt.models import cost
@@ -17,8 +17,6 @@ from vatt.tasks import make_task
 
 from absl import flags
 from ml_collections import ConfigDict
-
-from configs import common
 
 # How far a figure may be off the paper's, in per cent.
 PARAMETERS_TOLERANCE = 0.1
@@ -48,7 +46,7 @@ SHAPES = dict(video=(32, 224, 224, 3), audio=(153_600, 1), text=(16,))
 def video_model(size: str, flavour: str = "paper", drop_rate: float = 0.0
                 ) -> ConfigDict:
   """The `model` of a config to classify videos."""
-  model = common.pretraining("bbs", flavour).model
+  model = recipes.pretraining("bbs", flavour).model
   model.encoders = dict(video=dict(SIZES[size]))
   model.drop_rate = drop_rate
   return model
@@ -65,7 +63,7 @@ def video_millions(size: str, flavour: str = "paper",
 def variant_millions(variant: str, flavour: str = "paper",
                      trainable_only: bool = False) -> dict[str, float]:
   """Parameters of a pre-training model by part, in millions."""
-  parts = cost.parameters(common.pretraining(variant, flavour).model, SHAPES,
+  parts = cost.parameters(recipes.pretraining(variant, flavour).model, SHAPES,
                           trainable_only=trainable_only)
   return {part: count / 1e6 for part, count in parts.items()}
 
@@ -81,7 +79,7 @@ def view_gflops(size: str, frames: int, pixels: int, drop_rate: float = 0.0
 
 def multimodal_gflops(drop_rate: float) -> list[float]:
   """GFLOPs of a clip of MBS's pre-training: as the paper counts, and true."""
-  model = common.pretraining("mbs").model
+  model = recipes.pretraining("mbs").model
   model.drop_rate = drop_rate
   return [cost.total(cost.flops(
       model, SHAPES, CAPTIONS, training=True, paper=paper)) / 1e9

@@ -13,11 +13,15 @@ from absl import app, flags
 
 from vatt.errors import UserError, one_line
 
-# `configs` is not installed; in a checkout it lies beside this package, and
-# config files import each other from there.
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-if (ROOT / "configs").is_dir() and str(ROOT) not in sys.path:
-  sys.path.insert(0, str(ROOT))
+# The folder of `configs`, which a config of one's own imports: the checkout's
+# top, or what setup.py puts into an installed package. It is the last one that
+# is searched, so that what others call `configs` stays theirs; where that is a
+# folder and no package, as ours, both are found.
+ROOT = pathlib.Path(__file__).resolve().parent / "shipped"
+if not ROOT.is_dir():
+  ROOT = ROOT.parents[1]
+if str(ROOT) not in sys.path:
+  sys.path.append(str(ROOT))
 
 
 def define_config(what: str, default: str | None = None,
