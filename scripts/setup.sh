@@ -19,7 +19,7 @@ suits() {
 stamp=.venv/vatt.stamp
 # Stands while an install runs: packages may be half there.
 unfinished=.venv/vatt.unfinished
-wanted() { pwd; cat setup.py; }
+wanted() { pwd -P; cat setup.py; }
 
 if wanted | cmp -s - "$stamp" && suits .venv/bin/python; then
   exit 0
@@ -27,6 +27,10 @@ fi
 
 if [[ -e $unfinished ]]; then
   echo "The last install did not finish: making .venv anew." >&2
+  rm -rf .venv
+elif [[ -e $stamp && $(head -n 1 "$stamp") != "$(pwd -P)" ]]; then
+  # What is installed there starts and activates the environment of old.
+  echo "The project was at $(head -n 1 "$stamp"): making .venv anew." >&2
   rm -rf .venv
 elif [[ -e .venv ]] && ! suits .venv/bin/python; then
   fail ".venv holds no working Python 3.10 or 3.11: remove it and try again"

@@ -22,8 +22,9 @@ for argument in "$@"; do
 done
 
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2}
-.venv/bin/python -m ruff check
-.venv/bin/lint-imports --no-cache --no-logo
+python=.venv/bin/python
+$python -m ruff check
+$python .venv/bin/lint-imports --no-cache --no-logo
 # Groups in the order of tests/conftest.py, not of how many tests they have.
-exec .venv/bin/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder \
+exec $python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder \
   ${arguments[@]+"${arguments[@]}"}
