@@ -96,7 +96,7 @@ def main():
     if options[name] < 1:
       raise UserError(
           f"probe.{name} is {options[name]}, expected at least 1")
-  check_strategy(config.strategy)
+  check_strategy(config.strategy, [options.dataset])
   strategy = distribute.make_strategy(config.strategy)
   model_config, tower, step = inference.load_tower(
       workdir, options.modality, strategy)

@@ -144,7 +144,8 @@ def main():
   if QUERY.value is not None and EXPORT.value is None and POOL.value is None:
     config = replace(  # not asked for
         config, {"data.audio_samples": 0, "data.captions": 0})
-  check_strategy(config.strategy)
+  check_strategy(
+      config.strategy, config.data.datasets if POOL.value is None else ())
   strategy = distribute.make_strategy(config.strategy)
   if POOL.value is None:
     source, *_ = make_task(config).open_sources(config.data.eval_split)

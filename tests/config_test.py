@@ -19,6 +19,9 @@ BAD = [  # of pre-training: fields, what is said
     ({"strategy.name": "horovod"},
      "'horovod', expected one of one_device, mirrored, multi_worker, tpu"),
     ({"strategy.devices": -1}, "strategy.devices is -1"),
+    ({"strategy.name": "tpu", "data.datasets": ("clips/a", "clips/b+audio=flac")
+      }, "'tpu', whose workers cannot decode the sound of clips/b+audio=flac "
+     "(audio=flac), expected it built with audio=pcm"),
     ({"data.audio_samples": 16_000}, "32 frames at 10.0 fps are 3.200 s, 16000 "
      "audio_samples at 48000 Hz are 0.333 s; expected the same span"),
     ({"data.shares": (1, 2, 3)}, "data.shares is (1, 2, 3), expected a"),

@@ -3,13 +3,13 @@
 A config file builds a ConfigDict and flags change fields of it. From then on
 nobody writes to one: `resolve` and `replace` return new, frozen ones.
 """
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from vatt import fields, optimizers, preprocess
-from vatt.data import input_pipeline, windows
+from vatt.data import input_pipeline, sources, windows
 from vatt.errors import UserError
 
 DURATIONS = ("log_every", "checkpoint_every", "eval_every", "total_steps")
@@ -85,7 +85,7 @@ def check(config: ConfigDict) -> None:
   """
   fields.check(config)
   check_durations(config)
-  check_strategy(config.strategy)
+  check_strategy(config.strategy, config.data.datasets)
   check_evaluation(config)
   input_pipeline.mixture(config.data, config.batch_size)
   check_model(config)
@@ -107,12 +107,19 @@ def check_durations(config: ConfigDict) -> None:
           f"({config.steps_per_loop})")
 
 
-def check_strategy(strategy: ConfigDict) -> None:
-  """Validates config.strategy, as far as the machine does not matter."""
+def check_strategy(strategy: ConfigDict, datasets: Sequence[str] = ()) -> None:
+  """Validates config.strategy, as far as the machine does not matter, and that
+  its workers can read some datasets."""
   fields.check(strategy, "strategy")
   if strategy.tpu and strategy.name != "tpu":
     raise UserError(f"strategy.tpu is {strategy.tpu!r} and strategy.name "
                     f"{strategy.name}, expected the name tpu, or no TPU")
+  for name in datasets:
+    # tensorflow-io's operations are unknown to the workers of a TPU.
+    if strategy.name == "tpu" and sources.says_flac(name):
+      raise UserError(
+          f"strategy.name is 'tpu', whose workers cannot decode the sound of "
+          f"{name} (audio=flac), expected it built with audio=pcm")
 
 
 def check_windows(data: ConfigDict) -> None:

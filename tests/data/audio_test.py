@@ -1,3 +1,4 @@
+import functools
 import types
 
 import numpy as np
@@ -46,6 +47,16 @@ def test_samples_of_flac(records, channels):
   for got in decode(stored), records.in_dataset(decode, stored):
     np.testing.assert_allclose(got, sound.mean(1), atol=0.51)
   assert decode(tf.constant("")).shape == [0]
+  # Of the same source, from another writer.
+  assert decode(tf.constant(b"\1\0\2\0")).numpy().tolist() == [1, 2]
+
+
+def test_flac_that_was_not_expected_is_no_noise(records):
+  stored = tf.constant(records.flac(records.tone(0, 0.2)[:, None], 8000))
+  for run in audio.samples, functools.partial(records.in_dataset,
+                                              audio.samples):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="sound is FLAC"):
+      run(stored)
 
 
 def test_cut_audio_at_its_own_rate(records):

@@ -90,6 +90,25 @@ def test_flac(read, records):
   assert rows["corrupt"].tolist() == [False, False, True]
 
 
+@pytest.mark.parametrize("name", ["clips/audio=flac", "clips/a+audio=flac+b"])
+def test_flac_is_known_by_the_name(tmp_path, records, name):
+  """Where the first record has no sound."""
+  clip = records.clip(0)
+  sound = np.frombuffer(clip["audio"], "<i2")
+  raw = [records.serialize(clip | {"audio": audio}) for audio in (
+      b"", records.flac(sound[:, None], 8000))]
+  records.write_built(tmp_path, name, {"test": raw}, 1)
+  source, versioned = (
+      sources.open_source(which, str(tmp_path), "test")
+      for which in (name, f"{name}:1.0.0"))
+  assert source.flac and versioned.flac
+  assert not any(map(sources.says_flac, (
+      "clips/audio=flacs", "dmvr:/a/b+audio=flac", "clips/b+audio=pcm")))
+  batch, = input_pipeline.eval_dataset(records.config(tmp_path), source, 2)
+  assert not batch["corrupt"].numpy().any()
+  np.testing.assert_array_equal(batch["audio"][1, :, 0], sound[2000:6000])
+
+
 def test_one_image_is_a_clip_that_stands_still(read, records):
   raw = tf.train.Example(features=tf.train.Features(feature={
       "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[

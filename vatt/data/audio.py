@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from vatt import replicas, seeds
 
+FLAC = b"fLaC"  # how it begins
 # Taps to each side of the resampling filter, in periods of the lower rate.
 RESAMPLING_ZEROS = 16
 # A filter has a phase per output sample of the least common period.
@@ -23,7 +24,7 @@ def samples(stored: tf.Tensor, flac: bool = False) -> tf.Tensor:
   Args:
     stored: string [], int16 little-endian PCM, or FLAC; or the samples, int16
       [N].
-    flac: whether it is FLAC; its channels are averaged.
+    flac: whether it may be FLAC; its channels are averaged.
 
   Returns:
     int16 [N].
@@ -33,18 +34,25 @@ def samples(stored: tf.Tensor, flac: bool = False) -> tf.Tensor:
   """
   if stored.dtype == tf.int16:
     return stored
-  if not flac:
+  is_flac = tf.equal(tf.strings.substr(stored, 0, 4), FLAC)
+
+  def decode_pcm():
     return tf.io.decode_raw(stored, tf.int16, little_endian=True)
+
+  if not flac:
+    # It would be noise.
+    with tf.control_dependencies([tf.debugging.Assert(
+        ~is_flac, ["sound is FLAC, and was not in the first record"])]):
+      return decode_pcm()
   # Imported where it is used: it is slow to load and unknown to TPU workers.
   import tensorflow_io as tfio
 
-  def decode():
+  def decode_flac():
     channels = tfio.audio.decode_flac(stored, dtype=tf.int16)
     mono = tf.reduce_mean(tf.cast(channels, tf.float32), 1)
     return tf.cast(tf.round(mono), tf.int16)
 
-  return tf.cond(tf.strings.length(stored) > 0, decode,
-                 lambda: tf.zeros([0], tf.int16))
+  return tf.cond(is_flac, decode_flac, decode_pcm)
 
 
 def cut_audio(waveform: tf.Tensor, stored_rate: tf.Tensor, start: tf.Tensor,

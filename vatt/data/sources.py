@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from vatt.data import record_index
+from vatt.data import audio, record_index
 from vatt.errors import UserError
 
 
@@ -28,7 +28,7 @@ class Source:
       float32 [] in seconds. What a record does not have is empty.
     label_names: names of the classes, or ().
     directory: where its files lie.
-    flac: whether the audio is FLAC (by its first record).
+    flac: whether audio may be FLAC: by `says_flac` or the first record.
   """
   name: str
   split: str
@@ -93,9 +93,18 @@ def _with_first_record(source):
     if not empty and example[rate] <= 0:
       raise UserError(f"{source.name}: records have {data} but no {rate}; for "
                       f"DMVR files add it to the name, e.g. ?{rate}=10")
-  flac = (example["audio"].dtype == tf.string
-          and example["audio"].numpy()[:4] == b"fLaC")
+  # The first record may have no sound.
+  flac = says_flac(source.name) or (
+      example["audio"].dtype == tf.string
+      and example["audio"].numpy().startswith(audio.FLAC))
   return dataclasses.replace(source, flac=flac)
+
+
+def says_flac(name: str) -> bool:
+  """Whether the name of a data set says that its audio is FLAC, as that of
+  clips with the field audio=flac."""
+  _, _, config = name.partition(":")[0].partition("/")
+  return "audio=flac" in config.split("+")
 
 
 def few_labels(source: Source, count: int, seed: tf.Tensor) -> Source:

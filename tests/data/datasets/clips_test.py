@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from vatt.data import audio as audio_lib
 from vatt.data import input_pipeline, sources
 from vatt.data.datasets import clips
 from vatt.data.datasets.clips import Clips
@@ -340,7 +341,7 @@ def test_dataset_that_makes_its_own_media(tmp_path, media):
 
 
 def test_batches_of_built_clips(tmp_path, folder, records):
-  config = f"batches+{SMALL.split('+', 1)[1]}"
+  config = f"batches+{SMALL.split('+', 1)[1]}+audio=flac"
   build(tmp_path, folder, config)
   words = tmp_path / "words"
   words.write_text("one\nand\ntwo\nthree\n")
@@ -354,6 +355,26 @@ def test_batches_of_built_clips(tmp_path, folder, records):
   assert batch["video_mask"].numpy().all()
   assert batch["audio_mask"].numpy().sum() == 4  # b.mkv has no sound
   assert batch["caption_mask"].numpy().any(1).sum() == 3
+  # The sound is that of PCM, bit for bit.
+  examples = tfds.builder_from_directory(source.directory).as_dataset("train")
+  for example in examples.as_numpy_iterator():
+    file, times = example["id"].decode().rsplit(":", 1)
+    want = media_lib.read(f"{folder}/{file}", *map(float, times.split("-")),
+                          audio_rate=8000).audio
+    assert (want is None) == (not example["audio"])
+    if want is not None:
+      assert len(example["audio"]) < want.nbytes / 2
+      np.testing.assert_array_equal(
+          audio_lib.samples(tf.constant(example["audio"]), flac=True), want)
+
+
+def test_what_was_built_before_there_was_flac_is_still_built(tmp_path, capsys):
+  """The plan of a dataset without new fields is what it was."""
+  fixtures = ROOT / "tests/fixtures"
+  shutil.copytree(fixtures / "data", tmp_path / "data")
+  Clips(data_dir=f"{tmp_path}/data", manual_dir=f"{fixtures}/sources/clips",
+        config="tiny+fps=4+size=16+audio_rate=2000").download_and_prepare()
+  assert "already built 10 clips" in capsys.readouterr().out
 
 
 # ---- configurations
@@ -364,6 +385,7 @@ def test_configurations():
   assert parse("fps=25+size=96") == clips.Options(fps=25, size=96)
   assert parse("talks+audio_rate=16000+length=2.5") == clips.Options(
       audio_rate=16000, length=2.5)
+  assert parse("a+audio=flac") == clips.Options(audio="flac")
   for config, match in (
       ("a,fps=5", "'a,fps=5' is unknown"),
       ("fsp=5", "'fsp=5' is unknown, expected"),
@@ -371,6 +393,7 @@ def test_configurations():
       ("fps=5+fps=6", "is there twice"), ("fps=nan", "fps is 'nan'"),
       ("fps=0", "fps is '0', expected float"),
       ("size=9.5", "size is '9.5', expected int"),
+      ("audio=mp3", "audio is 'mp3', expected pcm or flac"),
       ("length=1000", "expected at most 600")):
     with pytest.raises(UserError, match=match):
       parse(config)

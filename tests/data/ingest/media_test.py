@@ -1,4 +1,5 @@
 """Reading media: files encoded here, and real ones of VATT_TEST_DATA."""
+import io
 import os
 import pathlib
 import struct
@@ -399,3 +400,29 @@ def test_encoded_frames_and_samples(tmp_path, media):
     assert decoded.shape == frame.shape == (40, 133, 3)
     assert np.abs(decoded.astype(int) - frame).mean() < 4
   np.testing.assert_array_equal(np.frombuffer(audio, "<i2"), clip.audio)
+  _, flac, _ = media_lib.read_encoded(path, 0.5, 1.5, 8, 40, 16000, "flac")
+  assert flac[:4] == b"fLaC" and len(flac) < len(audio) / 4
+  np.testing.assert_array_equal(decode(flac), clip.audio)
+
+
+def decode(flac):
+  """The samples of a FLAC file, by FFmpeg."""
+  with av.open(io.BytesIO(flac)) as container:
+    return np.concatenate(
+        [frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+
+
+# Blocks have 4608 samples at 48 kHz, and 192 at 2.
+@pytest.mark.parametrize("count, rate", [
+    (1, 48000), (15, 8000), (193, 2000), (4608, 48000), (9217, 48000),
+    (1000, 999_999)])
+def test_flac_is_lossless(count, rate):
+  import tensorflow as tf
+
+  from vatt.data import audio
+  noise = np.random.default_rng(count).integers(
+      -32768, 32768, count).astype(np.int16)
+  flac = media_lib.encode_flac(noise, rate)
+  np.testing.assert_array_equal(decode(flac), noise)
+  np.testing.assert_array_equal(
+      audio.samples(tf.constant(flac), flac=True), noise)

@@ -42,6 +42,7 @@ class Options(NamedTuple):
   size: int = 256  # the frames' shorter side
   audio_rate: int = 48000  # samples a second
   length: float = 10.0  # seconds of a clip, where there is no clips.csv
+  audio: str = "pcm"  # or flac: smaller, lossless; not for TPUs
 
 
 class Clips(builder.ClipsBuilder, skip_registration=True):
@@ -97,7 +98,9 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
                 for split, clips in splits.items()},
         read=read,
         label_names=tuple(names),
-        sources=options,
+        # Without the field that came later, where it changes nothing: what was
+        # built before is still of the same plan.
+        sources=options[:-1] if options.audio == "pcm" else options,
         rejected=tuple(rejected),
         threads=num_cores())
 
@@ -126,14 +129,21 @@ def parse_config(config: str, options: Options) -> Options:
       raise UserError(f"configuration {config!r}: {part!r} "
                       f"{'is there twice' if field in seen else 'is unknown'}, "
                       + expected)
-    kind = type(getattr(options, field))
-    try:
-      seen[field] = kind(value)
-    except ValueError:
-      seen[field] = 0
-    if not 0 < seen[field] < 1e6:
+    kind, wanted = type(getattr(options, field)), ""
+    if kind is str:
+      seen[field] = value
+      if value not in media.AUDIO:
+        wanted = " or ".join(media.AUDIO)
+    else:
+      try:
+        seen[field] = kind(value)
+      except ValueError:
+        seen[field] = 0
+      if not 0 < seen[field] < 1e6:
+        wanted = f"{kind.__name__} > 0"
+    if wanted:
       raise UserError(f"configuration {config!r}: {field} is {value!r}, "
-                      f"expected {kind.__name__} > 0")
+                      f"expected {wanted}")
   options = options._replace(**seen)
   if options.length > media.LONGEST:
     raise UserError(f"configuration {config!r}: length is {options.length}, "
@@ -206,7 +216,7 @@ class ClipReader:
       frames, audio, length = self._workers.call(
           LIMIT + LIMIT_PER_SECOND * longest, media.read_encoded,
           os.path.join(self._manual_dir, clip.file), start, end, options.fps,
-          options.size, options.audio_rate)
+          options.size, options.audio_rate, options.audio)
     except media.MediaError as error:
       raise builder.Rejected(f"row {row}: {error}" if row else str(error)
                           ) from error

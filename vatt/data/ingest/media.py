@@ -5,6 +5,7 @@ a stream has before that is cut. A stream that starts later than another keeps
 its distance to it.
 """
 import functools
+import io
 import math
 import os
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from vatt.data.ingest.media_tracks import (
     frame_rate,
 )
 
+AUDIO = ("pcm", "flac")  # how a record keeps sound
 LONGEST = 600.0  # seconds of a clip: it is one record, and held in memory
 LEAST = 0.1  # of a clip that a stream must have to be in it
 MAX_PIXELS = 8192 * 8192  # of a frame; damaged headers ask for any size
@@ -130,18 +132,51 @@ def read(path: str, start: float = 0.0, end: float | None = None, *,
 
 
 def read_encoded(path: str, start: float, end: float | None, fps: float,
-                 size: int, audio_rate: int
+                 size: int, audio_rate: int, audio: str = "pcm"
                  ) -> tuple[list[bytes], bytes, float]:
-  """Reads a clip in the form of a record; the arguments are those of `read`.
+  """Reads a clip in the form of a record.
+
+  Args:
+    path, start, end, fps, size, audio_rate: those of `read`.
+    audio: one of AUDIO.
 
   Returns:
-    The frames as JPEG; the sound as int16 little-endian PCM, either empty if
-    the clip has it not; and the clip's length in seconds.
+    The frames as JPEG; the sound as int16 little-endian PCM or as FLAC, either
+    empty if the clip has it not; and the clip's length in seconds.
   """
   clip = read(path, start, end, fps=fps, size=size, audio_rate=audio_rate,
               convert=JpegEncoder())
-  audio = b"" if clip.audio is None else clip.audio.astype("<i2").tobytes()
-  return clip.frames or [], audio, clip.end - clip.start
+  sound = b""
+  if clip.audio is not None and len(clip.audio):
+    sound = (encode_flac(clip.audio, audio_rate) if audio == "flac"
+             else clip.audio.astype("<i2").tobytes())
+  return clip.frames or [], sound, clip.end - clip.start
+
+
+def encode_flac(samples: np.ndarray, rate: int) -> bytes:
+  """A FLAC file of sound: lossless.
+
+  Args:
+    samples: int16 [S], at least one.
+    rate: samples a second.
+  """
+  file = io.BytesIO()
+  # No padding, of 8 kB, and no name of who wrote it.
+  with av.open(file, "w", format="flac", options={
+      "metadata_header_padding": "0", "fflags": "+bitexact"}) as container:
+    stream = container.add_stream(
+        "flac", rate=rate, layout="mono", format="s16",
+        options={"flags": "+bitexact"})
+    stream.codec_context.open()  # chooses the size of its blocks
+    block = stream.codec_context.frame_size
+    for first in range(0, len(samples), block):
+      frame = av.AudioFrame.from_ndarray(
+          np.ascontiguousarray(samples[None, first:first + block]), "s16",
+          "mono")
+      frame.sample_rate, frame.pts = rate, first
+      container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+  return file.getvalue()
 
 
 class JpegEncoder:
