@@ -63,7 +63,7 @@ SAME_GRAPH = [*(("pretrain", arg) for arg in (
 # The others are of one kind.
 SLOW = [*(("ablations", arg) for arg in (
             *ablations.CHANGES, *ablations.TUNING)
-          if arg != "audio_spectrogram"),
+          if arg != "batch_8192_lamb"),
         ("finetune", "kinetics400,medium,released"),
         ("finetune", "audioset,base,released"),
         ("finetune", "audioset,ma,released")]
