@@ -19,7 +19,7 @@ from vatt.data.datasets.demo import scenes as scenes_lib
 from vatt.data.datasets.demo.scenes import Scene
 from vatt.data.ingest.builder import draw
 from vatt.errors import UserError, one_line
-from vatt.files import write_whole
+from vatt.files import TEMPORARY, write_whole
 from vatt.host import num_cores
 
 COLUMNS = ("video_path", "start", "end", "label", "caption", "split")
@@ -63,6 +63,9 @@ def render(folder: str, num_train: int, num_test: int) -> None:
               f"{num_test}; expected an empty folder, or one rendered before")
     for split in ("train", "test"):
       tf.io.gfile.makedirs(f"{folder}/{split}")
+      for name in tf.io.gfile.listdir(f"{folder}/{split}"):
+        if name.endswith(TEMPORARY):  # left by a kill
+          tf.io.gfile.remove(f"{folder}/{split}/{name}")
     with (tqdm(total=len(scenes), unit="clip", desc=f"rendering {folder}",
                mininterval=1) as bar,
           concurrent.futures.ThreadPoolExecutor(num_cores()) as pool):
