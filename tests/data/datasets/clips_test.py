@@ -481,7 +481,7 @@ def fuzz(folder, originals, count, seconds, monkeypatch):
   monkeypatch.setattr(clips, "Workers", Timed)
   chance = np.random.default_rng(0)
   rows = []
-  lengths = [media_lib.probe(str(path)).duration for path in originals]
+  lengths = [media_lib.length(str(path)) for path in originals]
   for i in range(count):
     path = originals[i % len(originals)]
     name = f"{i:04d}{path.suffix}"

@@ -318,7 +318,7 @@ def check_times(found: Sequence[tuple[str, Listed]], manual_dir: str,
   short = []
   for path, clip in [(p, clip) for p, clip in found if clip.start][:TRIED]:
     try:
-      length = media.probe(os.path.join(manual_dir, path)).duration
+      length = media.length(os.path.join(manual_dir, path))
     except media.MediaError:
       continue  # the build will tell
     if length > clip.start:

@@ -45,7 +45,7 @@ class Plan(NamedTuple):
     splits: the clips of each split; those of "train1_test2" are in both, and
       stored once.
     shards: the number of shards of each split.
-    read: picklable; makes the example of a clip, with the fields of `features`,
+    read: makes the example of a clip, with the fields of `features`,
       or raises Rejected if it cannot be built.
     label_names: the classes, in the order of their numbers.
     sources: JSON value that changes when the content of the sources does.
@@ -236,9 +236,6 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
     super().__init__(
         data_dir=data_dir,
         config=config and tfds.core.BuilderConfig(name=config))
-    # What tfds makes such a builder of in another process.
-    self._original_state = dict(
-        data_dir=data_dir, config=config, manual_dir=manual_dir)
 
   def make_plan(self, manual_dir: str | None) -> Plan:
     """Decides what to build, reading no more of the sources than that takes.

@@ -187,29 +187,29 @@ def cut_files(manual_dir: str, length: float, workers: Workers
     raise UserError(f"--manual_dir={manual_dir}: neither clips.csv nor a media "
                     f"file ({' '.join(sorted(SUFFIXES))}) in it")
 
-  def probe(file):
+  def measure(file):
     try:
       file.encode()
     except UnicodeEncodeError:
       return media.MediaError("its name is not UTF-8")
     try:
-      return workers.call(60, media.probe, os.path.join(manual_dir, file))
+      return workers.call(60, media.length, os.path.join(manual_dir, file))
     except media.MediaError as error:
       return error
 
   spans, rejected = [], []
   with ThreadPoolExecutor(num_cores()) as pool:
-    for file, facts in zip(files, pool.map(probe, files)):
-      if isinstance(facts, media.MediaError):
+    for file, found in zip(files, pool.map(measure, files)):
+      if isinstance(found, media.MediaError):
         name = file.encode(errors="backslashreplace").decode()
-        rejected.append((name, name, str(facts)))
-      elif not 0 < facts.duration <= LONGEST_FILE:
-        rejected.append((file, file, f"{facts.duration:.3f} s long by its "
+        rejected.append((name, name, str(found)))
+      elif not 0 < found <= LONGEST_FILE:
+        rejected.append((file, file, f"{found:.3f} s long by its "
                          f"header, expected at most {LONGEST_FILE} s"))
       else:
-        count = max(1, math.floor(facts.duration / length + 0.5))
+        count = max(1, math.floor(found / length + 0.5))
         edges = [round(i * length, 3) for i in range(count)]
-        last = min(count * length, facts.duration)
+        last = min(count * length, found)
         spans += [Span(file, *edge) for edge in zip(
             edges, [*edges[1:], round(last, 3)])]
   return spans, rejected

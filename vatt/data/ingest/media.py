@@ -34,23 +34,6 @@ GUESSED = ("aac", "mp3")
 PICTURE = Disposition.attached_pic | Disposition.timed_thumbnails
 
 
-class Facts(NamedTuple):
-  """What a file says about itself; zeros for a stream that it has not."""
-  duration: float  # seconds
-  fps: float
-  width: int  # as stored: before rotation
-  height: int
-  audio_rate: int
-
-  @property
-  def has_video(self) -> bool:
-    return self.height > 0
-
-  @property
-  def has_audio(self) -> bool:
-    return self.audio_rate > 0
-
-
 class Media(NamedTuple):
   """A clip.
 
@@ -68,21 +51,15 @@ class Media(NamedTuple):
   damaged: int
 
 
-def probe(path: str) -> Facts:
-  """Reads a local file's facts; decodes no more than these take.
+def length(path: str) -> float:
+  """How long a local file is, in seconds.
 
   Raises:
     MediaError: it is no media, or has neither video nor sound.
   """
   with _open(path) as container:
-    video, audio = _streams(container)
-    context = video and video.codec_context
-    return Facts(
-        fps=float(video.average_rate or 0) if video else 0.0,
-        width=context.width if video else 0,
-        height=context.height if video else 0,
-        audio_rate=audio.codec_context.sample_rate if audio else 0,
-        duration=_length(container))
+    _streams(container)
+    return _length(container)
 
 
 def read(path: str, start: float = 0.0, end: float | None = None, *,

@@ -29,9 +29,6 @@ class Workers:
   def __init__(self):
     self._idle = []
 
-  def __reduce__(self):  # another process starts its own
-    return Workers, ()
-
   def call(self, limit: float, function: Callable[..., Any], *args: Any,
            **kwargs: Any) -> Any:
     """Calls a function in a process.
