@@ -42,8 +42,8 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from scripts.benchmarks import encoder, timing
-from scripts.benchmarks.step import Step
+from benchmarks import encoder, timing
+from benchmarks.step import Step
 
 FLAGS = flags.FLAGS
 cli.define_config("Experiment.", default="configs/pretrain.py:bbs")
@@ -194,7 +194,7 @@ def main():
   elif FLAGS.what == "retrieval":
     details = measure_retrieval()
   else:
-    from scripts.benchmarks import input as input_benchmark
+    from benchmarks import input as input_benchmark
     details = getattr(input_benchmark, "measure_" + FLAGS.what)(
         FLAGS.folder, FLAGS.config, FLAGS.repeats)
   print(table(details))

@@ -36,9 +36,9 @@ from vatt.tasks import make_task
 import numpy as np
 from absl import flags
 
+from benchmarks import timing
+from benchmarks.step import Step
 from configs import finetune_digits, spoken_digits
-from scripts.benchmarks import timing
-from scripts.benchmarks.step import Step
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("claim", None, [
@@ -53,6 +53,7 @@ flags.DEFINE_integer("steps", 500, "Of pre-training, for droptoken and "
 for name in ("claim", "data_dir", "folder"):
   cli.require(name)
 
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 RATES = (0.0, 0.25, 0.5, 0.75)
 # Half of the config's in time, a quarter in frequency. With its own, few tokens
 # could stand for others, as most do at 224 x 224.
@@ -67,7 +68,7 @@ def run(*command):
   Raises:
     UserError: it failed.
   """
-  if subprocess.run([sys.executable, *command], cwd=cli.ROOT).returncode:
+  if subprocess.run([sys.executable, *command], cwd=ROOT).returncode:
     raise UserError(f"failed: {' '.join(command)}")
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from scripts.benchmarks import timing
-from scripts.benchmarks.step import Step
+from benchmarks import timing
+from benchmarks.step import Step
 
 BATCHES = 1, 2, 4, 8, 16
 LENGTHS = 200, 400, 800, 1600, 3200
@@ -121,7 +121,7 @@ def measure_torch(config: ConfigDict, repeats: int, threads: int
     UserError: PyTorch is not installed.
   """
   try:
-    from scripts.benchmarks import torch_encoder
+    from benchmarks import torch_encoder
   except ImportError:
     raise UserError("--vs=torch: PyTorch is not installed here, expected "
                     "`pip install torch`") from None

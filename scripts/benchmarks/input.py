@@ -29,7 +29,7 @@ import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from scripts.benchmarks import timing
+from benchmarks import timing
 
 DATASET = "clips/benchmark"  # with the defaults of `clips`
 SECONDS = 10

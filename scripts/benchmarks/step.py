@@ -14,7 +14,7 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 from tensorflow.compiler.xla.service import hlo_pb2
 
-from scripts.benchmarks import timing
+from benchmarks import timing
 
 LARGE = (4096, 4096, 4096)
 

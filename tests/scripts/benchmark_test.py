@@ -8,8 +8,8 @@ import pytest
 from tensorflow.compiler.xla import xla_data_pb2
 from tensorflow.compiler.xla.service import hlo_pb2
 
+from benchmarks import encoder
 from configs import spoken_digits
-from scripts.benchmarks import encoder
 
 TINY = ("--config=configs/spoken_digits.py:specific,spectrogram",
         "--config.batch_size=2", "--config.model.vocab_size=50",

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from benchmarks import input as input_benchmark
 from configs import common
-from scripts.benchmarks import input as input_benchmark
 
 
 @pytest.fixture(scope="module")

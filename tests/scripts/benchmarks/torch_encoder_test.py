@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 
 
 def test_computes_the_same():
-  from scripts.benchmarks import torch_encoder
+  from benchmarks import torch_encoder
 
   sizes = dict(depth=2, width=8, mlp_dim=20, num_heads=2)
   encoder = Encoder(**sizes)
