@@ -57,6 +57,8 @@ def test_table_and_files(workdir, python):
     (["--config.probe.splits=('9',)"], "no split 'train9'"),
     (["--config.lrc.stpes=3"], "stpes"),
     (["--workdir=/nowhere"], "/nowhere/config.json: not found"),
+    (["--config.strategy.name=tpu", "--config.probe.dataset=clips/a+audio=flac"
+      ], "tpu', whose workers cannot decode the sound of clips/a+audio=flac"),
 ])
 def test_bad_input(workdir, python, flags, expected):
   result = run(python, workdir, *flags)

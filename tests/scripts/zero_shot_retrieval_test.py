@@ -175,6 +175,9 @@ def test_protocols_differ_in_their_dataset():
      "spoken_digits/official test: no clip has two of video, audio and "),
     (["--config.data.audio_samples=0", "--config.data.frames=0", "--query=a"],
      "data.frames and data.audio_samples are 0, expected some of one"),
+    (["--config.strategy.name=tpu",
+      "--config.data.datasets=('clips/a+audio=flac',)"],
+     "tpu', whose workers cannot decode the sound of clips/a+audio=flac"),
 ])
 def test_bad_input(workdir, python, flags, expected):
   if flags and "config" in flags[0]:
