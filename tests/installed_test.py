@@ -91,10 +91,11 @@ def test_sources_are_whole(tmp_path):
         ).split("\n\n", 1)
   for folder in ("configs", "scripts", "tests", "vatt"):
     there = {path.relative_to(ROOT).as_posix()
-             for path in (ROOT / folder).rglob("*")
-             if path.is_file() and "__pycache__" not in path.parts}
+             for path in (ROOT / folder).rglob("*") if path.is_file()
+             and not any("cache" in part for part in path.parts)}
     assert there <= names
   assert {"README.md", "LICENSE", ".importlinter", ".pytest.ini",
-          ".ruff.toml"} <= names
+          ".ruff.toml", "scripts/.ruff.toml"} <= names
+  assert not any("cache" in name for name in names)
   assert "Description-Content-Type: text/markdown" in head.splitlines()
   assert text.strip() == (ROOT / "README.md").read_text().strip()

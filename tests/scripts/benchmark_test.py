@@ -5,10 +5,10 @@ import os
 import subprocess
 
 import pytest
+from benchmarks import encoder
 from tensorflow.compiler.xla import xla_data_pb2
 from tensorflow.compiler.xla.service import hlo_pb2
 
-from benchmarks import encoder
 from configs import spoken_digits
 
 TINY = ("--config=configs/spoken_digits.py:specific,spectrogram",

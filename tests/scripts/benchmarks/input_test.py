@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-
 from benchmarks import input as input_benchmark
+
 from configs import common
 
 
