@@ -10,6 +10,7 @@
 # is run again.
 set -euo pipefail
 here=$PWD
+unset CDPATH  # which may lead elsewhere
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 model=${1:-specific}

@@ -4,6 +4,7 @@
 #
 # PYTHON=/path/to/python3.11 chooses the interpreter.
 set -euo pipefail
+unset CDPATH  # which may lead elsewhere
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 fail() { echo "error: $*" >&2; exit 1; }

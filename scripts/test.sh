@@ -8,6 +8,7 @@
 # of real media and of reference values, VATT_TEST_JAX a Python with JAX;
 # tests that need one are skipped without it.
 set -euo pipefail
+unset CDPATH  # which may lead elsewhere
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 scripts/setup.sh

@@ -39,10 +39,14 @@ def set_up(tmp_path):
 
   def set_up(folder):
     asked.write_text("")
+    # A folder of the same name, where `cd` looks first.
+    decoys = tmp_path / "decoys"
+    (decoys / folder.name / "scripts").mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
-        ["bash", folder / "scripts/setup.sh"], capture_output=True, text=True,
-        cwd="/", env=dict(os.environ, PYTHON=str(python), ASKED=str(asked),
-                          PYTHONPATH=str(pip.parent)))
+        ["bash", f"{folder.name}/scripts/setup.sh"], cwd=folder.parent,
+        env=dict(os.environ, PYTHON=str(python), ASKED=str(asked),
+                 PYTHONPATH=str(pip.parent), CDPATH=str(decoys)),
+        capture_output=True, text=True)
     assert not done.returncode, done.stderr
     return asked.read_text().splitlines(), done.stderr
 
