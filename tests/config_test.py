@@ -27,6 +27,8 @@ BAD = [  # of pre-training: fields, what is said
     ({"data.shares": (1, 2, 3)}, "data.shares is (1, 2, 3), expected a"),
     ({"eval.windows": 0}, "eval.windows is 0, expected a whole number from 1 "),
     ({"eval.captions": 0}, "eval.captions is 0"),
+    ({"eval.captions": 6}, "eval.captions is 6, expected at most data.captions "
+     "(5), which"),
     ({"eval.match": "clip"}, "eval.match is 'clip', expected one of pair, lab"),
     ({"eval.average": "logits"}, "eval.average is 'logits'"),
     ({"data.frames": 0, "eval.crops": 3}, "eval.crops is 3 and data.frames 0"),
@@ -171,6 +173,14 @@ def test_a_field_of_any_config_with_a_wrong_value_is_named():
 def test_a_signal_that_is_not_read_needs_no_patch_in_it():
   config_lib.check_evaluation(config_lib.replace(
       common.pretraining("bbs"), {"data.audio_samples": 0}))
+
+
+def test_captions_that_are_not_read_need_not_be_many():
+  """Where none is read, as to answer a query, or none is embedded at all."""
+  config_lib.check_evaluation(config_lib.replace(
+      common.pretraining("bbs"), {"data.captions": 0, "eval.captions": 3}))
+  config_lib.check_evaluation(config_lib.replace(
+      finetune.get_config("kinetics400,base"), {"eval.captions": 3}))
 
 
 def test_resolve_completes_what_is_open():

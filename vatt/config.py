@@ -142,6 +142,12 @@ def check_evaluation(config: ConfigDict) -> None:
   fields.check(config.data, "data")
   fields.check(config.eval, "eval")
   check_windows(config.data)
+  # With data.captions 0 no sentence of the clips takes part.
+  if (config.task == "pretrain"
+      and 0 < config.data.captions < config.eval.captions):
+    raise UserError(
+        f"eval.captions is {config.eval.captions}, expected at most "
+        f"data.captions ({config.data.captions}), which are read of a clip")
   if config.eval.crops > 1 and not config.data.frames:
     raise UserError(f"eval.crops is {config.eval.crops} and data.frames 0, "
                     "expected 1 crop: sound has nothing to crop")

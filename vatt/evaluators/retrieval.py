@@ -5,6 +5,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vatt import similarity
+from vatt.errors import UserError
 
 RECALLS = (1, 5, 10)
 
@@ -47,8 +48,14 @@ class Retrieval:
     Args:
       clips: embeddings of a split, the arrays of `Pretrain.embed_split`;
         np.memmaps are read in blocks, but for the queries.
+
+    Raises:
+      UserError: of captions, fewer are embedded than are to take part.
     """
     count, captions = clips["has_caption"].shape
+    if 0 < captions < self.options.captions:
+      raise UserError(f"eval.captions is {self.options.captions}, expected at "
+                      f"most the {captions} that are embedded of a clip")
     # A clip has one video, one sound and K captions: all of it is [N, n].
     has = {
         "video": clips["has_video"][:, None],
