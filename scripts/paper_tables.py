@@ -8,6 +8,8 @@ Without arguments: every cost that the paper states, beside ours counted as the
 paper did and as it is; ends with code 1 if one is off. With a config: the cost
 of its model, of a clip and of a batch.
 """
+import math
+
 from vatt import cli, recipes
 from vatt import config as config_lib
 from vatt.data import text
@@ -40,6 +42,7 @@ MULTIMODAL_GFLOPS = {0.75: 188.1, 0.5: 375.4, 0.25: 574.2, 0.0: 784.8}
 PARAMETER_CLASSES = 600  # Kinetics-600
 FLOPS_CLASSES = 400  # Kinetics-400
 CAPTIONS = 5
+WIDTHS = 13, 13, 13, 13, 17  # of a table's columns
 SHAPES = dict(video=(32, 224, 224, 3), audio=(153_600, 1), text=(16,))
 
 
@@ -170,6 +173,18 @@ def compare_flops():
           for rate, paper in MULTIMODAL_GFLOPS.items()], FLOPS_TOLERANCE, 1)]
 
 
+def number(value):
+  """Three digits of a number, or all of those before the point."""
+  return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def size(num_bytes):
+  """Bytes in a unit that fits them, such as "27 MiB"."""
+  units = ("B", "KiB", "MiB", "GiB", "TiB")
+  power = min(max(int(math.log2(max(num_bytes, 1))) // 10, 0), len(units) - 1)
+  return f"{number(num_bytes / 2 ** (10 * power))} {units[power]}"
+
+
 def cost_of_config(config):
   """Prints what the model of a config costs.
 
@@ -192,27 +207,29 @@ def cost_of_config(config):
   columns = [(cost.parameters(model, shapes, **classes), 1e6),
              *((parts, 1e9) for parts in of_clip), (kept, 2 ** 20)]
   print(f"{'':24}{'parameters':>12}{'GFLOPs of a clip, forward':>39}"
-        f"{'activations':>13}\n{'':24}{'millions':>12}{'training':>13}"
-        f"{'evaluation':>13}{'as the paper':>13}{'MiB a clip':>13}")
-  names = dict.fromkeys([*of_clip[0], *columns[0][0]])
-  for name in names:
+        f"{'activations kept':>17}\n{'':24}{'millions':>12}{'training':>13}"
+        f"{'evaluation':>13}{'as the paper':>13}{'MiB a clip':>17}")
+  rows = {name: [parts.get(name) for parts, _ in columns]
+          for name in (*of_clip[0], *columns[0][0])}
+  rows["total"] = [cost.total(parts) for parts, _ in columns]
+  for name, values in rows.items():
     print(f"{name:23}" + "".join(
-        f"{parts[name] / unit:13,.3f}" if name in parts else f"{'':13}"
-        for parts, unit in columns))
-  print(f"{'total':23}" + "".join(
-      f"{cost.total(parts) / unit:13,.3f}" for parts, unit in columns))
+        f"{'' if value is None else format(value / unit, ',.3f'):>{width}}"
+        for value, (_, unit), width in zip(values, columns, WIDTHS)).rstrip())
 
   batch, forward = config.batch_size, cost.total(of_clip[0])
   trained = cost.total(cost.parameters(
       model, shapes, trainable_only=True, **classes))
   moments = 1 if config.optimizer.name.startswith("sgd") else 2
   print(f"""
-Activations: an estimate of what the graph keeps for the backward pass.
-A batch of {batch:,} clips: {batch * cost.total(kept) / 2 ** 30:,.1f} GiB of \
-them, {3 * batch * forward / 1e12:,.2f} TFLOPs forward and
-backward (which is twice forward), on all devices together.
+Activations kept for the backward pass: an estimate. A step's peak is higher, as
+gradients and what lives for a moment come on top.
+A batch of {batch:,} clips: {size(batch * cost.total(kept))} of activations \
+kept for the backward pass,
+{number(3 * batch * forward / 1e12)} TFLOPs forward and backward (which is \
+twice forward), on all devices together.
 {trained / 1e6:,.3f} million parameters are trained: \
-{4 * (2 + moments) * trained / 2 ** 30:,.2f} GiB on each device, with their
+{size(4 * (2 + moments) * trained)} on each device, with their
 gradients and the optimizer's moments, in float32.""")
   if classes and not data.classes:
     print("The classes are the data's; one is counted, each has "

@@ -83,6 +83,22 @@ def test_cost_of_a_config_whose_words_are_the_datas(capsys):
   assert "shared encoder" in output
 
 
+def test_sizes_have_a_unit_that_fits(capsys):
+  """27 MiB were 0.0 GiB."""
+  for size, shown in ((0, "0 B"), (1023, "1,023 B"), (1024, "1 KiB"),
+                      (27 * 2 ** 20, "27 MiB"), (2 ** 30 - 1, "1,024 MiB"),
+                      (1.5 * 2 ** 30, "1.5 GiB"), (2 ** 60, "1,048,576 TiB")):
+    assert paper_tables.size(size) == shown
+  config = demo.get_config("agnostic")
+  config.batch_size = 8
+  paper_tables.cost_of_config(config.lock())
+  output = capsys.readouterr().out
+  kept = float(re.search(r"total.* ([\d.]+)\n", output)[1])  # MiB of a clip
+  assert (f"A batch of 8 clips: {8 * kept:.3g} MiB of activations kept for the "
+          "backward pass") in " ".join(output.split())
+  assert "18.9 MiB on each device" in output
+
+
 def test_a_missing_config_is_one_line(run, tmp_path):
   result = run(tmp_path, "--config=none.py")
   assert result.returncode == 1
