@@ -5,7 +5,7 @@ from ml_collections import ConfigDict
 
 from tests.data import conftest as records
 from vatt.data import input_pipeline, sources
-from vatt.predict import Views, predict
+from vatt.predict import Views, predict, tell_not_finite
 
 
 def test_means_and_first_views(tmp_path):
@@ -38,3 +38,14 @@ def test_means_and_first_views(tmp_path):
   sums = batch["video"].numpy().astype(int).sum(axis=(1, 2, 3, 4))
   np.testing.assert_array_equal(found["sum"], sums.reshape(7, 6)[:, 0])
   assert sum(done) == 7 and set(found) == {"mean", "first", "sum"}
+
+
+def test_what_is_no_finite_number_is_said(caplog):
+  values = np.ones([4, 2, 3])
+  for empty in (values, values[:0], values[..., :0]):
+    tell_not_finite(empty, "a")
+  assert not caplog.text
+  values[1, 0, 2], values[3] = np.nan, -np.inf
+  tell_not_finite(values, "video_va of split 'test'")
+  assert ("video_va of split 'test': 2 of 4 clips have what is no finite "
+          "number") in caplog.text

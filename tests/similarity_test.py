@@ -128,6 +128,15 @@ def test_ties_count_against_the_query():
   assert similarity.ranks(same[:1], same, np.array([1]), ids).tolist() == [4]
 
 
+def test_best_has_what_is_no_number_last(small_blocks):
+  items = np.array([[np.nan, 0], [0.2, 0], [np.nan, 1], [0.9, 0], [0.5, 0]])
+  for block in (1, 2, 9):
+    small_blocks(block, 1)
+    scores, places = similarity.best(np.array([[1.0, 0]]), items, 4)
+    assert places[0, :3].tolist() == [3, 4, 1]
+    assert np.isnan(scores[0, 3])
+
+
 def test_what_is_not_a_number_ranks_last():
   items = np.eye(5)
   items[3, 0] = np.nan

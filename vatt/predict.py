@@ -88,6 +88,7 @@ def predict(config: ConfigDict,
                        f"expected {num_views}")
   for name in views.means:
     table[name] /= np.asarray(num_views, table[name].dtype)
+    tell_not_finite(table[name], f"{name} of split '{source.split}'")
   unread = np.flatnonzero(corrupt)
   if len(unread):
     logging.warning(
@@ -95,3 +96,12 @@ def predict(config: ConfigDict,
         "at byte %d", len(unread), num_clips, source.split,
         *source.index.place(unread[0]))
   return table
+
+
+def tell_not_finite(values: np.ndarray, what: str) -> None:
+  """Warns of clips whose values, [N, …], are no finite numbers: to measures
+  they are never right."""
+  bad = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+  if bad.any():
+    logging.warning("%s: %d of %d clips have what is no finite number, and are "
+                    "never right", what, bad.sum(), len(bad))

@@ -9,8 +9,9 @@ import numpy as np
 
 BLOCK = 8192  # items compared at a time
 CHUNK = 1024  # queries compared at a time
-# Similarities this near each other are tied: the same product of float32
-# vectors is not the same to the last bit everywhere in a matrix.
+# Similarities this near each other are tied, and larger scores relative to
+# their size: the same product of float32 vectors is not the same to the last
+# bit everywhere in a matrix.
 TIE = 1e-6
 
 
@@ -18,6 +19,20 @@ def normalize(x: np.ndarray) -> np.ndarray:
   """L2-normalizes the last axis; a zero vector stays zero."""
   norm = np.sqrt(np.einsum("...e,...e->...", x, x))[..., None]
   return x / np.where(norm > 0, norm, np.ones_like(norm))
+
+
+def bar(own: np.ndarray) -> np.ndarray:
+  """What others must be below not to rank before `own`.
+
+  It is the one counting of ties, against: `~(others < bar(own))` rank before.
+  So does all before what is no finite number, and what is no number before
+  anything.
+
+  Args:
+    own: float, scores of what is right, of any shape.
+  """
+  with np.errstate(invalid="ignore"):  # inf - inf: nothing is below
+    return own - TIE * np.maximum(1, np.abs(own))
 
 
 def blocks(items: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -38,7 +53,8 @@ def best(queries: np.ndarray, items: np.ndarray, top: int,
 
   Returns:
     Similarities float32 [Q, K], in falling order, and the numbers of the items,
-    int [Q, K]; of equally similar ones the earlier comes first.
+    int [Q, K]; of equally similar ones the earlier comes first, and what is no
+    number last.
   """
   queries = np.asarray(queries, np.float32)
   found = np.zeros([len(queries), 0], np.float32)
@@ -61,7 +77,7 @@ def ranks(queries: np.ndarray, items: np.ndarray, query_ids: np.ndarray,
   """The rank of the best right item of each query, from 1.
 
   Ties count against the query: an item that is not right and as similar, up to
-  TIE, ranks before, so a collapsed model scores nothing.
+  TIE, ranks before, so a collapsed model scores nothing (see `bar`).
 
   Memory is that of the queries and of CHUNK x BLOCK similarities. The right
   items are compared twice, as their similarity must be known first.
@@ -96,11 +112,11 @@ def ranks(queries: np.ndarray, items: np.ndarray, query_ids: np.ndarray,
       similarity = np.where(query_ids[rows, None] == ids,
                             queries[rows] @ block.T, -np.inf)
       right[rows] = np.maximum(right[rows], similarity.max(axis=1))
-  bar = right - np.float32(TIE)
+  least = bar(right)
   for block, ids in pool():
     for rows in chunks(np.arange(len(queries))):
       # Not "at least as similar": what is not a number ranks before, too.
-      before = ~(queries[rows] @ block.T < bar[rows, None])
+      before = ~(queries[rows] @ block.T < least[rows, None])
       columns = np.flatnonzero(np.isin(ids, query_ids[rows]))
       before[:, columns] &= query_ids[rows, None] != ids[columns]
       rank[rows] += [np.count_nonzero(row) for row in before]

@@ -40,6 +40,23 @@ def test_top_k_counts_ties_against():
   assert found == {"top-1": 0.25, "top-2": 0.5, "top-3": 0.75}
 
 
+def test_top_k_of_what_is_no_finite_number():
+  """It is never right, and ranks before what is; and so does what ties up to
+  the last bits."""
+  inf, nan = np.inf, np.nan
+  scores = np.array([[nan, 0, 0], [0, nan, -1], [inf, 0, 0], [-inf, 0, 0],
+                     [0, -inf, -inf], [1, 1 - 1e-7, 0], [7000, 7000.001, 0],
+                     [1, 1 - 1e-5, 0]], np.float32)
+  own = np.tile([True, False, False], (len(scores), 1))
+  found = dict(classification.top_k(scores, own, (1, 2, 3)))
+  # Ranks 3, 2, 3, 3, 1, 2, 2, 1.
+  assert found == {"top-1": 2 / 8, "top-2": 5 / 8, "top-3": 1.0}
+  several = np.array([[True, True, False]])  # one of them right is enough
+  for row, right in (([1, 0, 0], 1.0), ([1, nan, 0], 0.0)):
+    assert dict(classification.top_k(np.array([row]), several, (1,))) == {
+        "top-1": right}
+
+
 def test_multi_label_by_hand():
   """Class 0: a positive before a negative, then a positive: AUC 1/2 (one pair
   of two right), AP (1 + 2/3) / 2. Class 1: all right, 2 pairs: d-prime as of
@@ -133,6 +150,19 @@ def test_d_prime_is_finite_where_all_pairs_are_right_or_wrong():
     assert found["d-prime"] == pytest.approx(sign * expected)
 
 
+def test_multi_label_of_what_is_no_finite_number():
+  """As if that of positives were the lowest, that of negatives the highest; and
+  what ties up to the last bits enters as one step."""
+  scores = np.array([3, np.nan, 1, np.inf, 0, -np.inf, 2, 2 - 1e-7])
+  labels = np.array([1, 1, 1, 0, 0, 0, 1, 0], bool)
+  by_hand = np.array([3, -9, 1, 9, 0, 9, 2, 2])
+  found, expected = (dict(classification.multi_label(
+      np.float32(x)[:, None], labels[:, None])) for x in (scores, by_hand))
+  assert found == expected
+  assert found["AUC"] == metrics.roc_auc_score(labels, by_hand)
+  assert found["mAP"] == metrics.average_precision_score(labels, by_hand)
+
+
 def test_nothing_to_measure_is_refused():
   scores, none = np.zeros([4, 3]), np.zeros([4, 3], bool)
   for labels in (none, ~none, none[:0]):
@@ -141,6 +171,17 @@ def test_nothing_to_measure_is_refused():
       dict(classification.multi_label(scores[:len(labels)], labels))
   with pytest.raises(UserError, match="no clip with a label, expected some"):
     dict(classification.top_k(scores[:0], np.zeros([0, scores.shape[1]], bool)))
+
+
+def test_zero_shot_ties_count_against():
+  """Classes 0 and 1 have the same sentences, so that neither is found; of five
+  clips in six that would have been the first."""
+  evaluator = ZeroShot(np.array([[[1.0, 0]], [[2.0, 0]], [[0, 1.0]]]))
+  clips = {"video_vt": np.array([[1.0, 0]] * 5 + [[0, 1]]),
+           "has_video": np.ones(6, bool), "has_audio": np.zeros(6, bool),
+           "label": np.array([0, 0, 0, 0, 1, 2])}
+  assert dict(evaluator.run(clips)) == {
+      "video_to_text/accuracy": pytest.approx(1 / 6)}
 
 
 def test_a_label_without_a_sentence_is_refused():

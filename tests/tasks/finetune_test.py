@@ -237,18 +237,23 @@ def test_loss_of_a_step_by_hand(digits_dir):
 def test_training_and_evaluation_count_the_same(digits_dir):
   """Any of a clip's labels is right, ties are wrong, and what has no label or
   no signal does not count: by the numbers of both."""
+  nan, inf = np.nan, np.inf
   logits = np.array([[3, 1, 0], [0, 2, 1], [0, 1, 2], [2, 2, 0], [5, 1, 0],
-                     [1, 0, 0], [0, 0, np.nan]], np.float32)
+                     [1, 0, 0], [0, 0, nan], [nan, 0, 0], [2, 1, nan],
+                     [inf, 0, 0], [-inf, -inf, -inf], [1, 1 - 1e-7, 0],
+                     [0, -inf, -inf]], np.float32)
   labels = np.array([[1, 0, 1], [1, 0, 1], [0, 1, 1], [1, 0, 0], [1, 0, 0],
-                     [0, 0, 0], [1, 0, 0]], bool)
-  mask = np.array([1, 1, 1, 1, 0, 1, 1], bool)
-  # Right, wrong, right, a tie, no signal, no label, not a number.
+                     [0, 0, 0], [1, 0, 0], [1, 0, 0], [1, 0, 1], [1, 0, 0],
+                     [1, 0, 0], [1, 0, 0], [1, 0, 0]], bool)
+  mask = np.array([1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 1], bool)
+  # Right, wrong, right, a tie, no signal, no label, five of no finite number, a
+  # tie up to the last bit, right.
   found = finetune.accuracy(
       *(tf.constant(x) for x in (logits, labels, mask)))
   counted = mask & labels.any(axis=1)
   expected = dict(classification.top_k(logits[counted], labels[counted], (1,)))
-  assert float(found) == pytest.approx(2 / 5)
-  assert expected == {"top-1": pytest.approx(2 / 5)}
+  assert float(found) == pytest.approx(3 / 11)
+  assert expected == {"top-1": pytest.approx(3 / 11)}
 
 
 @pytest.mark.parametrize("what, names", [

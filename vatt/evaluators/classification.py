@@ -3,8 +3,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from vatt import similarity
 from vatt.errors import UserError
-from vatt.similarity import normalize
 
 
 def top_k(scores: np.ndarray, labels: np.ndarray,
@@ -12,8 +12,8 @@ def top_k(scores: np.ndarray, labels: np.ndarray,
   """Yields ("top-K", share of the rows one of whose classes is among the K
   best).
 
-  Ties count against: an equal score of a class that is not a row's ranks
-  before.
+  Ties count against, as of `similarity.bar`: an equal score of a class that is
+  not a row's ranks before, and a score that is no finite number is never right.
 
   Args:
     scores: [N, C].
@@ -26,7 +26,7 @@ def top_k(scores: np.ndarray, labels: np.ndarray,
   if not len(scores):
     raise UserError("no clip with a label, expected some")
   own = np.where(labels, scores, -np.inf).max(axis=1, keepdims=True)
-  before = ~labels & ~(scores < own)  # all others where a score is NaN
+  before = ~labels & ~(scores < similarity.bar(own))
   rank = 1 + before.sum(axis=1)
   for k in ks:
     yield f"top-{k}", float(np.mean(rank <= k))
@@ -36,8 +36,11 @@ def multi_label(scores: np.ndarray, labels: np.ndarray
                 ) -> Iterator[tuple[str, float]]:
   """Yields (name, value) of mAP, AUC and d-prime, means over the classes.
 
-  Equal scores: rows of one score enter the precision together, as one step;
-  of a positive and a negative that tie, half a pair is right for the AUC.
+  Equal scores, up to `similarity.TIE`: rows of one score enter the precision
+  together, as one step; of a positive and a negative that tie, half a pair is
+  right for the AUC. So equal scores of all have an AUC of a half. Scores that
+  are no finite numbers count against: those of positives as the lowest, those
+  of negatives as the highest.
   d-prime is √2·Φ⁻¹(AUC) of each class. An AUC of 1 or 0 would make it infinite:
   it is taken as if half of one of its pairs was the other way round. Classes
   without a positive, or with nothing else, are left out, and counted in
@@ -62,14 +65,26 @@ def multi_label(scores: np.ndarray, labels: np.ndarray
         "clips with it and clips without, expected one at least")
   yield "classes left out", int((~mask).sum())
   pairs = (positives * (len(labels) - positives))[mask]
-  precision = [metrics.average_precision_score(labels[:, c], scores[:, c])
-               for c in np.flatnonzero(mask)]
-  auc = np.array([metrics.roc_auc_score(labels[:, c], scores[:, c])
-                  for c in np.flatnonzero(mask)])
+  precision, auc = [], []
+  for right, score in zip(labels.T[mask], scores.T[mask]):
+    level = _levels(score, right)
+    precision.append(metrics.average_precision_score(right, level))
+    auc.append(metrics.roc_auc_score(right, level))
   finite = np.clip(auc, 0.5 / pairs, 1 - 0.5 / pairs)
   yield "mAP", float(np.mean(precision))
   yield "AUC", float(np.mean(auc))
   yield "d-prime", float(np.mean(np.sqrt(2) * scipy.stats.norm.ppf(finite)))
+
+
+def _levels(scores, positive):
+  """Whole numbers in the order of scores [N], the same for those that tie."""
+  finite = np.isfinite(scores)
+  order = np.flatnonzero(finite)[np.argsort(scores[finite])]
+  level = np.where(positive, -1, len(scores))  # of what is not finite
+  rising = scores[order]
+  level[order[1:]] = np.cumsum(rising[:-1] < similarity.bar(rising[1:]))
+  level[order[:1]] = 0
+  return level
 
 
 class ZeroShot:
@@ -83,10 +98,12 @@ class ZeroShot:
   """
 
   def __init__(self, class_vectors: np.ndarray):
-    self.classes = normalize(normalize(class_vectors).mean(axis=1))
+    self.classes = similarity.normalize(
+        similarity.normalize(class_vectors).mean(axis=1))
 
   def run(self, clips: dict[str, np.ndarray]) -> Iterator[tuple[str, float]]:
-    """Yields (name, value): the share of clips that are classified right.
+    """Yields (name, value): the share of clips that are classified right, their
+    class before all others; ties count against, as in `similarity.ranks`.
 
     Args:
       clips: `video_vt` and `audio_vt` [N, E], bool `has_video` and `has_audio`
@@ -103,6 +120,7 @@ class ZeroShot:
       mask = clips[f"has_{modality}"] & (clips["label"] >= 0)
       if not mask.any():
         continue
-      similarity = normalize(clips[f"{modality}_vt"][mask]) @ self.classes.T
-      right = similarity.argmax(axis=1) == clips["label"][mask]
-      yield f"{modality}_to_text/accuracy", float(np.mean(right))
+      rank = similarity.ranks(
+          similarity.normalize(clips[f"{modality}_vt"][mask]), self.classes,
+          clips["label"][mask], np.arange(len(self.classes)))
+      yield f"{modality}_to_text/accuracy", float(np.mean(rank == 1))

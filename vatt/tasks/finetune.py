@@ -14,6 +14,7 @@ from vatt.evaluators import classification
 from vatt.models.tokenizers import resize_positions
 from vatt.models.vatt import Classifier, Tower
 from vatt.predict import Views, predict
+from vatt.similarity import TIE
 from vatt.tasks import Task
 
 
@@ -203,7 +204,8 @@ def accuracy(logits: tf.Tensor, labels: tf.Tensor, mask: tf.Tensor
              ) -> tf.Tensor:
   """Top-1 as `classification.top_k` counts it, this replica's part.
 
-  A row is right if one of its classes is above all others; ties count against.
+  A row is right if one of its classes is above all others; ties count against,
+  and what is no finite number is never right.
 
   Args:
     logits: [b, C].
@@ -215,11 +217,15 @@ def accuracy(logits: tf.Tensor, labels: tf.Tensor, mask: tf.Tensor
     signal and a label: SUM over replicas is the accuracy.
   """
   low = tf.constant(-math.inf, logits.dtype)
-  own = tf.reduce_max(tf.where(labels, logits, low), axis=1)
-  others = tf.reduce_max(tf.where(labels, low, logits), axis=1)
-  counted = tf.cast(mask & tf.reduce_any(labels, axis=1), tf.float32)
-  right = tf.reduce_sum(counted * tf.cast(own > others, tf.float32))
-  return right / tf.maximum(replicas.all_sum(tf.reduce_sum(counted)), 1.0)
+  own = tf.reduce_max(tf.where(labels, logits, low), axis=1, keepdims=True)
+  least = own - TIE * tf.maximum(1.0, tf.abs(own))  # as `similarity.bar`
+  # A comparison with what is no number does not hold.
+  before = ~tf.where(labels, logits <= own, logits < least)
+  right = ~tf.reduce_any(before, axis=1)
+  counted = mask & tf.reduce_any(labels, axis=1)
+  right, counted = (
+      tf.reduce_sum(tf.cast(x, tf.float32)) for x in (right & counted, counted))
+  return right / tf.maximum(replicas.all_sum(counted), 1.0)
 
 
 def mixup(inputs: tf.Tensor, labels: tf.Tensor, a: int, seed: tf.Tensor
