@@ -6,35 +6,37 @@
 Makes features of a labelled dataset with the workdir's newest checkpoint,
 trains the paper's low-rank classifier (lrc), a linear SVM (svm) and a k-NN
 (knn) on them for each split, and prints their accuracies beside each other. The
-table goes to WORKDIR/report/linear_probe_DATASET_MODALITY.txt and .json too.
+table goes to WORKDIR/report/linear_probe_DATASET_MODALITY.txt and .json too;
+the .json, which is written last, vouches for both.
 """
+import contextlib
 import json
 import os
 import re
 
 from vatt import cli, distribute, files, inference
-from vatt.config import check_strategy
+from vatt.config import check_probe
 from vatt.data import sources
 from vatt.errors import UserError
 from vatt.evaluators import features, linear_probe
 from vatt.reports import retrieval as report
 
 import numpy as np
-import tensorflow as tf
 from tqdm import tqdm
 
 cli.define_config("Probes, such as configs/linear_probe.py:ucf101.")
 cli.define_workdir("Directory of a trained model.")
 
-PROBES = {"lrc": linear_probe.LRC, "svm": linear_probe.SVM,
-          "knn": linear_probe.KNN}
+PROBES = {kind.name: kind for kind in (
+    linear_probe.LRC, linear_probe.SVM, linear_probe.KNN)}
 
 
 def open_splits(options, data_dir):
   """The sources to train on and to test on, of each split.
 
   Raises:
-    UserError: there is no such split; the classes of two differ.
+    UserError: there is no such split; the names of the classes of two differ,
+      or their clips cannot be probed.
   """
   def open_all(kind):
     return [sources.open_source(options.dataset, data_dir, kind + split)
@@ -46,7 +48,22 @@ def open_splits(options, data_dir):
       raise UserError(
           f"{b.directory}: {len(b.label_names)} classes in split '{b.split}', "
           f"expected the {len(a.label_names)} of '{a.split}'")
+  # Before hours go into features, the labels alone, which are quick to read.
+  found = features.labels_of(train + test)
+  for a, b, *labels in zip(
+      train, test, found[:len(train)], found[len(train):]):
+    with named(f"{a.directory}: splits '{a.split}' and '{b.split}'"):
+      linear_probe.check_labels(*labels)
   return train, test
+
+
+@contextlib.contextmanager
+def named(what):
+  """Puts a name before what a UserError says."""
+  try:
+    yield
+  except UserError as error:
+    raise UserError(f"{what}: {error}") from None
 
 
 def make_features(config, tower, strategy, splits, extract, windows, unit):
@@ -87,17 +104,11 @@ def run_probe(config, name, train, test):
 def main():
   """Extracts, trains and reports."""
   config, workdir = cli.config(), cli.workdir()
+  check_probe(config)
   options = config.probe
-  for name in options.probes:
-    if name not in PROBES:
-      raise UserError(f"probe.probes has {name!r}, expected some of "
-                             f"{', '.join(PROBES)}")
-  for name in ("train_windows", "test_windows"):
-    if options[name] < 1:
-      raise UserError(
-          f"probe.{name} is {options[name]}, expected at least 1")
-  check_strategy(config.strategy, [options.dataset])
   strategy = distribute.make_strategy(config.strategy)
+  distribute.rows_per_replica(
+      strategy, options.batch_size, "probe.batch_size")
   model_config, tower, step = inference.load_tower(
       workdir, options.modality, strategy)
   model_config = features.config_for(
@@ -116,28 +127,35 @@ def main():
   by_name, results = {}, []
   for split, *data in zip(options.splits, train, test):
     for name in options.probes:
-      for measure, value in run_probe(config, name, *data):
+      with named(f"{options.dataset}, split '{split}'"):
+        measures = run_probe(config, name, *data)
+      for measure, value in measures:
         measure = measure.replace("/", " ")
         results.append((f"split {split}".strip() + f"/{measure}", value))
         by_name.setdefault(measure, []).append(value)
-  if len(options.splits) > 1:
+  if len(options.splits) > 1:  # of what all of them have
     results += [(f"mean/{measure}", float(np.mean(values)))
-                for measure, values in by_name.items()]
-  title = (f"{workdir}: step {step}, {options.modality} of {options.dataset}, "
-           f"{train[0][0].shape[-1]} features, {len(train[0][0])} clips to "
-           f"train, {len(test[0][0])} to test")
+                for measure, values in by_name.items()
+                if len(values) == len(options.splits)]
+  counts = (" + ".join(str(len(labels)) for _, labels in part)
+            for part in (train, test))
+  rate = (f" at {model_config.data.fps:g} fps"
+          if options.modality == "video" else "")
+  title = (f"{workdir}: step {step}, {options.modality} of {options.dataset}"
+           f"{rate}, {train[0][0].shape[-1]} features, "
+           "{} clips to train, {} to test".format(*counts))
   lines = [title, *report.format_table(results)]
   print("\n".join(lines))
   if distribute.is_chief(strategy):
     folder = os.path.join(workdir, "report")
-    path = os.path.join(folder, "linear_probe_" + re.sub(
-        r"[^\w+=.-]+", "_", f"{options.dataset}_{options.modality}"))
-    tf.io.gfile.makedirs(folder)
-    files.write_whole(path + ".txt", "\n".join(lines) + "\n")
-    files.write_whole(path + ".json", json.dumps(dict(
+    name = "linear_probe_" + re.sub(
+        r"[^\w+=.-]+", "_", f"{options.dataset}_{options.modality}")
+    files.write_together(folder, f"{name}.json", json.dumps(dict(
         title=title, step=step, results=results,
-        config=json.loads(config.to_json_best_effort())), indent=1))
-    print(f"{path}.txt\n{path}.json")
+        config=json.loads(config.to_json_best_effort())), indent=1),
+                         {f"{name}.txt": "\n".join(lines) + "\n"})
+    for kind in ("txt", "json"):
+      print(os.path.join(folder, f"{name}.{kind}"))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from configs import common, finetune, pretrain
+from configs import common, finetune, linear_probe, pretrain
 from tests.configs_test import ALL, get_config
 from vatt import config as config_lib
 from vatt import fields as fields_lib
@@ -216,3 +216,56 @@ def test_replace_makes_a_new_one_that_cannot_be_changed():
 def test_an_unknown_field_is_refused():
   with pytest.raises(KeyError, match="siez"):
     config_lib.replace(common.pretraining("bbs"), {"data.siez": 40})
+
+
+PROBE_VALUES = (-1, 0, float("nan"), 1e30, 10 ** 30, "x", (), None, True, 3.5,
+                (0,), (float("nan"),), ("x",), {})
+# What may be such a value.
+PROBE_FITS = {
+    "seed": (0,), "strategy.devices": (0,), "data.data_dir": ("x",),
+    "probe.dataset": ("x",), "probe.fps": (0, 3.5), "probe.splits": (("x",),),
+    "lrc.lr": (3.5,), "knn.temperature": (1e30, 10 ** 30, 3.5)}
+
+
+@pytest.mark.parametrize("field", [
+    *linear_probe.get_config(), *(
+        field for field, _ in fields_of(linear_probe.get_config()))])
+def test_every_field_of_a_probe(field):
+  """A wrong value, of whatever type, is a line that begins with the field; and
+  so is a missing one."""
+  *path, name = field.split(".")
+  for value in (*PROBE_VALUES, "missing"):
+    config = part = linear_probe.get_config("ucf101").to_dict()
+    for step in path:
+      part = part[step]
+    part[name] = value
+    if value == "missing":
+      del part[name]
+    if value in PROBE_FITS.get(field, ()):
+      config_lib.check_probe(ConfigDict(config))
+      continue
+    with pytest.raises(UserError) as error:
+      config_lib.check_probe(ConfigDict(config))
+    said = str(error.value)
+    assert said.startswith((f"{field} is ", f"{field}.")), value
+    assert ", expected " in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("fields, said", [
+    ({"probe.test_crops": 0}, "probe.test_crops is 0, expected a whole number"),
+    ({"svm.cs": (1.0, 0.0)}, "svm.cs is (1.0, 0.0), expected a tuple of"),
+    ({"probe.probes": ("svm", "lda")}, "probe.probes is ('svm', 'lda'), exp"),
+    ({"lrc.kept": 129}, "lrc.kept is 129, expected 1 to lrc.components (128)"),
+    ({"probe.modality": "audio"},
+     "probe.fps is 12.5 and probe.modality audio, expected 0: sound has no"),
+    ({"probe.modality": "audio", "probe.fps": 0.0, "probe.test_crops": 3},
+     "probe.test_crops is 3 and probe.modality audio, expected 1"),
+    ({"strategy.name": "horovod"}, "strategy.name is 'horovod'"),
+])
+def test_bad_probes_give_one_line(fields, said):
+  config = linear_probe.get_config("ucf101")
+  config_lib.check_probe(config)  # as it ships
+  with pytest.raises(UserError) as error:
+    config_lib.check_probe(config_lib.replace(config, fields))
+  assert said in str(error.value) and "\n" not in str(error.value)

@@ -153,6 +153,25 @@ def check_evaluation(config: ConfigDict) -> None:
                     "expected 1 crop: sound has nothing to crop")
 
 
+def check_probe(config: ConfigDict) -> None:
+  """Validates a config of probes, such as configs/linear_probe.py.
+
+  Raises:
+    UserError: a field has a value that is none, or fields do not fit each
+      other.
+  """
+  fields.check(config, table=fields.PROBE)
+  check_strategy(config.strategy, [config.probe.dataset])
+  for name, none in ("fps", 0), ("test_crops", 1):
+    if config.probe.modality == "audio" and config.probe[name] != none:
+      raise UserError(
+          f"probe.{name} is {config.probe[name]} and probe.modality audio, "
+          f"expected {none}: sound has no frames")
+  if config.lrc.kept > config.lrc.components:
+    raise UserError(f"lrc.kept is {config.lrc.kept}, expected 1 to "
+                    f"lrc.components ({config.lrc.components})")
+
+
 def check_model(config: ConfigDict) -> None:
   """Validates config.model: its fields, encoders, patches in inputs."""
   model = config.model

@@ -232,6 +232,38 @@ FIELDS = {
         "positions": choice("bicubic", "spline"),
     },
 }
+# Of configs/linear_probe.py.
+PROBE = {
+    "seed": FIELDS["seed"],
+    "strategy": FIELDS["strategy"],
+    "data": {"data_dir": TEXT},  # "": the workdir's
+    "probe": {
+        "dataset": NAME,
+        "modality": choice("video", "audio"),
+        "fps": real(0, 1000),  # 0: as the model was trained
+        "splits": some(TEXT, "a tuple of what the names of splits end in, one "
+                       "at least", 1),
+        "probes": some(choice("lrc", "svm", "knn"),
+                       "a tuple of some of lrc, svm, knn", 1),
+        "train_windows": whole(1, 1000),
+        "test_windows": FIELDS["eval"]["windows"],
+        "test_crops": FIELDS["eval"]["crops"],
+        "batch_size": whole(1, ROWS),
+    },
+    "lrc": {
+        "components": whole(1, 10 ** 5),
+        "kept": whole(1, 10 ** 5),
+        "lr": real(0, 1000, above=True),
+        "batch_size": whole(1, ROWS),
+        "steps": whole(1, 10 ** 9),
+    },
+    "svm": {"cs": some(real(0, 10 ** 6, above=True),
+                       "a tuple of numbers above 0 to 1e+06, one at least", 1)},
+    "knn": {
+        "k": whole(1, 10 ** 9),
+        "temperature": real(0, float("inf"), above=True),  # inf: all vote alike
+    },
+}
 # Arguments of an Encoder, of which those of SIZES are needed.
 ENCODER = {
     "depth": whole(1, 1000),
@@ -255,12 +287,14 @@ ENCODER = {
 OPTIONAL = ("finetune", "model.classifier_dropout")
 
 
-def check(config: ConfigDict, part: str = "") -> None:
+def check(config: ConfigDict, part: str = "",
+          table: Mapping[str, Any] = FIELDS) -> None:
   """Validates each field of a config on its own.
 
   Args:
     config: of a run, or a part of one.
     part: the name of that part, such as "data" or "model.encoders.video".
+    table: what it has, FIELDS or PROBE.
 
   Raises:
     UserError: a field is missing, or holds what it cannot.
@@ -268,7 +302,7 @@ def check(config: ConfigDict, part: str = "") -> None:
   if part.startswith("model.encoders."):
     _check_encoder(config, part)
     return
-  for name, rule in (FIELDS[part] if part else FIELDS).items():
+  for name, rule in (table[part] if part else table).items():
     _check_field(config, f"{part}.{name}" if part else name, rule)
   if part == "model":
     _expect_fields(config.get("encoders"), "model.encoders",
@@ -290,7 +324,7 @@ def _check_field(config, field, rule):
     _check_value(field, value, rule)
     return
   _expect_fields(value, field, ", ".join(rule))
-  if field in FIELDS:
+  if rule is FIELDS.get(field):
     check(value, field)
   else:
     for inner, rule_ in rule.items():
@@ -322,4 +356,4 @@ def _check_value(field, value, rule):
 
 def _shown(value):
   """A value as an error shows it."""
-  return f"{value!r:.80}"
+  return f"{' '.join(repr(value).split()):.80}"  # a ConfigDict has lines

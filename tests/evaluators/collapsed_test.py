@@ -1,11 +1,14 @@
 """A model that collapsed, or whose weights are no numbers, in every measure."""
 import math
+import re
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from ml_collections import ConfigDict
 
+from vatt import checkpoints, inference
 from vatt.evaluators import classification, linear_probe, retrieval
 from vatt.tasks import finetune
 
@@ -94,3 +97,66 @@ def test_a_model_that_knows_is_above_chance():
   assert {"top-1", "accuracy", "mAP", "AUC", "d-prime", "svm/top-1",
           "knn/top-1", "video_to_text/accuracy", "label text_to_video/R@1",
           "label audio_to_video/MedR"} <= better
+
+
+STEPS = [f"--config.{field}=5" for field in (
+    "total_steps", "eval_every", "log_every", "checkpoint_every",
+    "steps_per_loop", "optimizer.warmup_steps")]
+
+
+@pytest.fixture(scope="module")
+def programs(run_main, digits_dir, python, tmp_path_factory):
+  """A workdir of each task, and a function (task, workdir, mode) that runs it
+  there and returns what it said."""
+  def run(task, workdir, mode):
+    if task == "pretrain":
+      return run_main(workdir, f"--mode={mode}", *STEPS)
+    done = python.run(
+        "-m", "vatt.main", "--config=configs/finetune_digits.py:video",
+        f"--workdir={workdir}", f"--mode={mode}", *STEPS,
+        f"--config.data.data_dir={digits_dir}", "--config.data.size=24",
+        "--config.model.video_patch=(4,8,8)")
+    return done.returncode, done.stdout + done.stderr
+
+  workdirs = {task: tmp_path_factory.mktemp(task)
+              for task in ("pretrain", "finetune")}
+  for task, workdir in workdirs.items():
+    code, output = run(task, workdir, "train")
+    assert code == 0, output
+  return workdirs, run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", [0.0, 0.01, np.nan])
+def test_programs_on_a_model_of_one_weight(programs, python, tmp_path, value):
+  """30 clips of three classes, ten of each: chance is a third in each measure,
+  or more, as any clip of a query's class is right."""
+  workdirs, run = programs
+  shares = []
+  for task, folder in workdirs.items():
+    workdir = tmp_path / task
+    shutil.copytree(folder, workdir, ignore=shutil.ignore_patterns("*ckpt*"))
+    _, model, step = inference.load_model(str(folder))
+    for variable in model.variables:
+      variable.assign(tf.fill(variable.shape, tf.cast(value, variable.dtype)))
+    checkpoints.Checkpoints(
+        str(workdir / "checkpoints"), model=model).save(step)
+    scripts = {"linear_probe": (
+        "--config=configs/linear_probe.py:digits_video",
+        "--config.lrc.steps=50", "--config.probe.train_windows=1")}
+    if task == "pretrain":
+      scripts["zero_shot_retrieval"] = ()
+    for name, flags in scripts.items():
+      result = python.run(
+          f"scripts/{name}.py", f"--workdir={workdir}", *flags)
+      assert result.returncode == 0, result.stderr
+      assert np.isfinite(value) or "no finite number" in result.stderr
+      shares += [float(x) / 100 for x in re.findall(
+          r" ([\d.]+)%", result.stdout)]
+    code, output = run(task, workdir, "eval")
+    assert code == 0, output
+    # Five of three classes are right whatever a model is.
+    shares += map(float, re.findall(r"(?:R@\d+|accuracy|top-1) (\S+)", output))
+  # 3 of a probe of each; 6 directions and 2 accuracies, by each program; top-1.
+  assert len(shares) == 2 * 3 + 2 * (6 * 3 + 2) + 1
+  assert max(shares) <= 1 / 3

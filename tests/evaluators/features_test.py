@@ -4,9 +4,11 @@ import pytest
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, linear_probe
+from tests.data import conftest as records
+from tests.media import number_of, numbered
 from vatt import checkpoints, inference, preprocess, seeds, workdir
-from vatt.data import input_pipeline, record_index
+from vatt.data import input_pipeline, record_index, sources
 from vatt.errors import UserError
 from vatt.evaluators import features
 from vatt.tasks import make_task
@@ -40,11 +42,45 @@ def prepare(folder, modality, **options):
       str(folder), modality, strategy)
   assert step == 7
   config = features.config_for(config, ConfigDict(dict(dict(
-      dataset="spoken_digits/official", modality=modality, test_windows=2,
-      test_crops=1, batch_size=16), **options)), "")
+      dataset="spoken_digits/official", modality=modality, fps=0.0,
+      test_windows=2, test_crops=1, batch_size=16), **options)), "")
   train, test = (make_task(config).open_sources(split)[0]
                  for split in ("train", "test"))
   return config, tower, strategy, train, test
+
+
+@pytest.mark.parametrize("arg, step", [("ucf101", 2), ("", 5)])
+def test_frames_have_the_stride_of_the_papers_evaluation(tmp_path, arg, step):
+  """Every second one of those that are stored at 25 a second, 32 of them,
+  whatever the model was trained with: 5 a second here; without a rate, the
+  model's. In training and in the test."""
+  options = ConfigDict(linear_probe.get_config(arg or "demo").probe)
+  if not arg:
+    options.dataset = "clips/other"
+  records.write_built(tmp_path, options.dataset, {split: [records.serialize(
+      records.clip(0, seconds=10.0) | {
+          "fps": 25.0, "frames": [
+              tf.io.encode_jpeg(numbered(t, 64, 64), quality=95).numpy()
+              for t in range(250)]})] for split in ("train1", "test1")},
+                      num_shards=1)
+  config = common.pretraining("mbs")
+  config.data.update(dict(
+      fps=5.0, size=64, crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0)))
+  config = features.config_for(config, options, str(tmp_path))
+  train, test = (sources.open_source(options.dataset, str(tmp_path), split)
+                 for split in ("train1", "test1"))
+  tests = input_pipeline.eval_dataset(
+      config.data, test, options.test_windows, options.test_windows)
+  training = input_pipeline.train_dataset(config.data, [train], 3, 0, 0)
+  firsts = set()
+  for batch in (next(iter(tests)), next(iter(training))):
+    for frames in batch["video"].numpy():
+      found = [number_of(frame) for frame in frames]
+      assert found == list(range(
+          found[0], found[0] + 32 * step, step)), found
+      firsts.add(found[0])
+  last = 250 - 32 * step  # where a window can start
+  assert {0, last} <= firsts and max(firsts) == last and len(firsts) > 3
 
 
 @pytest.mark.parametrize("task, modality", [
@@ -121,6 +157,18 @@ def test_union_of_splits(tmp_path, digits_dir):
     assert [everything.index.place(i) for i in mine] == [
         split.index.place(i) for i in range(len(split.index))]
   assert rows[0][1] == rows[2][0]
+
+
+def test_labels_without_features(tmp_path):
+  """A clip's first, of those that have one."""
+  records.write_built(tmp_path, "clips", {name: [
+      records.serialize(records.clip(0, 1) | {"label": label})
+      for label in labels] for name, labels in {
+          "train": [[3, 1], [], [4], [3]], "test": [[7], [], []]}.items()})
+  splits = [sources.open_source("clips", str(tmp_path), name)
+            for name in ("train", "test", "train")]
+  assert [labels.tolist() for labels in features.labels_of(splits)] == [
+      [3, 4, 3], [7], [3, 4, 3]]
 
 
 def test_clips_without_label_or_signal_are_left_out():

@@ -1,11 +1,10 @@
 """The script on a workdir of the real program, and the shipped configs."""
 import json
 
-import ml_collections
 import pytest
 
 from configs import linear_probe
-from vatt.evaluators.linear_probe import KNN, LRC, SVM
+from vatt.config import check_probe
 
 
 @pytest.fixture(scope="module")
@@ -19,10 +18,10 @@ def workdir(run_main, tmp_path_factory):
   return folder
 
 
-def run(python, workdir, *flags, fork=True):
+def run(python, workdir, *flags, arg="digits_audio", fork=True):
   return python.run(
       "scripts/linear_probe.py", f"--workdir={workdir}",
-      "--config=configs/linear_probe.py:digits_audio", *flags, fork=fork)
+      f"--config=configs/linear_probe.py:{arg}", *flags, fork=fork)
 
 
 def test_table_and_files(workdir, python):
@@ -33,8 +32,8 @@ def test_table_and_files(workdir, python):
   assert result.returncode == 0, result.stderr
   lines = result.stdout.splitlines()
   assert lines[0] == (
-      f"{workdir}: step 5, audio of spoken_digits/official, 16 features, 102 "
-      "clips to train, 30 to test")
+      f"{workdir}: step 5, audio of spoken_digits/official, 16 features, 102 + "
+      "102 clips to train, 30 + 30 to test")
   path = workdir / "report/linear_probe_spoken_digits_official_audio"
   assert lines[-2:] == [f"{path}.txt", f"{path}.json"]
   assert (path.parent / f"{path.name}.txt").read_text().splitlines() == (
@@ -49,11 +48,67 @@ def test_table_and_files(workdir, python):
         results[f"split/{probe} top-1"])
     assert f"{results[f'mean/{probe} top-1']:.1%}" in lines[-3]
   assert report["config"]["lrc"]["steps"] == 200
-  assert "held-out top-1" in result.stderr and "step/s" in result.stderr
+  assert "of 21 held-out clips" in result.stderr and "step/s" in result.stderr
+
+
+@pytest.fixture(scope="module")
+def few_clips(test_data, tmp_path_factory, python):
+  """data_dir of tiny datasets of the same videos: `svm`, as its list has them;
+  `alone` with one class to train on; `new` with another one to test on."""
+  folder = tmp_path_factory.mktemp("few")
+  cases = test_data / "cases"
+  rows = (cases / "svm/clips.csv").read_text()
+  for name, text in (("svm", rows), ("alone", rows.replace("rare", "common")),
+                     ("new", rows.replace("v7.mp4,0,,rare", "v7.mp4,0,,new"))):
+    manual = folder / name
+    manual.mkdir()
+    for path in (cases / "base").glob("*.mp4"):
+      (manual / path.name).symlink_to(path)
+    (manual / "clips.csv").write_text(text)
+    python.run(
+        "scripts/prepare_dataset.py", f"--manual_dir={manual}",
+        f"--dataset=clips/{name}+fps=8+size=24+audio_rate=8000",
+        f"--data_dir={folder}/data").check_returncode()
+  return folder / "data"
+
+
+def run_few(python, workdir, data_dir, name, *flags):
+  return run(
+      python, workdir, f"--config.data.data_dir={data_dir}",
+      f"--config.probe.dataset=clips/{name}+fps=8+size=24+audio_rate=8000",
+      "--config.lrc.steps=20", "--config.probe.train_windows=2", *flags,
+      arg="digits_video")
+
+
+def test_a_class_with_one_training_clip(workdir, python, few_clips):
+  result = run_few(python, workdir, few_clips, "svm")
+  assert result.returncode == 0, result.stderr
+  title, columns, values, *_ = result.stdout.splitlines()
+  assert title.endswith("clips/svm+fps=8+size=24+audio_rate=8000 at 8 fps, 16 "
+                        "features, 6 clips to train, 2 to test")
+  assert columns.split() == ["lrc", "top-1", "svm", "top-1", "knn", "top-1"]
+  assert {float(value[:-1]) for value in values.split()[1:]} <= {0, 50, 100}
+  assert "k is 20, all 6 training clips vote" in result.stderr
+
+
+@pytest.mark.parametrize("name, expected", [
+    ("alone", "and 'test': the training clips have 1 class, expected at least"),
+    ("new", "and 'test': test clips have classes [1], expected those of the"),
+])
+def test_clips_that_cannot_be_probed(
+    workdir, python, few_clips, name, expected):
+  """Said in a line, before any features are made."""
+  result = run_few(python, workdir, few_clips, name)
+  assert result.returncode == 1
+  assert expected in result.stderr.splitlines()[-1]
+  assert "window/s" not in result.stderr and "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize("flags, expected", [
-    (["--config.probe.probes=('lda',)"], "probe.probes has 'lda', expected"),
+    (["--config.probe.probes=('lda',)"], "probe.probes is ('lda',), expected"),
+    (["--config.probe.test_crops=0"],
+     "probe.test_crops is 0, expected a whole number from 1"),
+    (["--config.svm.cs=(0.0,)"], "svm.cs is (0.0,), expected"),
     (["--config.probe.splits=('9',)"], "no split 'train9'"),
     (["--config.lrc.stpes=3"], "stpes"),
     (["--workdir=/nowhere"], "/nowhere/config.json: not found"),
@@ -69,15 +124,15 @@ def test_bad_input(workdir, python, flags, expected):
 
 @pytest.mark.parametrize("arg", linear_probe.DATASETS)
 def test_shipped_configs(arg):
-  """Their probes can be made, and their data are as the paper has them."""
-  config = ml_collections.ConfigDict(linear_probe.get_config(arg)).lock()
-  probes = {kind.name: kind for kind in (LRC, SVM, KNN)}
-  for name in config.probe.probes:
-    probes[name](**config[name].to_dict())
+  """They are valid, and their data are as the paper has them."""
+  config = linear_probe.get_config(arg)
+  check_probe(config)
   modality = "audio" if arg in ("esc50", "digits_audio") else "video"
   assert config.probe.modality == modality
   splits = {"ucf101": 3, "hmdb51": 3, "esc50": 5}.get(arg, 1)
   assert len(config.probe.splits) == splits
+  # A stride of 2 at 25 frames a second (appendix B.1).
+  assert config.probe.fps == (12.5 if arg in ("ucf101", "hmdb51") else 0)
   assert config.lrc.to_dict() == dict(
       components=128, kept=13, lr=5e-4, batch_size=64, steps=50_000)
   assert config.knn.k == 20

@@ -107,6 +107,15 @@ def says_flac(name: str) -> bool:
   return "audio=flac" in config.split("+")
 
 
+def read_labels(source: Source) -> list[list[int]]:
+  """The labels of each record of a split; all of it is read. A record that
+  cannot be read has none."""
+  labels = record_index.process_records(
+      record_index.file_tensors(source.index), len(source.index),
+      lambda raw, i: source.parse(raw)["label"], tf.zeros([0], tf.int64))
+  return [label.tolist() for _, label in labels.as_numpy_iterator()]
+
+
 def few_labels(source: Source, count: int, seed: tf.Tensor) -> Source:
   """A split with few labels: as many clips of each class as `count` says.
 
@@ -122,14 +131,11 @@ def few_labels(source: Source, count: int, seed: tf.Tensor) -> Source:
   Raises:
     UserError: there is no label.
   """
-  labels = record_index.process_records(
-      record_index.file_tensors(source.index), len(source.index),
-      lambda raw, i: source.parse(raw)["label"], tf.zeros([0], tf.int64))
-  labels = [label for _, label in labels.as_numpy_iterator()]
+  labels = read_labels(source)
   taken, chosen = collections.Counter(), []
   for i in record_index.epoch_order(len(labels), seed, 0).numpy():
-    if any(taken[label] < count for label in labels[i].tolist()):
-      taken.update(labels[i].tolist())
+    if any(taken[label] < count for label in labels[i]):
+      taken.update(labels[i])
       chosen.append(i)
   if not chosen:
     raise UserError(f"{source.directory}: split '{source.split}' has no "

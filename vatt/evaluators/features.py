@@ -15,10 +15,10 @@ from ml_collections import ConfigDict
 from vatt import distribute, preprocess, seeds
 from vatt.config import replace
 from vatt.data import input_pipeline, record_index
-from vatt.data.sources import Source
+from vatt.data.sources import Source, read_labels
 from vatt.errors import UserError
 from vatt.models.vatt import Tower
-from vatt.predict import Views, predict
+from vatt.predict import Views, predict, tell_not_finite
 
 
 def config_for(config: ConfigDict, options: ConfigDict, data_dir: str
@@ -26,6 +26,8 @@ def config_for(config: ConfigDict, options: ConfigDict, data_dir: str
   """The config of a workdir, for the features of a dataset.
 
   The shape of a window and its augmentation stay, the other modality goes.
+  Frames come at the rate of the protocol, if it has one (appendix B.1: 32 with
+  a stride of 2 at 25 a second), whatever the model was trained with.
 
   Args:
     config: the workdir's, as `inference.load_tower` returns it.
@@ -38,6 +40,7 @@ def config_for(config: ConfigDict, options: ConfigDict, data_dir: str
       "data.data_dir": data_dir or config.data.data_dir,
       "data.captions": 0, "data.classes": 0, "data.shuffle_captions": False,
       "data.cache": False, f"data.{unused}": 0,
+      "data.fps": options.fps or config.data.fps,
       "eval.windows": options.test_windows, "eval.crops": options.test_crops,
       "eval.batch_size": options.batch_size})
 
@@ -62,6 +65,14 @@ def union(sources: list[Source]) -> tuple[Source, list[np.ndarray]]:
       files, unique[:, 0].astype(np.int32), unique[:, 1])
   return (dataclasses.replace(sources[0], index=index),
           np.split(inverse.reshape(-1), ends[:-1]))
+
+
+def labels_of(sources: list[Source]) -> list[np.ndarray]:
+  """The labels of the clips of some splits, int64 [n] each, of those that have
+  one: without features, and each record read once."""
+  everything, rows = union(sources)
+  first = np.array([(*labels, -1)[0] for labels in read_labels(everything)])
+  return [first[mine][first[mine] >= 0] for mine in rows]
 
 
 def _extract(config, tower, batch, seed=None):
@@ -131,6 +142,7 @@ def window_features(config: ConfigDict, tower: Tower,
           value[:len(position)])
     if progress:
       progress(len(position))
+  tell_not_finite(table["features"], f"features of split '{source.split}'")
   return table
 
 
