@@ -21,7 +21,7 @@ import functools
 import os
 
 from vatt import cli, distribute, inference, pools, similarity
-from vatt.config import check_strategy, replace
+from vatt.config import check_evaluation, check_strategy, replace
 from vatt.data import record_index
 from vatt.errors import UserError
 from vatt.reports import retrieval as retrieval_report
@@ -148,6 +148,9 @@ def main():
       config.strategy, config.data.datasets if POOL.value is None else ())
   strategy = distribute.make_strategy(config.strategy)
   if POOL.value is None:
+    check_evaluation(config)
+    distribute.rows_per_replica(
+        strategy, config.eval.batch_size, "eval.batch_size")
     source, *_ = make_task(config).open_sources(config.data.eval_split)
     name, labels = f"{source.name} {source.split}", source.label_names
     count = len(source.index)

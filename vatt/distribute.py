@@ -128,7 +128,8 @@ def rows_per_replica(strategy: tf.distribute.Strategy, batch_size: int,
 
 
 def distribute_dataset(strategy: tf.distribute.Strategy, batch_size: int,
-                       make: Callable[[int, int, int], tf.data.Dataset]
+                       make: Callable[[int, int, int], tf.data.Dataset],
+                       field: str = "batch_size"
                        ) -> tf.distribute.DistributedDataset:
   """Spreads global batches over hosts and replicas, in the order of rows.
 
@@ -138,6 +139,7 @@ def distribute_dataset(strategy: tf.distribute.Strategy, batch_size: int,
     make: called as make(input_id, num_inputs, rows_per_batch) for each of H
       input hosts; returns a dataset of the rows [h·B/H, (h+1)·B/H) of each
       global batch, in batches of B / R.
+    field: of the config that B is from, for errors.
 
   Returns:
     A distributed dataset: replica r gets rows [r·B/R, (r+1)·B/R).
@@ -145,7 +147,7 @@ def distribute_dataset(strategy: tf.distribute.Strategy, batch_size: int,
   Raises:
     UserError: the replicas do not divide the batch.
   """
-  rows = rows_per_replica(strategy, batch_size)
+  rows = rows_per_replica(strategy, batch_size, field)
   return strategy.distribute_datasets_from_function(
       lambda context: make(context.input_pipeline_id,
                            context.num_input_pipelines, rows))

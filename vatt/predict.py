@@ -60,8 +60,9 @@ def predict(config: ConfigDict,
 
   table, corrupt = {}, np.zeros([num_clips], bool)
   seen, done = np.zeros([num_clips], np.int64), 0  # views of each clip
-  dataset = distribute.distribute_dataset(strategy, options.batch_size, make)
   with input_pipeline.tell_in_a_line():
+    dataset = distribute.distribute_dataset(
+        strategy, options.batch_size, make, "eval.batch_size")
     for batch in dataset:
       views, rows = tf.nest.map_structure(
           lambda value: distribute.gather(strategy, value), run_batch(batch))

@@ -201,10 +201,11 @@ def train(task: Task, model: tf.keras.Model,
     return
 
   # ---- Data: batches from the start step on ---------------------------------
-  dataset = distribute.distribute_dataset(
-      strategy, config.batch_size,
-      task.train_dataset(data_sources, start))
-  iterator = iter(dataset)
+  with input_pipeline.tell_in_a_line():
+    dataset = distribute.distribute_dataset(
+        strategy, config.batch_size,
+        task.train_dataset(data_sources, start))
+    iterator = iter(dataset)
 
   # ---- Step: and a loop of them on the device -------------------------------
   gradients, apply = make_step(task, model, optimizer, strategy)

@@ -127,21 +127,23 @@ def window_features(config: ConfigDict, tower: Tower,
         config.data, [source], batch_size, seed, 0, input_id, num_inputs,
         rows_per_batch)
 
-  batches = iter(distribute.distribute_dataset(strategy, batch_size, make))
   table = {}
-  for step in range(-(-len(records) // batch_size)):
-    rows = {name: distribute.gather(strategy, value) for name, value in
-            run_batch(next(batches), tf.constant(step, tf.int64)).items()}
-    position = rows.pop("index")
-    position = position[position < len(records)]
-    for name, value in rows.items():
-      if name not in table:
-        table[name] = np.zeros(
-            [num_clips, windows, *value.shape[1:]], value.dtype)
-      table[name][records[position], position // num_clips] = (
-          value[:len(position)])
-    if progress:
-      progress(len(position))
+  with input_pipeline.tell_in_a_line():
+    batches = iter(distribute.distribute_dataset(
+        strategy, batch_size, make, "probe.batch_size"))
+    for step in range(-(-len(records) // batch_size)):
+      rows = {name: distribute.gather(strategy, value) for name, value in
+              run_batch(next(batches), tf.constant(step, tf.int64)).items()}
+      position = rows.pop("index")
+      position = position[position < len(records)]
+      for name, value in rows.items():
+        if name not in table:
+          table[name] = np.zeros(
+              [num_clips, windows, *value.shape[1:]], value.dtype)
+        table[name][records[position], position // num_clips] = (
+            value[:len(position)])
+      if progress:
+        progress(len(position))
   tell_not_finite(table["features"], f"features of split '{source.split}'")
   return table
 
