@@ -119,14 +119,17 @@ def measure_retrieval():
   rng = np.random.default_rng(0)
   if not os.path.exists(path):
     os.makedirs(FLAGS.folder, exist_ok=True)
-    pool = np.lib.format.open_memmap(
-        path + ".tmp", "w+", np.float32, (POOL, POOL_WIDTH))
-    for first in range(0, POOL, similarity.BLOCK):
-      block = pool[first:first + similarity.BLOCK]
-      block[:] = similarity.normalize(
-          rng.standard_normal(block.shape, np.float32))
-    del pool
-    os.replace(path + ".tmp", path)
+
+    def write(temporary):
+      pool = np.lib.format.open_memmap(
+          temporary, "w+", np.float32, (POOL, POOL_WIDTH))
+      for first in range(0, POOL, similarity.BLOCK):
+        block = pool[first:first + similarity.BLOCK]
+        block[:] = similarity.normalize(
+            rng.standard_normal(block.shape, np.float32))
+      return pool.offset + pool.nbytes
+
+    files.write_whole_by(path, write)
   pool = np.load(path, mmap_mode="r")
   chosen = rng.choice(POOL, QUERIES, replace=False)
   queries = np.array(pool[np.sort(chosen)])

@@ -28,21 +28,19 @@ def write_whole(path: str, data: bytes | str) -> None:
   Raises:
     One of REFUSED.
   """
-  data = data.encode() if isinstance(data, str) else data
-  write_whole_by(path, _writer(data), len(data))
+  write_whole_by(path, _writer(data))
 
 
-def write_whole_by(path: str, write: Callable[[str], object],
-                   size: int | None = None) -> None:
+def write_whole_by(path: str, write: Callable[[str], int | None]) -> None:
   """As `write_whole`, what write(temporary path) writes.
 
   Args:
     path: of the file.
-    write: called once.
-    size: how many bytes it writes; None if that is not known.
+    write: called once; returns the number of bytes that the file is to have,
+      or None if it does not know.
   """
   with _beside(path) as temporary:
-    write(temporary)
+    size = write(temporary)
     sync(temporary)
     found = tf.io.gfile.stat(temporary).length
     if size not in (None, found):
@@ -54,8 +52,10 @@ def write_whole_by(path: str, write: Callable[[str], object],
 def _writer(data):
   """A function that writes bytes, or text, to a path."""
   def write(path):
+    content = data.encode() if isinstance(data, str) else data
     with tf.io.gfile.GFile(path, "wb") as file:
-      file.write(data.encode() if isinstance(data, str) else data)
+      file.write(content)
+    return len(content)
   return write
 
 
@@ -132,16 +132,6 @@ def names(folder: str, pattern: str) -> list[str]:
     return []
   whole = re.compile(rf"({pattern})(\.[0-9a-f]{{8}}{re.escape(TEMPORARY)})?")
   return sorted(filter(whole.fullmatch, tf.io.gfile.listdir(folder)))
-
-
-def put_in_place(path: str, size: int) -> None:
-  """Renames `<path>.tmp` to `path`, if it has all its bytes; else OSError."""
-  temporary = path + TEMPORARY
-  found = tf.io.gfile.stat(temporary).length
-  if found != size:
-    raise OSError(f"{temporary}: {found} bytes of {size} were written")
-  sync(temporary)
-  tf.io.gfile.rename(temporary, path, overwrite=True)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """The input on the host: clips a second by stage, beside the naive way, and of
 ingesting films."""
 import csv
-import os
+import io
 import tempfile
 import time
 from collections.abc import Callable
@@ -65,11 +65,10 @@ def make_films(folder: str, count: int = 12) -> None:
     files.write_whole(f"{folder}/{i:03d}.mp4", demo_media.encode(wall, sound))
     rows += [(f"{i:03d}.mp4", 0, SECONDS, sentence, "train")
              for sentence in demo_captions.narrate(scenes[0])]
-  with open(f"{folder}/clips.csv.tmp", "w", newline="") as file:
-    table = csv.writer(file)
-    table.writerow(("video_path", "start", "end", "caption", "split"))
-    table.writerows(rows)
-  os.rename(f"{folder}/clips.csv.tmp", f"{folder}/clips.csv")
+  table = io.StringIO()
+  csv.writer(table).writerows(
+      [("video_path", "start", "end", "caption", "split"), *rows])
+  files.write_whole(f"{folder}/clips.csv", table.getvalue())
 
 
 def make_records(folder: str, films: str | None = None, count: int = 12

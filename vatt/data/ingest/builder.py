@@ -16,7 +16,7 @@ from tensorflow_datasets.core import splits as splits_lib
 from tqdm import tqdm
 
 from vatt.errors import UserError, one_line
-from vatt.files import put_in_place, write_whole
+from vatt.files import write_whole, write_whole_by
 
 INDEX_SUFFIX = ".index.json"
 # A TFRecord is its length (8 bytes), a CRC (4), the data and a CRC (4).
@@ -157,22 +157,27 @@ def build_shard(path: str, clips: Sequence[Clip],
   serializer = example_serializer.ExampleSerializer(spec.get_serialized_info())
   if tf.io.gfile.exists(path + INDEX_SUFFIX):  # of another plan
     tf.io.gfile.remove(path + INDEX_SUFFIX)
-  offsets, rejected, size = [], [], 0
-  with tf.io.TFRecordWriter(path + ".tmp") as writer:
-    for clip in clips:
-      try:
-        example = read(clip)
-      except Rejected as reason:
-        rejected.append([clip.id, clip.file, one_line(reason)])
-      else:
-        # Deterministic: the order of a map's keys may differ between processes.
-        raw = serializer.get_tf_example(spec.encode_example(example))
-        raw = raw.SerializeToString(deterministic=True)
-        writer.write(raw)
-        offsets.append(size)
-        size += len(raw) + RECORD_OVERHEAD
-      progress(1)
-  put_in_place(path, size)
+  offsets, rejected = [0], []
+
+  def write(temporary):
+    with tf.io.TFRecordWriter(temporary) as writer:
+      for clip in clips:
+        try:
+          example = read(clip)
+        except Rejected as reason:
+          rejected.append([clip.id, clip.file, one_line(reason)])
+        else:
+          # Deterministic: the order of a map's keys may differ between
+          # processes.
+          raw = serializer.get_tf_example(spec.encode_example(example))
+          raw = raw.SerializeToString(deterministic=True)
+          writer.write(raw)
+          offsets.append(offsets[-1] + len(raw) + RECORD_OVERHEAD)
+        progress(1)
+    return offsets[-1]
+
+  write_whole_by(path, write)
+  *offsets, size = offsets
   record = {"fingerprint": fingerprint, "count": len(offsets), "bytes": size,
             "offsets": offsets, "rejected": rejected}
   write_whole(path + INDEX_SUFFIX, json.dumps(record).encode())
