@@ -229,8 +229,8 @@ def test_two_workers(tmp_path, python, python_env):
   finally:
     for worker in workers:
       worker.kill()
-  for worker, (out, err), role in zip(workers, results, ("chief", "worker")):
-    assert worker.returncode == 0, err[-3000:]
+  for worker, (out, _), role in zip(workers, results, ("chief", "worker")):
+    assert worker.returncode == 0, "".join(err[-3000:] for _, err in results)
     assert out.strip() == f"{role} done"
   names = os.listdir(tmp_path)
   assert "ckpt-2.manifest.json" in names

@@ -45,7 +45,7 @@ def test_a_probe_is_found_in_a_folder_of_any_name(tmp_path, python):
     (folder / f"linear_probe_digits_{modality}.json").write_text(
         json.dumps({"results": [["split/svm top-1", 0.5], [modality, 1.0]]}))
   done = python.run(
-      "-c", "import sys; from scripts import claims; "
+      "-c", "import sys; sys.path.append('scripts'); import claims; "
       "print(claims.read_probe(sys.argv[1], 'audio'))", str(folder.parent))
   assert done.stdout == "{'split/svm top-1': 0.5, 'audio': 1.0}\n", done.stderr
 
