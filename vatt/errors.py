@@ -7,10 +7,17 @@ class UserError(ValueError):
   what was expected. Programs show it as one line, without a traceback."""
 
 
+# What TensorFlow says of where in a graph, before it says what is wrong.
+_WHERE = re.compile(
+    r'Graph execution error:|Detected at node .*|File ".*|'
+    r"<stack traces unavailable>|\d+ root error\(s\) found\.")
+
+
 def one_line(error: BaseException) -> str:
   """What an error says, as one line: the first that has anything, without
   TensorFlow's names of nodes; the kind of the error if it says nothing."""
   text = str(getattr(error, "message", None) or error)
   text = re.sub(r"\{\{.*?\}\} ", "", text)
   lines = (" ".join(line.split()) for line in text.splitlines())
-  return next(filter(None, lines), type(error).__name__)
+  return next((line for line in lines if line and not _WHERE.fullmatch(line)),
+              type(error).__name__)
