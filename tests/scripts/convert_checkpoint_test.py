@@ -41,10 +41,14 @@ def test_golden_there_and_back(golden, tmp_path, convert):
   config = replace(config, {"data.audio_rate": round(
       config.data.audio_samples * config.data.fps / config.data.frames)})
   embedder = inference.Embedder(f"{tmp_path}/ma", config)
-  np.testing.assert_allclose(  # of a sentence without words, too
-      embedder.task.embed_sentences(
-          embedder.model, embedder.strategy, sentences),
-      expected["head_text_tovid"], atol=1e-5)
+  embedded = embedder.task.embed_sentences(  # one is empty
+      embedder.model, embedder.strategy, sentences)
+  np.testing.assert_allclose(
+      embedded, expected["head_text_tovid"], atol=1e-5)
+  known = [i for i, sentence in enumerate(sentences) if sentence]
+  np.testing.assert_array_equal(
+      embedder.embed_text([sentences[i] for i in known]).shape,
+      embedded[known].shape)
 
   # Fine-tuning starts from it.
   tuned = golden.npz("ft_vit_from_ma")
@@ -182,6 +186,20 @@ def test_golden_export_that_fails_leaves_nothing(golden, small_disk):
   with pytest.raises(UserError, match="ckpt: cannot be written: "):
     released.save(str(folder / "ckpt"), model)
   assert not list(folder.iterdir())
+
+
+def test_golden_export_goes_on_after_a_kill(golden, tmp_path):
+  """Between its files: the last, the index, is missing."""
+  model = golden.classifier("wat", golden.npz("ft_wat")["input"].shape[1:])
+  path = str(tmp_path / "ckpt")
+  data = tmp_path / "ckpt.data-00000-of-00001"
+  data.write_text("left")
+  (tmp_path / "ckpt.tmp").mkdir()
+  (tmp_path / "ckpt.tmp" / "notes.txt").write_text("of somebody")
+  released.save(path, model)
+  assert (tmp_path / "ckpt.tmp" / "notes.txt").exists()
+  assert data.stat().st_size > 1000
+  assert not released.misfits(released.read_shapes(path), model)
 
 
 def test_golden_misfits_are_listed(golden):
