@@ -1,5 +1,6 @@
 """What all programs share, by a small program in processes of its own."""
 import ast
+import os
 import subprocess
 import sys
 
@@ -141,6 +142,21 @@ def test_a_reader_that_goes_away_ends_it_without_a_word(
   process.stdout.close()
   assert process.stderr.read() == b""
   assert process.wait() == 141
+
+
+@pytest.mark.parametrize("flag", ["--say=b", "--help"])
+def test_so_does_one_that_went_before_the_first_line(
+    tmp_path, run, python_env, flag):
+  """What is written is held back until the end, as everywhere by default."""
+  run("--workdir=a")
+  reader, writer = os.pipe()
+  os.close(reader)
+  done = subprocess.run(
+      [sys.executable, str(tmp_path / "program.py"), "--workdir=a", flag],
+      env=python_env | {"PYTHONUNBUFFERED": ""}, stdout=writer,
+      stderr=subprocess.PIPE)
+  os.close(writer)
+  assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_the_face_loads_no_tensorflow(python_env):

@@ -143,7 +143,10 @@ def run(main: Callable[[], object],
     try:
       if define_flags:
         argv = define_flags(argv) or argv
-      rest = flags.FLAGS(argv)
+      try:
+        rest = flags.FLAGS(argv)
+      finally:
+        print(end="", flush=True)
     except UserError as error:
       fail(error)
     except BrokenPipeError:  # of --help
@@ -157,7 +160,10 @@ def run(main: Callable[[], object],
 
   def guarded(_):
     try:
-      return main()
+      result = main()
+      # What is left to be written: at exit, nobody could say that it failed.
+      print(end="", flush=True)
+      return result
     except UserError as error:
       fail(error)
     except BrokenPipeError:
