@@ -28,6 +28,11 @@ BAD = {
         "eval.batch_size is 7, expected a multiple of the 2 replicas"),
     "no field in a sentence": (
         ["--config.eval.templates=('a {{}}',)"], "eval.templates is ('a {{}}'"),
+    "two fields in a sentence": (
+        ["--config.eval.templates=('{} and {}',)"],
+        "eval.templates is ('{} and {}',), expected a tuple of sentences"),
+    "another task": (
+        ["--config.task=finetune"], "task is finetune and finetune is missing"),
     "half precision": (["--config.dtype=mixed_float16"], "expected one of flo"),
     "workdir in a file": (
         ["--workdir=setup.py/run"], "setup.py/run: cannot be written"),

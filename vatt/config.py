@@ -178,6 +178,10 @@ def check_model(config: ConfigDict) -> None:
   fields.check(model, "model")
   modalities = ("video", "audio", "text")
   if config.task == "finetune":
+    for part, name in ((config, "finetune"), (model, "classifier_dropout")):
+      if name not in part:
+        raise UserError(f"task is finetune and {name} is missing, expected it "
+                        "as of vatt.recipes.finetuning")
     fields.check(config.finetune, "finetune")
     modalities = (config.finetune.modality,)
   parts = set(model.encoders)

@@ -74,8 +74,8 @@ def rising(low: float, high: float) -> Rule:
 
 
 def is_template(value: Any) -> bool:
-  """Whether a sentence has {} in the place of a name, and no other braces that
-  `str.format` would fill."""
+  """Whether a sentence has one {} in the place of a name, and no other braces
+  that `str.format` would fill."""
   if not isinstance(value, str):
     return False
   try:
@@ -83,7 +83,7 @@ def is_template(value: Any) -> bool:
              in string.Formatter().parse(value) if name is not None]
   except ValueError:  # a single brace
     return False
-  return bool(names) and set(names) == {("", "", None)}
+  return names == [("", "", None)]
 
 
 def _is_activation(value):
@@ -218,8 +218,8 @@ FIELDS = {
         "match": choice("pair", "label"),
         "captions": whole(1, 1000),
         "templates": some(
-            Rule("", is_template), "a tuple of sentences, each with {} where "
-            "the name of a class goes"),
+            Rule("", is_template), "a tuple of sentences, each with one {}, "
+            "where the name of a class goes"),
     },
     "finetune": {
         "modality": choice("video", "audio"),
