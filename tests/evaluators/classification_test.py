@@ -98,6 +98,13 @@ def test_top_k_as_sklearn(case):
     assert found[f"top-{k}"] == pytest.approx(hits / rows)
 
 
+def test_scores_near_each_other_are_no_chain():
+  """Each ties with the next, and the best with few: they are in order."""
+  scores = 1e-7 * np.arange(4000)[:, None]
+  found = dict(classification.multi_label(scores, scores > 3e-4))
+  assert found["AUC"] > 0.99 and found["mAP"] > 0.99
+
+
 def average_precision(scores, positive):
   """Σ over the scores that occur, from high to low, of the precision of all
   rows with at least that one times the share of the positives that have it."""

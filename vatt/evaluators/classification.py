@@ -77,13 +77,18 @@ def multi_label(scores: np.ndarray, labels: np.ndarray
 
 
 def _levels(scores, positive):
-  """Whole numbers in the order of scores [N], the same for those that tie."""
+  """Whole numbers in the order of scores [N], the same for those that tie with
+  the lowest of them: many that are near each other are no chain."""
   finite = np.isfinite(scores)
   order = np.flatnonzero(finite)[np.argsort(scores[finite])]
   level = np.where(positive, -1, len(scores))  # of what is not finite
   rising = scores[order]
-  level[order[1:]] = np.cumsum(rising[:-1] < similarity.bar(rising[1:]))
-  level[order[:1]] = 0
+  # Of each score the number of the first that it is below.
+  after = np.searchsorted(similarity.bar(rising), rising, side="right")
+  first = number = 0
+  while first < len(order):
+    level[order[first:after[first]]] = number
+    first, number = after[first], number + 1
   return level
 
 
