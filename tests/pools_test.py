@@ -89,6 +89,15 @@ def test_a_pool_is_what_was_written(tmp_path):
       f"{name}.npy" for name in clips} | {"clips.tsv", "pool.json"}
 
 
+def test_a_pool_lies_where_one_is(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  clips = arrays(2)
+  write("", clips)
+  assert_holds(pools.read(""), clips)
+  assert files_of(tmp_path) == {
+      f"{name}.npy" for name in clips} | {"clips.tsv", "pool.json"}
+
+
 @pytest.mark.parametrize("older", [write, write_older])
 def test_a_pool_in_place_of_another(tmp_path, older):
   """Its arrays alone are there, and what is no pool's."""

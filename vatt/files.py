@@ -95,6 +95,7 @@ def write_together(
     UserError: the file system refused. Unless it did so at renaming, all is as
       it was.
   """
+  folder = folder or "."
   marked = os.path.join(folder, mark)
   paths = {os.path.join(folder, name): content if callable(content)
            else _writer(content)

@@ -198,10 +198,12 @@ def test_what_cannot_be_evaluated_is_told(tmp_path):
     config.finetune.multi_label = multi_label
     task = resolved(config)
     source, = task.open_sources(split)
+    evaluation = task.build_model(), tf.distribute.get_strategy(), source
     with pytest.raises(UserError, match=(
         f"/clips/1.0.0: split '{split}', video: {message}")):
-      task.evaluate(
-          task.build_model(), tf.distribute.get_strategy(), source)
+      task.evaluate(*evaluation)
+  with pytest.raises(UserError, match="predictions.npz: cannot be written .+"):
+    task.evaluate(*evaluation, workdir=str(tmp_path / "nowhere"))
 
 
 def test_loss_of_a_step_by_hand(digits_dir):

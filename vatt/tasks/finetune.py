@@ -9,7 +9,7 @@ import tensorflow as tf
 from vatt import distribute, files, losses, preprocess, replicas, seeds
 from vatt.config import Fact
 from vatt.data import input_pipeline, sources
-from vatt.errors import UserError
+from vatt.errors import UserError, one_line
 from vatt.evaluators import classification
 from vatt.models.tokenizers import resize_positions
 from vatt.models.vatt import Classifier, Tower
@@ -142,8 +142,12 @@ class Finetune(Task):
       content = io.BytesIO()  # a GFile cannot seek
       np.savez(content, id=input_pipeline.record_ids(source), logits=logits,
                labels=labels, classes=self.words, **{f"has_{modality}": mask})
-      files.write_whole(
-          os.path.join(workdir, "predictions.npz"), content.getvalue())
+      path = os.path.join(workdir, "predictions.npz")
+      try:
+        files.write_whole(path, content.getvalue())
+      except files.REFUSED as error:
+        raise UserError(f"{path}: cannot be written ({one_line(error)}), "
+                        "expected a workdir with room") from None
     try:
       if self.config.finetune.multi_label:
         return list(classification.multi_label(logits[mask], labels[mask]))

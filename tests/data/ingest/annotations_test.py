@@ -346,6 +346,15 @@ def test_audioset_rows_that_are_refused(tmp_path):
       read("audioset", lists)
 
 
+def test_a_list_that_cannot_be_written_is_told(tmp_path, media):
+  lists = write(tmp_path / "lists", {"MSRVTT_JSFUSION_test.csv": MSRVTT})
+  (tmp_path / "clips.csv").mkdir()
+  media.write_media(
+      tmp_path / "video9770.mp4", [media.numbered(1)] * 10, rate=10)
+  with pytest.raises(UserError, match="clips.csv: cannot be written: .+"):
+    annotations.write_clips("msrvtt", lists, str(tmp_path), overwrite=True)
+
+
 # ---- the media that are there
 
 def test_a_file_that_is_the_clip_starts_at_0(tmp_path, media, capsys):

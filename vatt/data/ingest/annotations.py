@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 from vatt.data.ingest import clip_sources, media
 from vatt.errors import UserError, one_line
-from vatt.files import write_whole
+from vatt.files import REFUSED, write_whole
 
 ESC50_FOLDS = 5
 KINETICS_SPLITS = {"train": "train", "val": "validation", "validate":
@@ -369,8 +369,9 @@ def write_clips(dataset: str, annotations: str, manual_dir: str,
              label, caption, " ".join(clip.splits)])
   try:
     write_whole(output, table.getvalue())
-  except OSError as error:
-    raise UserError(f"{output}: cannot be written: {error}") from None
+  except REFUSED as error:
+    raise UserError(
+        f"{output}: cannot be written: {one_line(error)}") from None
   each = ", ".join(f"{split} {splits[split]}" for split in sorted(
       splits, key=clip_sources.split_order))
   print(f"{output}: {len(found)} clips ({each}), {len(labels)} classes; left "
