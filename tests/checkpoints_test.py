@@ -213,6 +213,18 @@ def test_kill_in_mid_save(tmp_path, python):
   assert restored(tmp_path, 200_000) in (int(saved), int(saved) + 1)
 
 
+def test_a_state_that_was_half_read_is_of_no_step(tmp_path):
+  variables = state(1)
+  Checkpoints(str(tmp_path), a=variables["a"]).save(1)
+  run = Checkpoints(str(tmp_path), **variables)
+  run.save(2)
+  with pytest.raises(UserError, match="ckpt-1: does not fit this model"):
+    run.restore(1)
+  assert run.newest is None
+  run.restore(2)
+  assert_is(variables, 1)
+
+
 def test_full_disk(small_disk):
   disk = small_disk("400k")
   directory = disk / "run"

@@ -155,6 +155,7 @@ class Checkpoints:
     if damage:
       raise UserError(f"{self.directory}: damaged checkpoint: {damage}; "
                       "expected a whole one")
+    self.newest = None  # if reading stops, the state is that of no step
     self._read(step)
     self.newest = step
 
