@@ -32,7 +32,7 @@ table comes out and, with --json=FILE, all of it as JSON.
 import json
 import os
 
-from vatt import cli, files, host
+from vatt import cli, fields, files, host
 from vatt.config import check_model, check_optimizer, replace
 from vatt.errors import UserError
 from vatt.models import cost
@@ -175,6 +175,7 @@ def main():
     raise UserError("--export measures nothing, expected --what=step without "
                     "--vs and --parts")
   config = cli.config()
+  fields.check(config)
   if FLAGS.what in ("step", "forward", "growth"):
     check_model(config)
     check_optimizer(config.optimizer, config.total_steps)

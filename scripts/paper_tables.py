@@ -10,7 +10,7 @@ of its model, of a clip and of a batch.
 """
 import math
 
-from vatt import cli, recipes
+from vatt import cli, fields, recipes
 from vatt import config as config_lib
 from vatt.data import text
 from vatt.models import cost
@@ -192,6 +192,7 @@ def cost_of_config(config):
     UserError: it is missing, of no task, or its sizes fit no model.
   """
   task = make_task(config)
+  fields.check(config)
   config_lib.check_model(config)
   shapes = task.input_shapes()
   tuned = config.task == "finetune"

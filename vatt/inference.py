@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from vatt import checkpoints, files, workdir
+from vatt import checkpoints, fields, files, workdir
 from vatt import config as config_lib
 from vatt.data import text
 from vatt.errors import UserError, one_line
@@ -59,6 +59,7 @@ def load_model(path: str, config: ConfigDict | None = None,
     own["data.vocabulary"] = os.path.join(path, task.WORDS_FILE)
   built = make_task(config_lib.replace(config, own | {
       f"data.{field}": trained.data[field] for field in SHAPE_FIELDS}), words)
+  fields.check(built.config, table={"dtype": fields.FIELDS["dtype"]})
   config_lib.check_model(built.config)
   model, step = restore_model(path, built, strategy)
   return Trained(make_task(config_lib.replace(config, own), words), model, step)
@@ -91,20 +92,21 @@ def create(path: str, task: Task, model: tf.keras.Model) -> None:
   """
   check_new(path)
   before = tf.io.gfile.listdir(path) if tf.io.gfile.exists(path) else None
+  written = {os.path.basename(workdir.checkpoints_of(path)), "config.json",
+             task.WORDS_FILE} - {*(before or ())}
   try:
     checkpoints.Checkpoints(
         workdir.checkpoints_of(path), model=model).save(0)
     workdir.write(path, task.config, task.WORDS_FILE, task.words)
   except BaseException as error:
     with contextlib.suppress(*files.REFUSED):
-      if before is None:
+      for name in written & {
+          name.rstrip("/") for name in tf.io.gfile.listdir(path)}:
+        mine = os.path.join(path, name)
+        (tf.io.gfile.rmtree if tf.io.gfile.isdir(mine) else
+         tf.io.gfile.remove)(mine)
+      if before is None and not tf.io.gfile.listdir(path):
         tf.io.gfile.rmtree(path)
-      else:
-        for name in set(tf.io.gfile.listdir(path)) - set(before):
-          written = os.path.join(path, name)
-          remove = (tf.io.gfile.rmtree if tf.io.gfile.isdir(written) else
-                    tf.io.gfile.remove)
-          remove(written)
     if isinstance(error, files.REFUSED):
       raise UserError(f"{path}: cannot be written: {one_line(error)}") from None
     raise
@@ -142,21 +144,25 @@ def start_from(path: str, task: Task, model: tf.keras.Model) -> int:
 def _check_donor(path, donor, task, model):
   """Raises UserError if a tower would compute something else with its weights
   than in the model that they are of: shapes do not tell how many heads share
-  them, say."""
+  them, say, nor which word a row of the embedding is of."""
   ours, theirs = task.config.model, donor.task.config.model
-  fields = []  # name, our value, the donor's
+  compared = []  # name, our value, the donor's
   for modality in set(model.towers) & set(donor.model.towers):
     found, wanted = (getattr(towers[modality].encoder, "untold", {})
                      for towers in (model.towers, donor.model.towers))
-    fields += [(f"encoders.{modality}.{name}", found.get(name), value)
-               for name, value in wanted.items()]
+    compared += [(f"encoders.{modality}.{name}", found.get(name), value)
+                 for name, value in wanted.items()]
     names = {"video": ["video_patch"], "audio": ["audio_patch", "audio_input"]}
-    fields += [(name, ours[name], theirs[name])
-               for name in names.get(modality, ())]
-  for name, value, expected in fields:
+    compared += [(name, ours[name], theirs[name])
+                 for name in names.get(modality, ())]
+  for name, value, expected in compared:
     if value != expected:
       raise UserError(f"init: model.{name} is {value!r}, expected {expected!r} "
                       f"as in {path}, whose weights are to be used")
+  if "text" in model.towers and "text" in donor.model.towers:
+    workdir.check_words(
+        donor.task.words, task.words, os.path.join(path, task.WORDS_FILE),
+        f"vocabulary {task.config.data.vocabulary}")
 
 
 def load_tower(path: str, modality: str,

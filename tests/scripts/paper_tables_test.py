@@ -113,6 +113,8 @@ def test_a_missing_config_is_one_line(run, tmp_path):
     ({"model.encoders.text.num_heads": 7}, "a multiple of num_heads (7)"),
     ({"model.audio_input": "mel"}, "model.audio_input is 'mel'"),
     ({"task": "other"}, "task is 'other'"),
+    ({"dtype": "half"}, "dtype is 'half'"),
+    ({"batch_size": -3}, "batch_size is -3"),
 ])
 def test_sizes_of_no_model_are_refused(fields, words):
   config = pretrain.get_config("bbs")
