@@ -114,6 +114,35 @@ def test_bad_fields_are_one_line(tmp_path, python_env, flag, said):
   assert error.startswith(f"error: {said}"), error
 
 
+PROTOCOL = """
+from vatt import cli
+cli.define_workdir("A folder.", required=False)
+cli.run(lambda: print(cli.config().part.size), cli.define_config_of_workdir)
+"""
+
+
+@pytest.mark.parametrize("fields, said", [
+    (None, "error: --config: No such file or directory: '{file}'"),
+    ("siez=3", "error: --config={file}: Key \"siez\" does not exist"),
+    ("size='a'", "error: --config={file}: Could not override field")])
+def test_a_protocol_that_does_not_fit_is_one_line(
+    tmp_path, python_env, fields, said):
+  program, file = tmp_path / "program.py", tmp_path / "protocol.py"
+  program.write_text(PROTOCOL)
+  (tmp_path / "config.json").write_text('{"part": {"size": 3}}')
+  if fields:
+    file.write_text("from ml_collections import ConfigDict\n"
+                    "def get_config(arg=None):\n"
+                    f"  return ConfigDict(dict(part=dict({fields})))\n")
+  done = subprocess.run(
+      [sys.executable, str(program), f"--workdir={tmp_path}",
+       f"--config={file}"], env=python_env, capture_output=True, text=True)
+  error = done.stderr.splitlines()[-1]
+  assert done.returncode == 1 and error.startswith(said.format(file=file))
+  assert "expected" in error or not fields
+  assert "Other fields" not in error
+
+
 def test_result_is_the_exit_code_and_home_is_known(run):
   done = run("--workdir=~/a", "--say=b", HOME="/home/of")
   assert (done.returncode, done.stdout) == (3, b"b /home/of/a\n")

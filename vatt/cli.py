@@ -59,9 +59,13 @@ def workdir() -> str:
 
 def config() -> "ConfigDict":  # noqa: F821  not loaded with this module
   """The ConfigDict of --config; UserError if its file cannot be read."""
+  return _loaded(flags.FLAGS.config)
+
+
+def _loaded(found):
+  """`config`, of what ml_collections has for it."""
   from ml_collections import ConfigDict
 
-  found = flags.FLAGS.config
   try:
     found.items  # noqa: B018  ml_collections tells of a missing file at use
   except OSError as error:
@@ -104,7 +108,12 @@ def define_config_of_workdir(argv: list[str]) -> list[str]:
     config_flags.DEFINE_config_file(
         "config", given.config, flag_values=values, sys_argv=argv[:1])
     values(argv[:1])
-    config.update(values.config)
+    try:
+      config.update(_loaded(values.config))
+    except (KeyError, TypeError) as error:
+      what = one_line(error).partition(" Other fields present")[0].strip("'\"")
+      raise UserError(f"--config={given.config}: {what}; expected fields of "
+                      f"{path}/config.json") from None
   argv = [argv[0], f"--workdir={path}", *rest]
   config_flags.DEFINE_config_dict("config", config, sys_argv=argv)
   return argv
