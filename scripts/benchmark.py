@@ -34,7 +34,7 @@ import os
 
 from vatt import cli, fields, files, host
 from vatt.config import check_model, check_optimizer, replace
-from vatt.errors import UserError
+from vatt.errors import UserError, one_line
 from vatt.models import cost
 from vatt.tasks import make_task
 
@@ -203,8 +203,12 @@ def main():
         FLAGS.folder, FLAGS.config, FLAGS.repeats)
   print(table(details))
   if FLAGS.json:
-    files.write_whole(FLAGS.json, json.dumps(
-        dict(what=FLAGS.what, threads=threads, **details), indent=1))
+    try:
+      files.write_whole(FLAGS.json, json.dumps(
+          dict(what=FLAGS.what, threads=threads, **details), indent=1))
+    except files.REFUSED as error:
+      raise UserError(f"--json={FLAGS.json}: cannot be written: "
+                      f"{one_line(error)}") from None
 
 
 if __name__ == "__main__":

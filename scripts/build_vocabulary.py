@@ -48,7 +48,8 @@ def main():
         "captions, expected some; to train on sound and pictures alone, give "
         "the training another vocabulary (--config.data.vocabulary=FILE) or a "
         "model that has one (--config.init=WORKDIR)")
-  output = FLAGS.output or os.path.join(opened[0].directory, "vocabulary.txt")
+  output = os.path.expanduser(FLAGS.output) or os.path.join(
+      opened[0].directory, "vocabulary.txt")
   try:
     files.write_whole(output, "".join(word + "\n" for word in vocabulary))
   except files.REFUSED as error:

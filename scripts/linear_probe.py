@@ -44,6 +44,11 @@ def open_splits(options, data_dir):
 
   train, test = open_all("train"), open_all("test")
   for a, b in zip(train, test):
+    for source in (a, b):
+      if 0 < source.fps < options.fps:
+        raise UserError(
+            f"{source.directory}: split '{source.split}' has {source.fps:g} "
+            f"frames a second, expected probe.fps ({options.fps:g}) at least")
     if a.label_names != b.label_names:
       raise UserError(
           f"{b.directory}: {len(b.label_names)} classes in split '{b.split}', "

@@ -153,6 +153,21 @@ def test_what_the_output_cannot_show_is_replaced(run):
   assert (done.returncode, done.stdout) == (3, b"caf? a\n")
 
 
+@pytest.mark.parametrize("flags", [["--help"], ["--workdir=a", "--say=much"]])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_without_room_is_told(run, tmp_path, python_env, flags,
+                                        unbuffered):
+  run("--workdir=a")
+  with open("/dev/full", "w") as full:
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "program.py"), *flags],
+        env=python_env | {"PYTHONUNBUFFERED": unbuffered}, stdout=full,
+        stderr=subprocess.PIPE, text=True)
+  assert done.returncode == 1
+  assert done.stderr == ("error: the output: No space left on device, expected "
+                         "room for it\n")
+
+
 def test_what_is_no_text_is_told(run):
   done = run(b"--workdir=caf\xe9")
   assert done.returncode == 1

@@ -57,6 +57,11 @@ def test_fields_of_older_runs(tmp_path, config):
   assert found.optimizer.clip_part == "" and not found.model.remat
 
 
+def test_no_words(tmp_path):
+  (tmp_path / "labels.txt").write_text("")
+  assert workdir.read_words(str(tmp_path), "labels.txt") == []
+
+
 def test_words_that_are_no_text(tmp_path):
   (tmp_path / "vocabulary.txt").write_bytes(b"caf\xe9\n")
   with pytest.raises(UserError, match="vocabulary.txt: not UTF-8, expected a"):

@@ -117,9 +117,10 @@ class Checkpoints:
       Its step, or None without a checkpoint.
 
     Raises:
-      UserError: all are damaged; one does not fit the model; or the disk has
-        no room for another.
+      UserError: all are damaged; one does not fit the model; the disk has no
+        room for another; or the directory's name could not be read again.
     """
+    files.check_checkpoint_path(self.directory)
     try:
       tf.io.gfile.makedirs(self.directory)
     except REFUSED as error:

@@ -1,5 +1,6 @@
 """What all programs share: how they start, their common flags, how they end."""
 import argparse
+import errno
 import itertools
 import os
 import pathlib
@@ -162,6 +163,7 @@ def run(main: Callable[[], object],
       _end_without_reader()
     # Nothing of ours ran: it is a flag, or whatever a config file does.
     except Exception as error:
+      _end_without_room(error)
       fail(_line_of(error, sys.argv))
     if len(rest) > 1:
       fail(f"unexpected argument {rest[1]!r}, expected flags")
@@ -177,6 +179,9 @@ def run(main: Callable[[], object],
       fail(error)
     except BrokenPipeError:
       _end_without_reader()
+    except OSError as error:
+      _end_without_room(error)
+      raise
 
   app.run(guarded, flags_parser=parse)
 
@@ -186,6 +191,13 @@ def _end_without_reader():
   # What is still to be written at exit has no reader either.
   os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
   sys.exit(128 + signal.SIGPIPE)
+
+
+def _end_without_room(error):
+  """Ends in a line if the error is that of an output on a full disk."""
+  if getattr(error, "errno", None) == errno.ENOSPC and error.filename is None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    fail(f"the output: {error.strerror}, expected room for it")
 
 
 # What the values of flags are to be, by what Python says of those that are not.

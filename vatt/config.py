@@ -3,6 +3,7 @@
 A config file builds a ConfigDict and flags change fields of it. From then on
 nobody writes to one: `resolve` and `replace` return new, frozen ones.
 """
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from vatt import fields, optimizers, preprocess
 from vatt.data import input_pipeline, sources, windows
 from vatt.errors import UserError
 
+PATHS = ("init", "data.data_dir", "data.vocabulary", "model.word_vectors")
 DURATIONS = ("log_every", "checkpoint_every", "eval_every", "total_steps")
 # Those with patches, and the field of data that says how long they are.
 SIGNALS = {"video": "frames", "audio": "audio_samples"}
@@ -65,6 +67,14 @@ def replace(config: ConfigDict, values: dict[str, Any]) -> FrozenConfigDict:
         del part[name]
       part[name] = value
   return FrozenConfigDict(copy)
+
+
+def expand_home(config: ConfigDict) -> ConfigDict:
+  """The config with the home folder for ~ in its paths."""
+  paths = {field: _get(config, field) for field in PATHS}
+  return replace(config, {field: os.path.expanduser(path)
+                          for field, path in paths.items()
+                          if path.startswith("~")})
 
 
 def _get(config, field):

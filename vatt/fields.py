@@ -88,7 +88,8 @@ def is_template(value: Any) -> bool:
 
 def _is_activation(value):
   try:
-    return isinstance(value, str) and bool(tf.keras.activations.get(value))
+    return (isinstance(value, str) and bool(tf.keras.activations.get(value))
+            and value not in ("get", "serialize", "deserialize"))
   except ValueError:
     return False
 

@@ -16,6 +16,7 @@ REFUSED = (
     OSError, tf.errors.ResourceExhaustedError, tf.errors.OutOfRangeError,
     tf.errors.PermissionDeniedError, tf.errors.NotFoundError,
     tf.errors.FailedPreconditionError, tf.errors.UnknownError)
+PATTERN = set("*?[]\\")
 TEMPORARY = ".tmp"  # how the name ends of what is not whole yet
 
 
@@ -135,6 +136,15 @@ def names(folder: str, pattern: str) -> list[str]:
   return sorted(filter(whole.fullmatch, tf.io.gfile.listdir(folder)))
 
 
+def check_checkpoint_path(prefix: str) -> None:
+  """Raises UserError if a checkpoint of that path could not be read: it is not
+  local, and TensorFlow would take it for a pattern."""
+  if "://" in prefix and set(prefix) & PATTERN:
+    raise UserError(f"{prefix}: has one of * ? [ ] \\, which TensorFlow takes "
+                    "for a pattern; expected a path without them, or a local "
+                    "one")
+
+
 @contextlib.contextmanager
 def checkpoint_path(prefix: str) -> Iterator[str]:
   """A path by which TensorFlow reads a checkpoint whatever it is called.
@@ -146,15 +156,12 @@ def checkpoint_path(prefix: str) -> Iterator[str]:
     prefix: path of the checkpoint, without .index.
 
   Raises:
-    UserError: a path with such letters that is not local.
+    UserError: as of `check_checkpoint_path`.
   """
-  if not set(prefix) & set("*?[]\\"):
+  check_checkpoint_path(prefix)
+  if not set(prefix) & PATTERN:
     yield prefix
     return
-  if "://" in prefix:
-    raise UserError(f"{prefix}: has one of * ? [ ] \\, which TensorFlow takes "
-                    "for a pattern; expected a path without them, or a local "
-                    "copy")
   folder, name = os.path.split(os.path.abspath(prefix))
   with tempfile.TemporaryDirectory() as links:
     for file in os.listdir(folder):

@@ -36,6 +36,7 @@ def main() -> None:
 
   config, folder = cli.config(), cli.workdir()
   fields.check(config)
+  config = config_lib.expand_home(config)
   if TPU.value is not None:
     config = config_lib.replace(
         config, {"strategy.name": "tpu", "strategy.tpu": TPU.value})

@@ -23,6 +23,7 @@ from vatt.checkpoints import Checkpoints, weights_sha256
 from vatt.data import input_pipeline
 from vatt.data.sources import Source
 from vatt.errors import UserError, one_line
+from vatt.evaluation import Evaluation
 from vatt.files import REFUSED
 from vatt.metric_writers import MetricWriter
 from vatt.tasks import Task
@@ -167,9 +168,8 @@ def train(task: Task, model: tf.keras.Model,
     evaluate: called as evaluate(model) every `eval_every` steps; returns
       (name, value)s. None: no evaluation.
 
-  A step is saved before it is evaluated. An evaluation that fails does not stop
-  training, and is made up for when the run goes on, as is one that a kill cut
-  short: of each step that is still saved.
+  A step is saved before it is evaluated, and an evaluation that fails, or that
+  a kill cuts short, is made up for: see `Evaluation`.
 
   Raises:
     NonFinite: loss or gradient is not finite; nothing of it was applied.
@@ -186,7 +186,7 @@ def train(task: Task, model: tf.keras.Model,
       checkpoints_of(workdir), config.keep_checkpoints,
       is_chief=distribute.is_chief(strategy), model=model, optimizer=optimizer)
   start = checkpoints.restore_latest() or 0
-  evaluation = Evaluation(config, evaluate, model)
+  evaluation = Evaluation(config, evaluate, model, strategy)
   evaluated = metric_writers.evaluated_steps(workdir)
   missing = [step for step in checkpoints.saved_steps() if step <= start
              and evaluation.is_due(step) and step not in evaluated]
@@ -277,71 +277,6 @@ def train(task: Task, model: tf.keras.Model,
     signal.signal(signal.SIGTERM, previous)
     progress.close()
     writer.close()
-
-
-class Evaluation:
-  """When a model is evaluated, and what becomes of the results.
-
-  Args:
-    config: the run's.
-    evaluate: as of `train`.
-    model: to evaluate.
-  """
-
-  def __init__(self, config: ConfigDict,
-               evaluate: Callable[[tf.keras.Model],
-                                  Iterable[tuple[str, float]]] | None,
-               model: tf.keras.Model):
-    self.config, self.evaluate, self.model = config, evaluate, model
-    self.failed = {}  # {step: the error, a line}
-
-  def is_due(self, step: int) -> bool:
-    """Whether a step is to be evaluated."""
-    return bool(self.evaluate) and step > 0 and (
-        step % self.config.eval_every == 0 or step == self.config.total_steps)
-
-  def run(self, step: int, writer: MetricWriter) -> None:
-    """Evaluates the model as it is, at a step; an error is logged and kept.
-
-    Args:
-      step: the model's.
-      writer: takes the results, as eval/NAME.
-    """
-    try:
-      results = dict(self.evaluate(self.model))
-    # Whatever went wrong, hours of training are not to end for it.
-    except Exception as error:
-      self.failed[step] = one_line(error)
-      logging.error("the evaluation of step %d failed: %s", step,
-                    self.failed[step],
-                    exc_info=not isinstance(
-                        error, (UserError, OSError, tf.errors.OpError)))
-      return
-    writer.write(step, {f"eval/{k}": v for k, v in results.items()})
-
-  def make_up(self, steps: list[int], checkpoints: Checkpoints,
-              writer: MetricWriter) -> None:
-    """Evaluates steps that are saved; the model is left as it was."""
-    start = checkpoints.newest
-    for step in steps:
-      logging.info("step %d was not evaluated yet", step)
-      try:
-        checkpoints.restore(step)
-      except UserError as error:
-        logging.warning("step %d is not evaluated: %s", step, error)
-      else:
-        self.run(step, writer)
-    if checkpoints.newest != start:
-      checkpoints.restore(start)
-
-  def tell_failures(self) -> None:
-    """Raises UserError if evaluations failed."""
-    if self.failed:
-      step, error = next(iter(self.failed.items()))
-      raise UserError(
-          f"training is done and saved, but of {len(self.failed)} evaluations "
-          f"that failed the first, of step {step}, says: {error}; run the same "
-          "command to evaluate what is still saved")
 
 
 def report_corrupt(config: ConfigDict, data_sources: list[Source],

@@ -99,7 +99,8 @@ def read_words(workdir: str, name: str) -> list[str]:
     return []
   try:
     with tf.io.gfile.GFile(path) as file:
-      return file.read().removesuffix("\n").split("\n")
+      content = file.read().removesuffix("\n")
+    return content.split("\n") if content else []
   except UnicodeDecodeError:
     raise UserError(f"{path}: not UTF-8, expected a word or a class a line"
                     ) from None

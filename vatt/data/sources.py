@@ -29,6 +29,7 @@ class Source:
     label_names: names of the classes, or ().
     directory: where its files lie.
     flac: whether audio may be FLAC: by `says_flac` or the first record.
+    fps: frames a second of the first record; 0 if it has none.
   """
   name: str
   split: str
@@ -37,6 +38,7 @@ class Source:
   label_names: tuple[str, ...]
   directory: str
   flac: bool = False
+  fps: float = 0.0
 
 
 def open_source(name: str, data_dir: str, split: str) -> Source:
@@ -93,11 +95,13 @@ def _with_first_record(source):
     if not empty and example[rate] <= 0:
       raise UserError(f"{source.name}: records have {data} but no {rate}; for "
                       f"DMVR files add it to the name, e.g. ?{rate}=10")
+  frames = tf.size(example["frames"]) > 0
   # The first record may have no sound.
   flac = says_flac(source.name) or (
       example["audio"].dtype == tf.string
       and example["audio"].numpy().startswith(audio.FLAC))
-  return dataclasses.replace(source, flac=flac)
+  return dataclasses.replace(
+      source, flac=flac, fps=float(example["fps"]) if frames else 0.0)
 
 
 def says_flac(name: str) -> bool:
@@ -182,7 +186,13 @@ def _open_built(name, path, data_dir, split):
   label_names = ()
   if tf.io.gfile.exists(names):
     with tf.io.gfile.GFile(names) as f:
-      label_names = tuple(filter(None, f.read().splitlines()))
+      lines = f.read().rstrip("\r\n")
+    # At line feeds alone: a name may have other white space.
+    label_names = tuple(
+        line.strip("\r") for line in lines.split("\n")) if lines else ()
+    if not all(label_names):
+      raise UserError(f"{names}: line {label_names.index('') + 1} is empty, "
+                      "expected the name of a class in each")
   index = record_index.load(_shards(name, directory, split))
   return Source(name, split, index, parse, label_names, directory)
 

@@ -303,7 +303,7 @@ def save(folder: str, tower: Tower, layout: str | None = None) -> list[str]:
     raise UserError(f"layout is {layout}, expected {' or '.join(layouts)}")
   path, config = (os.path.join(folder, name)
                   for name in ("model.safetensors", "config.json"))
-  if os.path.exists(path) or os.path.exists(config):
+  if os.path.exists(path):  # which comes last
     raise UserError(f"{folder}: has a model, expected a new folder")
   tensors = {}
   for entry in entries(tower, layout):
