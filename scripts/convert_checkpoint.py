@@ -119,6 +119,9 @@ def export(workdir, path):
   """
   task, model, step = inference.load_model(workdir)
   config = task.config
+  if config.model.heads != "released":
+    raise UserError(f"{workdir}: not of the released flavour: model.heads is "
+                    f"{config.model.heads}, expected released")
   shapes = {key: entry.shape for entry in released.entries(model)
             for key in entry.keys}
   tower = next(iter(model.towers.values()))

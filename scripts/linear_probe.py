@@ -17,11 +17,12 @@ import re
 from vatt import cli, distribute, files, inference
 from vatt.config import check_probe
 from vatt.data import sources
-from vatt.errors import UserError
+from vatt.errors import UserError, one_line
 from vatt.evaluators import features, linear_probe
 from vatt.reports import retrieval as report
 
 import numpy as np
+import tensorflow as tf
 from tqdm import tqdm
 
 cli.define_config("Probes, such as configs/linear_probe.py:ucf101.")
@@ -103,7 +104,12 @@ def run_probe(config, name, train, test):
             desc=name) as progress:
     probe = linear_probe.LRC(
         **options, seed=config.seed, progress=progress.update)
-    return list(probe.run(*train, *test))
+    try:
+      return list(probe.run(*train, *test))
+    except tf.errors.ResourceExhaustedError as error:
+      raise UserError(
+          f"lrc.components is {options['components']}, expected no more than "
+          f"the memory has room for ({one_line(error)})") from None
 
 
 def main():

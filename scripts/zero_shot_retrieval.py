@@ -26,6 +26,7 @@ from vatt.data import record_index
 from vatt.errors import UserError
 from vatt.reports import retrieval as retrieval_report
 from vatt.tasks import make_task
+from vatt.workdir import has_model
 
 import numpy as np
 import tensorflow as tf
@@ -140,7 +141,13 @@ def main():
     if all(flags.FLAGS[name].value not in (None, False)
            for name in (one, other)):
       raise UserError(f"--{one} and --{other}: expected one of them")
+  for name in ("pool", "export"):
+    if flags.FLAGS[name].value == "":
+      raise UserError(f"--{name} is empty, expected a folder")
   config, workdir = cli.config(), cli.workdir()
+  if EXPORT.value is not None and has_model(os.path.expanduser(EXPORT.value)):
+    raise UserError(f"--export={EXPORT.value}: the workdir of a model, "
+                    "expected another folder")
   if QUERY.value is not None and EXPORT.value is None and POOL.value is None:
     config = replace(  # not asked for
         config, {"data.audio_samples": 0, "data.captions": 0})

@@ -78,8 +78,14 @@ cli.run(main)
     ("def get_config():\n  pass\n", "{file}: get_config() takes"),
     ("def get_config(arg=None):\n  return 3\n", "returns 3, expected a Config"),
     ("def get_config(arg=None):\n  pass\n", "returns None, expected a Config"),
+    ("get_config = 5\n", "{file}: TypeError: 'int' object is not callable"),
+    ("def get_config(arg=None):\n  raise ValueError('one\\ntwo')\n",
+     "{file}, line 2: ValueError: one"),
+    ("from ml_collections import FrozenConfigDict\n"
+     "def get_config(arg=None):\n  return FrozenConfigDict()\n",
+     "{file}: its get_config returns a FrozenConfigDict, expected a Conf"),
     (None, "No such file or directory: '{file}'"),
-], ids=range(11))
+], ids=range(14))
 def test_errors_of_config_files_are_one_line(
     tmp_path, python_env, content, said):
   program, file = tmp_path / "program.py", tmp_path / "config of mine.py"
@@ -166,6 +172,34 @@ def test_an_output_without_room_is_told(run, tmp_path, python_env, flags,
   assert done.returncode == 1
   assert done.stderr == ("error: the output: No space left on device, expected "
                          "room for it\n")
+
+
+@pytest.mark.parametrize("closed", ["<&- 2>&-", "<&- >&- 2>&-"])
+def test_outputs_that_are_closed(tmp_path, python_env, closed):
+  """What a program opens then does not take their place."""
+  program = tmp_path / "program.py"
+  program.write_text("""
+import sys
+from vatt import cli
+def main():
+  with open(sys.argv[0] + ".txt", "w") as file:
+    print("an error", file=sys.stderr, flush=True)
+    print("a line", flush=True)
+    file.write(str(file.fileno() > 2))
+  return 3
+cli.run(main)
+""")
+  code = subprocess.run(
+      ["bash", "-c", f"'{sys.executable}' '{program}' {closed}"],
+      env=python_env, stdout=subprocess.DEVNULL).returncode
+  written = tmp_path / "program.py.txt"
+  assert (code, written.read_text()) == (3, "True")
+
+
+def test_names_that_are_too_long(run):
+  done = run("--workdir=a/" + "b" * 256)
+  assert done.stderr == (b"error: --workdir: a name of 256 bytes, expected at "
+                         b"most 255\n")
 
 
 def test_what_is_no_text_is_told(run):

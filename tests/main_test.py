@@ -33,6 +33,9 @@ BAD = {
         "eval.templates is ('{} and {}',), expected a tuple of sentences"),
     "another task": (
         ["--config.task=finetune"], "task is finetune and finetune is missing"),
+    "a name behind what is read": (
+        ["--config.eval.templates=('a b c d e f g h i j k l {}',)"],
+        "has 12 words before the name of the class, expected fewer than data."),
     "half precision": (["--config.dtype=mixed_float16"], "expected one of flo"),
     "workdir in a file": (
         ["--workdir=setup.py/run"], "setup.py/run: cannot be written"),
@@ -97,6 +100,8 @@ def trained(run_main, tmp_path_factory):
      "number 0 is '{1}', expected '{0}' as in"),
     (["--mode=train", "--config.data.vocabulary=WORDS"],
      "number 0 is '{1}', expected '{0}' as in"),
+    (["--mode=eval", "--config.dtype=float64"],
+     "ckpt-5: does not fit this model: "),
     (["--mode=train", "--config.model.encoders.video.num_heads=4"],
      "expected the same config or another --workdir")])
 def test_a_workdir_stays_with_its_model(

@@ -57,6 +57,12 @@ def test_fields_of_older_runs(tmp_path, config):
   assert found.optimizer.clip_part == "" and not found.model.remat
 
 
+def test_a_config_that_is_a_folder(tmp_path):
+  (tmp_path / "config.json").mkdir()
+  with pytest.raises(UserError, match="config.json: cannot be read"):
+    workdir.read_config(str(tmp_path))
+
+
 def test_no_words(tmp_path):
   (tmp_path / "labels.txt").write_text("")
   assert workdir.read_words(str(tmp_path), "labels.txt") == []

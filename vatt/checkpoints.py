@@ -308,7 +308,7 @@ def _read(checkpoint, directory, step, check):
       check(status)
     status.expect_partial()  # Silences what TensorFlow says at exit.
     return
-  except (AssertionError, ValueError) as error:
+  except (AssertionError, ValueError, tf.errors.InvalidArgumentError) as error:
     problem = one_line(error)
     if status is not None:
       status.expect_partial()

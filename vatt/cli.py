@@ -54,8 +54,13 @@ def require(name: str) -> None:
 
 
 def workdir() -> str:
-  """The path of --workdir."""
-  return os.path.expanduser(flags.FLAGS.workdir)
+  """The path of --workdir; UserError if no file can have that name."""
+  path = os.path.expanduser(flags.FLAGS.workdir)
+  long = [name for name in path.split("/") if len(os.fsencode(name)) > 255]
+  if long:
+    raise UserError(f"--workdir: a name of {len(os.fsencode(long[0]))} bytes, "
+                    "expected at most 255")
+  return path
 
 
 def config() -> "ConfigDict":  # noqa: F821  not loaded with this module
@@ -140,6 +145,7 @@ def run(main: Callable[[], object],
     define_flags: called with the command line before it is parsed, for flags
       that depend on it; may return another one to parse.
   """
+  _open_what_is_closed()
   for stream in (sys.stdout, sys.stderr):
     if hasattr(stream, "reconfigure"):  # not where a test has taken its place
       stream.reconfigure(errors="replace")
@@ -184,6 +190,19 @@ def run(main: Callable[[], object],
       raise
 
   app.run(guarded, flags_parser=parse)
+
+
+def _open_what_is_closed():
+  """Sends to nowhere what a program writes that started without an output:
+  else the next file that it opens would take that place."""
+  for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
+    try:
+      os.fstat(number)
+    except OSError:
+      os.open(os.devnull, os.O_RDWR)  # which gets the lowest free number
+    if getattr(sys, name) is None:
+      setattr(sys, name, open(number, "r" if number == 0 else "w",
+                              closefd=False))
 
 
 def _end_without_reader():
@@ -262,22 +281,31 @@ def _line_in(path, error):
     lines = [int(number) for file, number in re.findall(
         r'File "(.+)", line (\d+)', text)
         if os.path.abspath(file) == os.path.abspath(path)]
-    kind, _, said = text.strip().splitlines()[-1].partition(": ")
+    # The first line that is not indented, behind the last place in a file.
+    _, _, rest = text.rpartition("\n  File ")
+    last = next(line for line in rest.splitlines()[1:]
+                if line.strip() and not line.startswith(" "))
+    kind, _, said = last.partition(": ")
   else:
-    kind, said = type(error).__name__, one_line(error).strip("'\"")
+    kind, said = type(error).__name__, one_line(error)
+    if isinstance(error, KeyError):
+      said = said.strip("'\"")
   if kind.endswith("UserError"):
     return said
   if lines:
     said = said.partition(" Other fields present")[0]
     return f"{path}, line {lines[-1]}: {kind}" + (
         f": {said}" if said not in ("", kind) else "")
+  if "FrozenConfigDict is immutable" in text:
+    return (f"{path}: its get_config returns a FrozenConfigDict, expected a "
+            "ConfigDict, which flags can change")
   # Called with another number of arguments, or not there at all.
   if "get_config()" in text:
     return (f"{path}: {said}; expected a get_config(arg=None), and after a "
             "colon what it takes")
   if "no attribute 'get_config'" in text:
     return f"{path}: has no get_config, expected a function of that name"
-  return None
+  return f"{path}: {kind}: {said}" if "Traceback" in text else None
 
 
 def _file_error(error):

@@ -158,6 +158,14 @@ def check_evaluation(config: ConfigDict) -> None:
     raise UserError(
         f"eval.captions is {config.eval.captions}, expected at most "
         f"data.captions ({config.data.captions}), which are read of a clip")
+  for sentence in config.eval.templates if config.task == "pretrain" else ():
+    # No operation of TensorFlow's: strategies want to be made before any.
+    before = len(sentence.partition("{}")[0].split())
+    if before >= config.data.words:
+      raise UserError(
+          f"eval.templates: {sentence!r} has {before} words before the name of "
+          f"the class, expected fewer than data.words ({config.data.words}), "
+          "which are read")
   if config.eval.crops > 1 and not config.data.frames:
     raise UserError(f"eval.crops is {config.eval.crops} and data.frames 0, "
                     "expected 1 crop: sound has nothing to crop")

@@ -4,10 +4,16 @@ from collections.abc import Callable, Iterable
 import tensorflow as tf
 from absl import logging
 from ml_collections import ConfigDict
+from tqdm import tqdm
 
 from vatt.checkpoints import Checkpoints
 from vatt.errors import UserError, one_line
 from vatt.metric_writers import MetricWriter
+
+
+def line_of(results: Iterable[tuple[str, float]]) -> str:
+  """Results of an evaluation, (name, value)s, in a line."""
+  return "  ".join(f"{name} {value:.4g}" for name, value in results)
 
 
 class Evaluation:
@@ -39,7 +45,8 @@ class Evaluation:
         step % self.config.eval_every == 0 or step == self.config.total_steps)
 
   def run(self, step: int, writer: MetricWriter) -> None:
-    """Evaluates the model as it is, at a step; an error is logged and kept.
+    """Evaluates the model as it is, at a step, and prints the results; an error
+    is logged and kept.
 
     Args:
       step: the model's.
@@ -58,6 +65,8 @@ class Evaluation:
                         error, (UserError, OSError, tf.errors.OpError)))
       return
     writer.write(step, {f"eval/{k}": v for k, v in results.items()})
+    # Last: whoever reads the output may be gone.
+    tqdm.write(line_of(results.items()))
 
   def make_up(self, steps: list[int], checkpoints: Checkpoints,
               writer: MetricWriter) -> None:

@@ -54,6 +54,10 @@ def load_model(path: str, config: ConfigDict | None = None,
   # has their vectors.
   task = make_task(trained)
   words = task.own_words(path)
+  given = config.data.vocabulary
+  if words and given not in ("", trained.data.vocabulary):
+    workdir.check_words(words, text.load_vocabulary(given), os.path.join(
+        path, task.WORDS_FILE), f"vocabulary {given}")
   own = {"model.word_vectors": ""}
   if words and "text" in task.input_shapes():
     own["data.vocabulary"] = os.path.join(path, task.WORDS_FILE)

@@ -30,7 +30,15 @@ def main() -> None:
   import tensorflow as tf
 
   from vatt import config as config_lib
-  from vatt import distribute, fields, host, inference, optimizers, workdir
+  from vatt import (
+    distribute,
+    evaluation,
+    fields,
+    host,
+    inference,
+    optimizers,
+    workdir,
+  )
   from vatt.tasks import make_task
   from vatt.train import train
 
@@ -63,7 +71,8 @@ def main() -> None:
     evaluate = make_evaluate(
         task, strategy, folder if MODE.value == "eval" else None)
   if MODE.value == "eval":
-    evaluate(inference.restore_model(folder, task, strategy)[0])
+    results = evaluate(inference.restore_model(folder, task, strategy)[0])
+    print(evaluation.line_of(results))
     return
   with strategy.scope():
     model = task.build_model()
@@ -83,7 +92,7 @@ def make_evaluate(
     task: "Task", strategy: "tf.distribute.Strategy", folder: str | None
 ) -> Callable[["tf.keras.Model"], list[tuple[str, float]]]:
   """A function model -> [(name, value)] on the eval split of the first
-  dataset; shows progress and prints the results.
+  dataset, that shows progress.
 
   Args:
     task: the resolved task.
@@ -97,9 +106,7 @@ def make_evaluate(
   def evaluate(model):
     with tqdm(total=len(source.index), unit="clip", desc="eval",
               leave=False) as progress:
-      results = task.evaluate(model, strategy, source, progress.update, folder)
-    tqdm.write("  ".join(f"{name} {value:.4g}" for name, value in results))
-    return results
+      return task.evaluate(model, strategy, source, progress.update, folder)
 
   return evaluate
 

@@ -97,9 +97,14 @@ def path_of(workdir: str) -> str:
 def evaluated_steps(workdir: str) -> set[int]:
   """The steps that have results of an evaluation."""
   path = path_of(workdir)
-  return {int(row["step"]) for row in read(path)
-          if any(name.startswith("eval/") for name in row)
-          } if tf.io.gfile.exists(path) else set()
+  if not tf.io.gfile.exists(path):
+    return set()
+  try:
+    return {int(row["step"]) for row in read(path)
+            if any(name.startswith("eval/") for name in row)}
+  except files.REFUSED as error:
+    raise UserError(f"{path}: cannot be read ({one_line(error)}), expected the "
+                    "metrics of a run") from None
 
 
 def read(path: str) -> list[dict[str, float]]:

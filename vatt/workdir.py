@@ -67,6 +67,9 @@ def read_json(path: str) -> Any:
       return json.load(file)
   except ValueError as error:
     raise UserError(f"{path}: not valid JSON ({error})") from None
+  except files.REFUSED as error:
+    raise UserError(f"{path}: cannot be read ({one_line(error)}), expected a "
+                    "file of JSON") from None
 
 
 def read_config(workdir: str) -> FrozenConfigDict:
@@ -214,7 +217,8 @@ def _differences(ours, theirs):
   """Yields (field, our value, their value) where two configs differ."""
   ours, theirs = (_flat(json.loads(config.to_json_best_effort()))
                   for config in (ours, theirs))
-  for field in sorted(set(ours) | set(theirs)):
+  # The task first, of which much depends.
+  for field in sorted({*ours, *theirs}, key=lambda x: (x != "task", x)):
     if ours.get(field) != theirs.get(field):
       yield field, ours.get(field), theirs.get(field)
 

@@ -385,7 +385,7 @@ def tell_in_a_line() -> Iterator[None]:
     found = re.search(r"assertion failed: \[(.+)\]", error.message)
     if not found:
       raise
-    raise UserError(found[1]) from None
+    raise UserError(found[1].replace("] [", " ")) from None
 
 
 def record_ids(source: Source) -> list[str]:

@@ -62,7 +62,7 @@ def load_vocabulary(path: str) -> list[str]:
                     "(scripts/build_vocabulary.py makes one)") from None
   # Not other white space, of any script: a word of word2vec may end in some.
   vocabulary = [line.strip(" \t\r") for line in lines]
-  if lines[-1] == "":
+  while vocabulary and not vocabulary[-1]:  # behind the last word
     vocabulary.pop()
   if not vocabulary:
     raise UserError(f"{path}: empty, expected one word a line")
