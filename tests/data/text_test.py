@@ -114,7 +114,7 @@ def test_words_of_a_vocabulary_keep_their_ids(tmp_path, caplog):
     (b"2 3\ndog 0.1 0.2 0.3\ncat 1 2 3\n", "no line is a word .* '2 3', expe"),
     (b"dog 1204\ncat 33\n", "no line is a word .* 'dog 1204', expected one"),
     ("dog\n".encode("utf-16"), "not UTF-8"),
-    (b"dog\ncat\n\n", "line 3 is empty"),
+    (b"dog\n\ncat\n\n", "line 2 is empty"),
     (b"dog\ncat\ndog\n", "line 3 has 'dog', as line 1"),
     (b"", "empty, expected one word a line"),
     (b"caf\xe9\n", "not UTF-8"),
