@@ -132,7 +132,7 @@ cli.run(lambda: print(cli.config().part.size), cli.define_config_of_workdir)
     ("siez=3", "error: --config={file}: Key \"siez\" does not exist"),
     ("size='a'", "error: --config={file}: Could not override field")])
 def test_a_protocol_that_does_not_fit_is_one_line(
-    tmp_path, python_env, fields, said):
+    tmp_path, python, fields, said):
   program, file = tmp_path / "program.py", tmp_path / "protocol.py"
   program.write_text(PROTOCOL)
   (tmp_path / "config.json").write_text('{"part": {"size": 3}}')
@@ -140,9 +140,8 @@ def test_a_protocol_that_does_not_fit_is_one_line(
     file.write_text("from ml_collections import ConfigDict\n"
                     "def get_config(arg=None):\n"
                     f"  return ConfigDict(dict(part=dict({fields})))\n")
-  done = subprocess.run(
-      [sys.executable, str(program), f"--workdir={tmp_path}",
-       f"--config={file}"], env=python_env, capture_output=True, text=True)
+  done = python.run(  # TensorFlow is loaded there
+      str(program), f"--workdir={tmp_path}", f"--config={file}")
   error = done.stderr.splitlines()[-1]
   assert done.returncode == 1 and error.startswith(said.format(file=file))
   assert "expected" in error or not fields

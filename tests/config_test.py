@@ -150,7 +150,7 @@ def wrong_configs(count):
 
 def test_a_field_of_any_config_with_a_wrong_value_is_named():
   fields = set()
-  for name, field, value in wrong_configs(3000):
+  for name, field, value in wrong_configs(1000):
     config = ConfigDict(
         get_config(*name.split(":"))).copy_and_resolve_references()
     *path, last = field.split(".")

@@ -52,8 +52,9 @@ def test_nothing_is_installed_that_others_may_be_called(installed):
   assert os.listdir(installed) == ["vatt"]
 
 
-@pytest.mark.parametrize("theirs", [{}, {"__init__.py": "", "common.py": OWN,
-                                         "finetune.py": ""}])
+@pytest.mark.parametrize("theirs", [{}, pytest.param(
+    {"__init__.py": "", "common.py": OWN, "finetune.py": ""},
+    marks=pytest.mark.slow)])
 def test_configs_run_from_any_folder(installed, tmp_path, theirs):
   """One's own that imports ours, and ours by their paths; whatever is called
   `configs` where they run."""

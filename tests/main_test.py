@@ -81,45 +81,6 @@ def test_a_full_disk_is_told_before_the_first_step(run_main, small_disk):
   assert "Traceback" not in output and "step/s" not in output
 
 
-@pytest.fixture(scope="module")
-def trained(run_main, tmp_path_factory):
-  """A workdir of five steps, and what lies in it."""
-  folder = tmp_path_factory.mktemp("trained")
-  code, output = run_main(folder, "--mode=train", *(
-      f"--config.{field}=5" for field in ("total_steps", "checkpoint_every")))
-  assert code == 0, output
-  return folder, {path: path.read_bytes() for path in folder.rglob("*")
-                  if path.is_file()}
-
-
-@pytest.mark.parametrize("flags, said", [
-    (["--mode=eval", "--config.model.encoders.video.num_heads=4"],
-     "model.encoders.video.num_heads is 4, expected 2, which the model of"),
-    (["--mode=eval", "--config.model.heads=released"], "model.heads is 'relea"),
-    (["--mode=eval", "--config.data.vocabulary=WORDS"],
-     "number 0 is '{1}', expected '{0}' as in"),
-    (["--mode=train", "--config.data.vocabulary=WORDS"],
-     "number 0 is '{1}', expected '{0}' as in"),
-    (["--mode=eval", "--config.dtype=float64"],
-     "ckpt-5: does not fit this model: "),
-    (["--mode=train", "--config.model.encoders.video.num_heads=4"],
-     "expected the same config or another --workdir")])
-def test_a_workdir_stays_with_its_model(
-    run_main, trained, tmp_path, flags, said):
-  folder, content = trained
-  words = (folder / "vocabulary.txt").read_text().split()
-  (tmp_path / "other.txt").write_text("\n".join(
-      [words[1], words[0], *words[2:]]))
-  flags = [flag.replace("WORDS", str(tmp_path / "other.txt"))
-           for flag in flags]
-  code, output = run_main(folder, "--config.total_steps=5",
-                          "--config.checkpoint_every=5", *flags)
-  assert code == 1, output
-  assert said.format(*words) in output.splitlines()[-1]
-  assert content == {path: path.read_bytes() for path in folder.rglob("*")
-                     if path.is_file()}
-
-
 WRONG = """
 from configs import {module}
 nan, inf = float("nan"), float("inf")

@@ -165,3 +165,30 @@ def test_training_goes_on(fixtures, run, name, mode):
             row["step"], field)
   assert {path.name for path in workdir.glob("checkpoints/*.json")} == {
       "ckpt-10.manifest.json", "ckpt-20.manifest.json"}
+
+
+@pytest.mark.parametrize("flags, said", [
+    (["--mode=eval", "--config.model.encoders.video.num_heads=4"],
+     "model.encoders.video.num_heads is 4, expected 2, which the model of"),
+    (["--mode=eval", "--config.model.heads=released"], "model.heads is 'relea"),
+    (["--mode=eval", "--config.data.vocabulary=WORDS"],
+     "number 0 is '{1}', expected '{0}' as in"),
+    (["--mode=train", "--config.data.vocabulary=WORDS"],
+     "number 0 is '{1}', expected '{0}' as in"),
+    (["--mode=eval", "--config.dtype=float64"],
+     "ckpt-10: does not fit this model: "),
+    (["--mode=train", "--config.model.encoders.video.num_heads=4"],
+     "expected the same config or another --workdir")])
+def test_a_workdir_stays_with_its_model(
+    fixtures, python, tmp_path, flags, said):
+  workdir = fixtures / "specific"
+  before = files_of(workdir)
+  words = (workdir / "vocabulary.txt").read_text().split()
+  (tmp_path / "other.txt").write_text("\n".join(
+      [words[1], words[0], *words[2:]]))
+  flags = [flag.replace("WORDS", str(tmp_path / "other.txt"))
+           for flag in flags]
+  done = python.run(*train_command(fixtures, "specific"), *flags, cwd=ROOT)
+  assert done.returncode == 1
+  assert said.format(*words) in done.stderr.splitlines()[-1], done.stderr
+  assert files_of(workdir) == before

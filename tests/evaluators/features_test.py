@@ -49,7 +49,8 @@ def prepare(folder, modality, **options):
   return config, tower, strategy, train, test
 
 
-@pytest.mark.parametrize("arg, step", [("ucf101", 2), ("", 5)])
+@pytest.mark.parametrize("arg, step", [
+    ("ucf101", 2), pytest.param("", 5, marks=pytest.mark.slow)])
 def test_frames_have_the_stride_of_the_papers_evaluation(tmp_path, arg, step):
   """Every second one of those that are stored at 25 a second, 32 of them,
   whatever the model was trained with: 5 a second here; without a rate, the

@@ -80,6 +80,7 @@ def run_few(python, workdir, data_dir, name, *flags):
       arg="digits_video")
 
 
+@pytest.mark.slow
 def test_a_class_with_one_training_clip(workdir, python, few_clips):
   result = run_few(python, workdir, few_clips, "svm")
   assert result.returncode == 0, result.stderr
