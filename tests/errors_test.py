@@ -12,10 +12,7 @@ def check_in_graph(x):
 
 @pytest.mark.parametrize("function, value, said", [
     (check_in_graph, 0, "assertion failed: [too small:] [0]"),
-    (lambda x: tf.gather([1, 2, 3], x), 7, "indices = 7 is not in [0, 3)"),
-    (lambda x: tf.reshape([1, 2, 3], [x, 2]), 2,
-     "Input to reshape is a tensor with 3 values, but the requested shape")
-])
+    (lambda x: tf.gather([1, 2, 3], x), 7, "indices = 7 is not in [0, 3)")])
 def test_an_error_in_a_graph_is_what_was_wrong(function, value, said):
   with pytest.raises(tf.errors.OpError) as error:
     tf.function(function, autograph=False)(tf.constant(value))

@@ -15,7 +15,7 @@ from vatt import files, pools
 from vatt.data.sources import Source
 from vatt.errors import UserError
 
-STRIDE = 17  # calls between moments to be killed at; 1 takes longer
+STRIDE = 7  # calls between moments to be killed at; 1 takes longer
 FOLDER = "lr[0.1] *#%é?"  # of which a pattern would make another
 CONFIG = FrozenConfigDict(ConfigDict(dict(
     seed=0, data=dict(
