@@ -224,7 +224,7 @@ def cost_of_config(config):
   moments = 1 if config.optimizer.name.startswith("sgd") else 2
   print(f"""
 Activations kept for the backward pass: an estimate. A step's peak grows by 1.4
-to 1.7 times as much, as gradients and what lives for a moment come on top.
+to 1.6 times as much, as gradients and what lives for a moment come on top.
 A batch of {batch:,} clips: {size(batch * cost.total(kept))} of activations \
 kept for the backward pass,
 {number(3 * batch * forward / 1e12)} TFLOPs forward and backward (which is \

@@ -401,3 +401,10 @@ def test_no_checkpoint_to_use(tmp_path):
     checkpoints.restore_model(str(tmp_path), make_model())
   # Whoever only reads removes nothing.
   assert (tmp_path / "ckpt-1.index").exists()
+
+
+def test_a_remote_name_that_is_a_pattern_is_refused_at_the_start():
+  """Training would save there what could never be read."""
+  model = tf.keras.Sequential([tf.keras.layers.Dense(1, input_shape=[1])])
+  with pytest.raises(UserError, match=r"gs://a/lr\[0.1\]: has one of \* "):
+    Checkpoints("gs://a/lr[0.1]", model=model).restore_latest()

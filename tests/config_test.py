@@ -269,3 +269,10 @@ def test_bad_probes_give_one_line(fields, said):
   with pytest.raises(UserError) as error:
     config_lib.check_probe(config_lib.replace(config, fields))
   assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_home_in_paths(monkeypatch):
+  monkeypatch.setenv("HOME", "/home/of")
+  found = config_lib.expand_home(config_lib.replace(
+      common.pretraining("bbs"), {"init": "~/a", "data.vocabulary": "b/~"}))
+  assert (found.init, found.data.vocabulary) == ("/home/of/a", "b/~")

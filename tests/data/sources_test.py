@@ -260,6 +260,14 @@ def test_images_of_tensorflow_datasets(tmp_path, records):
       (directory / "features.json").read_text())["featuresDict"]["features"]
   source = sources.open_source("tfds:mnist", str(tmp_path), "train")
   assert source.label_names == ("zero", "one")
+  # A class's number is that of its line; a name may have any white space.
+  names = directory / "label.labels.txt"
+  names.write_bytes("zero\r\no\u2028ne\r\n".encode())
+  assert sources.open_source("tfds:mnist", str(tmp_path), "train"
+                             ).label_names == ("zero", "o\u2028ne")
+  names.write_text("zero\n\none\n")
+  with pytest.raises(UserError, match="label.labels.txt: line 2 is empty, exp"):
+    sources.open_source("tfds:mnist", str(tmp_path), "train")
   example = read(source)
   np.testing.assert_array_equal(
       tf.io.decode_png(example["frames"][0]), picture)

@@ -109,6 +109,8 @@ def test_clips_that_cannot_be_probed(
     (["--config.probe.probes=('lda',)"], "probe.probes is ('lda',), expected"),
     (["--config.probe.test_crops=0"],
      "probe.test_crops is 0, expected a whole number from 1"),
+    (["--config.probe.modality=video", "--config.probe.fps=100.0"],
+     "frames a second, expected probe.fps (100)"),
     (["--config.svm.cs=(0.0,)"], "svm.cs is (0.0,), expected"),
     (["--config.probe.splits=('9',)"], "no split 'train9'"),
     (["--config.lrc.stpes=3"], "stpes"),

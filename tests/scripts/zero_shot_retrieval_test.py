@@ -165,6 +165,10 @@ def test_protocols_differ_in_their_dataset():
 
 @pytest.mark.parametrize("flags, expected", [
     (["--workdir=/nowhere"], "/nowhere/config.json"),
+    (["--workdir=tests/fixtures/specific", "--export="],
+     "--export is empty, expected a folder"),
+    (["--workdir=tests/fixtures/specific", "--export=tests/fixtures/specific"],
+     "--export=tests/fixtures/specific: the workdir of a model, expected"),
     ([], "--workdir is missing"),
     (["--config.eval.windos=2"], "windos"),
     (["--config.seed=0", "--report", "--query=a"], "--report and --query"),
