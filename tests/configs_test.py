@@ -188,17 +188,18 @@ def test_one_step(name, arg, in_graph, digits_dir):
     optimizer = optimizers.make_optimizer(config.optimizer, config.total_steps)
     before = [v.numpy() for v in model.trainable_variables]
     dataset = task.train_dataset(sources, 0)(0, 1, 4)
-    gradients, apply = train.make_step(
+    step = train.make_step(
         task, model, optimizer, tf.distribute.get_strategy())
     # Two steps: the rate of the first is 0, as it warms up.
     with contextlib.nullcontext() if in_graph else eagerly():
-      loop = train.make_loop(gradients, apply,
-                             (*task.METRICS, "loss", "grad_norm"), 2)
-      means, finite, corrupt, _ = loop(iter(dataset))
+      loop = train.make_loop(step, ("loss", "grad_norm", *task.METRICS), 2)
+      metrics, finite, corrupt = loop(iter(dataset))
   finally:
     tf.keras.mixed_precision.set_global_policy("float32")
-  assert finite and np.isfinite(means["loss"]) and means["grad_norm"] > 0
-  assert not corrupt.numpy().any()
+  assert metrics.shape == (2, 2 + len(task.METRICS))
+  assert finite.numpy().all() and np.isfinite(metrics).all()
+  assert metrics[:, 1].numpy().min() > 0
+  assert corrupt.shape == (2, 4) and not corrupt.numpy().any()
   assert optimizer.iterations == 2
   moved = [np.any(v != old)
            for v, old in zip(model.trainable_variables, before)]

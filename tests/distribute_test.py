@@ -54,8 +54,7 @@ def test_rows_reach_the_replicas_in_order(strategy):
     local = strategy.experimental_local_results(batch["row"])
     assert [rows.shape for rows in local] == [8 // replicas] * replicas
     np.testing.assert_array_equal(np.concatenate(local), want)
-    got = {name: distribute.gather(strategy, value)
-           for name, value in batch.items()}
+    got = distribute.gathered(strategy, lambda batch: batch)(batch)
     np.testing.assert_array_equal(got["row"], want)
     np.testing.assert_array_equal(got["odd"], want % 2 == 1)
     np.testing.assert_array_equal(got["byte"], want)

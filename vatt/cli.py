@@ -126,9 +126,10 @@ def define_config_of_workdir(argv: list[str]) -> list[str]:
 
 
 def fail(error: object) -> None:
-  """Ends the program with one line and code 1."""
+  """Ends the program with one line, and the code of a UserError or 1."""
   line = " ".join(str(error).split())
-  sys.exit(f"error: {line}")
+  print(f"error: {line}", file=sys.stderr)
+  sys.exit(getattr(error, "code", 1))
 
 
 def run(main: Callable[[], object],

@@ -1,16 +1,32 @@
-"""One device or many: strategies, their input, their output in order."""
+"""One device or many: strategies, their input, their output in order, and what
+several workers tell each other."""
+import contextlib
+import functools
 import json
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
+from tensorflow.python.distribute import multi_worker_util
+from tensorflow.python.eager import context
+from tensorflow.tsl.protobuf import coordination_config_pb2
 
-from vatt import replicas
-from vatt.errors import UserError, one_line
+from vatt import rendezvous, replicas, stopping
+from vatt.errors import Temporary, UserError, one_line
 
 STRATEGIES = ("one_device", "mirrored", "multi_worker", "tpu")
+# When all workers have been there, how long TensorFlow's own start may take.
+START_SECONDS = 120
+# Without a sign of life, a worker is lost.
+HEARTBEAT_SECONDS = 10
+# What an operation that waits for the other workers ends with when one is lost.
+LOST = (tf.errors.UnavailableError, tf.errors.AbortedError,
+        tf.errors.CancelledError, tf.errors.InternalError,
+        tf.errors.DeadlineExceededError, tf.errors.FailedPreconditionError)
 
 
 def make_strategy(config: ConfigDict) -> tf.distribute.Strategy:
@@ -83,7 +99,32 @@ def _multi_worker(config):
   _check_count(config, max(1, len(gpus)))  # On CPUs one replica a worker.
   if gpus and config.devices:
     tf.config.set_visible_devices(gpus[:config.devices], "GPU")
-  return tf.distribute.MultiWorkerMirroredStrategy()
+  jobs = [(job, i) for job in ("chief", "worker")
+          for i in range(len(cluster["cluster"].get(job, ())))]
+  rendezvous.meet([cluster["cluster"][job][i] for job, i in jobs],
+                  jobs.index(task), config.wait_minutes)
+  handler = signal.getsignal(signal.SIGTERM)
+  resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+  # As the strategy would do, which has no limit to its wait.
+  context.context().configure_coordination_service(
+      service_type="standalone",
+      service_leader=multi_worker_util.coordination_leader(
+          resolver.cluster_spec()),
+      cluster_register_timeout_in_ms=START_SECONDS * 1000,
+      heartbeat_timeout_in_ms=HEARTBEAT_SECONDS * 1000,
+      coordinated_jobs=[
+          coordination_config_pb2.CoordinatedJob(
+              name=job, num_tasks=len(addresses))
+          for job, addresses in resolver.cluster_spec().as_dict().items()])
+  try:
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
+  except LOST as error:
+    raise Temporary("a worker was lost before all had started "
+                    f"({one_line(error)}); expected the same command on each "
+                    "of TF_CONFIG's workers") from None
+  finally:
+    signal.signal(signal.SIGTERM, handler)  # TensorFlow takes it for itself
+  return strategy
 
 
 def _tpu(config):
@@ -104,10 +145,16 @@ def _tpu(config):
   return strategy
 
 
+def several_workers(strategy: tf.distribute.Strategy) -> bool:
+  """Whether this process is one of several that train together. (One process
+  drives all of a TPU pod.)"""
+  return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
   """True in the process that writes: checkpoints, metrics, reports."""
-  if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-    return True  # One process drives all, on a TPU pod too.
+  if not several_workers(strategy):
+    return True
   resolver = strategy.cluster_resolver
   if "chief" in resolver.cluster_spec().jobs:
     return resolver.task_type == "chief"
@@ -153,22 +200,94 @@ def distribute_dataset(strategy: tf.distribute.Strategy, batch_size: int,
                            context.num_input_pipelines, rows))
 
 
-def gather(strategy: tf.distribute.Strategy, value: tf.Tensor) -> np.ndarray:
-  """The rows of all replicas in global order, as one NumPy array.
+def gathered(strategy: tf.distribute.Strategy, function: Callable
+             ) -> Callable[..., Any]:
+  """A function of a batch that runs in each replica, traced once.
 
   Every worker must call it.
 
   Args:
     strategy: has R replicas.
-    value: a per-replica tensor [B/R, …], not a string.
+    function: of a replica's rows; returns a nest of tensors [B/R, …], none of
+      them a string.
 
   Returns:
-    Array [B, …].
+    A function: what `distribute_dataset` yields, and other arguments -> the
+    same nest of arrays [B, …], the rows of all replicas in global order.
   """
-  if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-    return np.concatenate(
-        [rows.numpy() for rows in strategy.experimental_local_results(value)])
-  dtype = strategy.experimental_local_results(value)[0].dtype
-  wide = replicas.GATHERED_AS.get(dtype, dtype)
-  value = strategy.run(tf.cast, args=(value, wide))
-  return tf.cast(strategy.gather(value, axis=0), dtype).numpy()
+  several = several_workers(strategy)
+
+  def replica(*args):
+    found = function(*args)
+    # One by one, TensorFlow would trace a function a tensor a batch.
+    return tf.nest.map_structure(replicas.gather, found) if several else found
+
+  @tf.function(autograph=False)
+  def run(*args):
+    def rows(value):
+      first, *others = strategy.experimental_local_results(value)
+      return first if several or not others else tf.concat(
+          [first, *others], axis=0)
+    return tf.nest.map_structure(rows, strategy.run(replica, args))
+
+  return lambda *args: tf.nest.map_structure(
+      lambda value: value.numpy(), run(*args))
+
+
+# -----------------------------------------------------------------------------
+# What several workers tell each other.
+# -----------------------------------------------------------------------------
+@functools.lru_cache(maxsize=1)
+def _gather_rows(strategy):
+  """A function that every worker calls: int32 [n] -> [workers, n]."""
+  def first(value):
+    return strategy.experimental_local_results(value)[0]
+
+  @tf.function(autograph=False)
+  def gather(row):
+    return first(strategy.run(lambda: replicas.gather(row[None])))
+
+  local = len(strategy.experimental_local_results(
+      strategy.run(replicas.rank)))  # the replicas of a worker
+  return lambda row: gather(tf.constant(row, tf.int32)).numpy()[::local]
+
+
+def gather_texts(strategy: tf.distribute.Strategy, text: str) -> list[str]:
+  """The text of each worker, in their order; every worker must call it."""
+  if not several_workers(strategy):
+    return [text]
+  gather, data = _gather_rows(strategy), text.encode()
+  lengths = gather([len(data)])[:, 0]
+  padded = np.frombuffer(data.ljust(max(lengths), b" "), np.uint8)
+  return [bytes(row[:length].astype(np.uint8)).decode()
+          for row, length in zip(gather(padded), lengths)]
+
+
+def stop_asked(strategy: tf.distribute.Strategy) -> int:
+  """The number of the signal that asked any worker to stop, or 0.
+
+  Every worker must call it, and so all leave after the same step.
+  """
+  number = stopping.asked()
+  if not several_workers(strategy):
+    return number
+  return int(_gather_rows(strategy)([number]).max())
+
+
+def wait_for_all(strategy: tf.distribute.Strategy) -> None:
+  """Returns when every worker has called it."""
+  if several_workers(strategy):
+    _gather_rows(strategy)([0])
+
+
+@contextlib.contextmanager
+def tell_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
+  """Raises Temporary where the loss of another worker ends an operation."""
+  try:
+    yield
+  except LOST as error:
+    if not several_workers(strategy):
+      raise
+    raise Temporary(
+        f"another worker was lost ({one_line(error)}); expected all of them: "
+        "run the same command on each to go on") from None

@@ -4,7 +4,17 @@ import re
 
 class UserError(ValueError):
   """Bad input of the user: names the file or field, what was found there and
-  what was expected. Programs show it as one line, without a traceback."""
+  what was expected. Programs show it as one line, without a traceback, and end
+  with the code."""
+
+  code = 1
+
+
+class Temporary(UserError):
+  """What another start may mend, such as the loss of another worker. Whatever
+  starts programs again knows it by the code, EX_TEMPFAIL of <sysexits.h>."""
+
+  code = 75
 
 
 # What TensorFlow says of where in a graph, before it says what is wrong.

@@ -6,6 +6,7 @@ from absl import logging
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from vatt import distribute
 from vatt.checkpoints import Checkpoints
 from vatt.errors import UserError, one_line
 from vatt.metric_writers import MetricWriter
@@ -35,8 +36,8 @@ class Evaluation:
                                   Iterable[tuple[str, float]]] | None,
                model: tf.keras.Model, strategy: tf.distribute.Strategy):
     self.config, self.evaluate, self.model = config, evaluate, model
-    self.alone = not isinstance(
-        strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    self.alone = not distribute.several_workers(strategy)
+    self.is_chief = distribute.is_chief(strategy)
     self.failed = {}  # {step: the error, a line}
 
   def is_due(self, step: int) -> bool:
@@ -65,8 +66,9 @@ class Evaluation:
                         error, (UserError, OSError, tf.errors.OpError)))
       return
     writer.write(step, {f"eval/{k}": v for k, v in results.items()})
-    # Last: whoever reads the output may be gone.
-    tqdm.write(line_of(results.items()))
+    if self.is_chief:
+      # Last: whoever reads the output may be gone.
+      tqdm.write(line_of(results.items()))
 
   def make_up(self, steps: list[int], checkpoints: Checkpoints,
               writer: MetricWriter) -> None:

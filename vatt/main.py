@@ -12,6 +12,7 @@ from vatt import cli
 if TYPE_CHECKING:  # for the hints alone
   import tensorflow as tf
 
+  from vatt.data.sources import Source
   from vatt.tasks import Task
 
 MODE = flags.DEFINE_enum(
@@ -30,18 +31,10 @@ def main() -> None:
   import tensorflow as tf
 
   from vatt import config as config_lib
-  from vatt import (
-    distribute,
-    evaluation,
-    fields,
-    host,
-    inference,
-    optimizers,
-    workdir,
-  )
+  from vatt import distribute, fields, host, stopping
   from vatt.tasks import make_task
-  from vatt.train import train
 
+  stopping.listen()
   config, folder = cli.config(), cli.workdir()
   fields.check(config)
   config = config_lib.expand_home(config)
@@ -60,19 +53,54 @@ def main() -> None:
   if MODE.value != "train":
     distribute.rows_per_replica(
         strategy, config.eval.batch_size, "eval.batch_size")
-  data_sources = task.open_sources(config.data.train_split)
-  task = task.resolve(data_sources, folder)
-  if MODE.value == "eval":
-    workdir.check_model(folder, task.config)
-  else:
-    workdir.check_run(folder, task.config)
-  evaluate = None
-  if MODE.value != "train":
-    evaluate = make_evaluate(
-        task, strategy, folder if MODE.value == "eval" else None)
+  with distribute.tell_lost_workers(strategy):
+    run(task, folder, strategy)
+
+
+def run(task: "Task", folder: str, strategy: "tf.distribute.Strategy") -> None:
+  """Opens the data, builds the model, trains or evaluates.
+
+  Args:
+    task: of a valid config.
+    folder: the workdir.
+    strategy: of `distribute.make_strategy`.
+  """
+  from vatt import (
+    agreement,
+    distribute,
+    evaluation,
+    inference,
+    optimizers,
+    stopping,
+    workdir,
+  )
+  from vatt.errors import UserError
+  from vatt.train import train
+
+  facts, failed, evaluate = {}, None, None
+  try:
+    data_sources = task.open_sources(task.config.data.train_split)
+    task = task.resolve(data_sources, folder)
+    config = task.config
+    if MODE.value == "eval":
+      workdir.check_model(folder, config)
+    else:
+      workdir.check_run(folder, config)
+    if MODE.value != "train":
+      source, *_ = task.open_sources(config.data.eval_split)
+      evaluate = make_evaluate(
+          task, strategy, source, folder if MODE.value == "eval" else None)
+    facts = agreement.facts_of(
+        config, [*data_sources, *([source] if evaluate else [])], task.words,
+        mode=MODE.value)
+  except UserError as error:
+    failed = error
+  agreement.agree(strategy, facts, error=failed)
   if MODE.value == "eval":
     results = evaluate(inference.restore_model(folder, task, strategy)[0])
-    print(evaluation.line_of(results))
+    if distribute.is_chief(strategy):
+      print(evaluation.line_of(results))
+    distribute.wait_for_all(strategy)
     return
   with strategy.scope():
     model = task.build_model()
@@ -81,31 +109,34 @@ def main() -> None:
     step = inference.start_from(config.init, task, model)
     logging.info("weights of %s, step %d", config.init, step)
   if distribute.is_chief(strategy):
-    workdir.claim(folder, task.config, task.WORDS_FILE, task.words)
+    workdir.claim(folder, config, task.WORDS_FILE, task.words)
   logging.info("%s: %d clips, %d lines in %s", ", ".join(config.data.datasets),
                sum(len(source.index) for source in data_sources),
                len(task.words), task.WORDS_FILE)
-  train(task, model, optimizer, data_sources, folder, strategy, evaluate)
+  with stopping.noted():
+    train(task, model, optimizer, data_sources, folder, strategy, evaluate)
 
 
 def make_evaluate(
-    task: "Task", strategy: "tf.distribute.Strategy", folder: str | None
+    task: "Task", strategy: "tf.distribute.Strategy", source: "Source",
+    folder: str | None
 ) -> Callable[["tf.keras.Model"], list[tuple[str, float]]]:
-  """A function model -> [(name, value)] on the eval split of the first
-  dataset, that shows progress.
+  """A function model -> [(name, value)] on a split, that shows progress.
 
   Args:
     task: the resolved task.
     strategy: the model's.
+    source: the split.
     folder: workdir that keeps what the results are of; None for none.
   """
   from tqdm import tqdm
 
-  source, *_ = task.open_sources(task.config.data.eval_split)
+  from vatt import distribute
 
   def evaluate(model):
     with tqdm(total=len(source.index), unit="clip", desc="eval",
-              leave=False) as progress:
+              leave=False, disable=not distribute.is_chief(strategy)
+              ) as progress:
       return task.evaluate(model, strategy, source, progress.update, folder)
 
   return evaluate

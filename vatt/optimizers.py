@@ -123,6 +123,27 @@ def make_optimizer(config: ConfigDict, total_steps: int
       momentum=config.momentum, exclude_from_weight_decay=NOT_DECAYED)
 
 
+def apply(config: ConfigDict, optimizer: tf.keras.optimizers.legacy.Optimizer,
+          model: tf.keras.Model, gradients: Sequence[tf.Tensor],
+          norm: tf.Tensor) -> None:
+  """Clips gradients by `clip_norm` and `clip_part`, and updates the variables.
+
+  Args:
+    config: config.optimizer.
+    optimizer, model: of a run.
+    gradients: of the trained variables, equal on all replicas.
+    norm: float [], the norm of all.
+  """
+  variables = model.trainable_variables
+  if config.clip_norm:
+    part = config.clip_part
+    gradients = clip(gradients, variables, config.clip_norm,
+                     getattr(model, part).variables if part else variables,
+                     norm)
+  optimizer.apply_gradients(
+      zip(gradients, variables), experimental_aggregate_gradients=False)
+
+
 def clip(gradients: Sequence[tf.Tensor], variables: Sequence[tf.Variable],
          clip_norm: float, of: Sequence[tf.Variable], norm: tf.Tensor
          ) -> list[tf.Tensor]:

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from vatt import distribute
 from vatt.data import input_pipeline
 from vatt.data.sources import Source
+from vatt.stopping import Stopped
 
 
 class Views(NamedTuple):
@@ -43,15 +44,14 @@ def predict(config: ConfigDict,
 
   Raises:
     UserError: a label is no class.
+    Stopped: a signal came, where it is noted.
   """
   options, num_clips = config.eval, len(source.index)
   num_views = options.windows * options.crops
 
-  @tf.function(autograph=False)
-  def run_batch(batch):
-    return strategy.run(lambda batch: (
-        function(batch), {key: batch[key] for key in (
-            "index", "valid", "corrupt")}), args=(batch,))
+  run_batch = distribute.gathered(strategy, lambda batch: (
+      function(batch),
+      {key: batch[key] for key in ("index", "valid", "corrupt")}))
 
   def make(input_id, num_inputs, rows_per_batch):
     return input_pipeline.eval_dataset(
@@ -64,8 +64,7 @@ def predict(config: ConfigDict,
     dataset = distribute.distribute_dataset(
         strategy, options.batch_size, make, "eval.batch_size")
     for batch in dataset:
-      views, rows = tf.nest.map_structure(
-          lambda value: distribute.gather(strategy, value), run_batch(batch))
+      views, rows = run_batch(batch)
       valid = rows["valid"]
       index = rows["index"][valid]
       corrupt[index] = rows["corrupt"][valid]
@@ -84,6 +83,8 @@ def predict(config: ConfigDict,
         whole = int(seen.sum()) // num_views
         progress(whole - done)
         done = whole
+      if stop := distribute.stop_asked(strategy):
+        raise Stopped(stop)
   if not (seen == num_views).all():
     raise RuntimeError(f"clips were seen {np.unique(seen)} times, "
                        f"expected {num_views}")

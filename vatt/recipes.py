@@ -113,7 +113,8 @@ def pretraining(variant: str, flavour: str = "paper") -> ConfigDict:
   config.init = ""  # workdir of a trained model whose weights to start from
   config.dtype = "float32"  # or mixed_bfloat16, float64
   config.deterministic = False
-  config.strategy = ConfigDict(dict(name="one_device", devices=0, tpu=""))
+  config.strategy = ConfigDict(dict(
+      name="one_device", devices=0, tpu="", wait_minutes=15.0))
 
   # Durations, in steps.
   config.total_steps = 500_000

@@ -1,9 +1,9 @@
 """THE training loop: data, steps, logs, checkpoints, evaluation."""
 import io
 import os
-import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from vatt import (
+  agreement,
   distribute,
   files,
   metric_writers,
@@ -26,6 +27,7 @@ from vatt.errors import UserError, one_line
 from vatt.evaluation import Evaluation
 from vatt.files import REFUSED
 from vatt.metric_writers import MetricWriter
+from vatt.stopping import Stopped
 from vatt.tasks import Task
 from vatt.workdir import checkpoints_of
 
@@ -38,8 +40,8 @@ class NonFinite(UserError):
 
 def make_step(task: Task, model: tf.keras.Model,
               optimizer: tf.keras.optimizers.legacy.Optimizer,
-              strategy: tf.distribute.Strategy) -> tuple[Callable, Callable]:
-  """One training step, in two parts: gradients, then their application.
+              strategy: tf.distribute.Strategy) -> Callable:
+  """One training step, as one program of each replica.
 
   Args:
     task: with a resolved config.
@@ -47,20 +49,18 @@ def make_step(task: Task, model: tf.keras.Model,
     strategy: runs the step on each of its replicas.
 
   Returns:
-    gradients(batch) -> per-replica gradients, a list in the order of the
-      trainable variables; metrics, {name: float []} of the global batch, with
-      `loss` and `grad_norm`; facts: `finite`, bool []; `corrupt`, int64 [n],
-      1 + position in the stream of corrupt records, 0 for none; `num_corrupt`,
-      int64 [].
-    apply(gradients, norm): updates the variables; norm is `grad_norm`.
+    step(batch) -> metrics, {name: float []} of the global batch, with `loss`
+    and `grad_norm`; facts: `finite`, bool []; `corrupt`, int32 [B], 1 for the
+    rows of the global batch that could not be read. It updates the variables,
+    also by what is not finite: whoever calls it looks at `finite`, and keeps
+    nothing of what came from there on.
   """
   config = task.config
   run_seed = seeds.root(config.seed)
   variables = model.trainable_variables
 
-  # ---- On each replica ------------------------------------------------------
-  def replica_gradients(batch):
-    """Forward and backward pass of this replica's rows; sums over replicas."""
+  def replica_step(batch):
+    """Forward and backward pass of this replica's rows, and the update."""
     seed = seeds.fold(run_seed, optimizer.iterations)
     with tf.GradientTape() as tape:
       loss, metrics = task.loss_and_metrics(model, batch, seed)
@@ -69,83 +69,63 @@ def make_step(task: Task, model: tf.keras.Model,
                                   for g in tape.gradient(loss, variables)])
     metrics = replicas.all_sum(dict(metrics, loss=loss))
     metrics["grad_norm"] = tf.linalg.global_norm(gradients)
-    # 1 + position in the stream, 0 for a sound record.
-    corrupt = replicas.gather(tf.where(
-        batch["corrupt"], batch["index"] + 1, tf.zeros([], tf.int64)))
     facts = {
         "finite": tf.math.is_finite(metrics["loss"])
                   & tf.math.is_finite(metrics["grad_norm"]),
-        "corrupt": tf.math.top_k(
-            corrupt, min(NAMED_CORRUPT, config.batch_size)).values,
-        "num_corrupt": tf.math.count_nonzero(corrupt),
+        # Their positions follow from step and row: no 64 bits go around.
+        "corrupt": replicas.gather(tf.cast(batch["corrupt"], tf.int32)),
     }
-    return gradients, metrics, facts
-
-  def replica_apply(gradients, norm):
-    """Clips gradients, equal on all replicas, and updates the variables."""
-    if config.optimizer.clip_norm:
-      part = config.optimizer.clip_part
-      gradients = optimizers.clip(
-          gradients, variables, config.optimizer.clip_norm,
-          getattr(model, part).variables if part else variables, norm)
-    optimizer.apply_gradients(
-        zip(gradients, variables), experimental_aggregate_gradients=False)
-
-  # ---- On all replicas ------------------------------------------------------
-  def first(per_replica):
-    """The values of the first replica, of what is equal on all."""
-    return tf.nest.map_structure(
-        lambda value: strategy.experimental_local_results(value)[0],
-        per_replica)
+    optimizers.apply(config.optimizer, optimizer, model, gradients,
+                     metrics["grad_norm"])
+    return metrics, facts
 
   # A step has no control flow on tensors to convert; searching a model for it
   # takes seconds.
   @tf.autograph.experimental.do_not_convert
-  def gradients(batch):
-    grads, metrics, facts = strategy.run(replica_gradients, args=(batch,))
-    return grads, first(metrics), first(facts)
+  def step(batch):
+    # All is equal on all replicas: the values of the first.
+    return tf.nest.map_structure(
+        lambda value: strategy.experimental_local_results(value)[0],
+        strategy.run(replica_step, args=(batch,)))
 
-  @tf.autograph.experimental.do_not_convert
-  def apply(grads, norm):
-    strategy.run(replica_apply, args=(grads, norm))
-
-  return gradients, apply
+  return step
 
 
-def make_loop(gradients: Callable, apply: Callable, names: Sequence[str],
-              num_steps: int) -> Callable:
+class Loop(NamedTuple):
+  """What a loop of n steps returns.
+
+  Attributes:
+    metrics: float64 [n, M], of each step.
+    finite: bool [n].
+    corrupt: int32 [n, B], 1 for rows that could not be read.
+  """
+  metrics: tf.Tensor
+  finite: tf.Tensor
+  corrupt: tf.Tensor
+
+
+def make_loop(step: Callable, names: Sequence[str], num_steps: int) -> Callable:
   """Several steps in one call of the device: one host sync a loop.
 
   Args:
-    gradients, apply: the two parts of a step, see `make_step`.
-    names: the metrics to average.
-    num_steps: steps of a loop.
+    step: of `make_step`.
+    names: the M metrics to return.
+    num_steps: n, steps of a loop.
 
   Returns:
-    loop(iterator of batches) -> means of the metrics over the steps, {name:
-    float64 []}; finite, bool []; corrupt, int64 [num_steps, n] (1 + position in
-    the stream; 0 for none); num_corrupt, int64 []. It ends before applying a
-    gradient that is not finite.
+    loop(iterator of batches) -> Loop.
   """
   @tf.function
   def loop(iterator):
-    sums = {name: tf.zeros([], tf.float64) for name in names}
-    corrupt = tf.TensorArray(tf.int64, num_steps)
-    num_corrupt, done = tf.constant(0, tf.int64), tf.constant(0)
-    finite = tf.constant(True)
-    while finite and done < num_steps:
-      grads, metrics, facts = gradients(next(iterator))
-      finite = facts["finite"]
-      corrupt = corrupt.write(done, facts["corrupt"])
-      num_corrupt += facts["num_corrupt"]
-      sums = {name: sums[name] + tf.cast(metrics[name], tf.float64)
-              for name in names}
-      if finite:
-        apply(grads, metrics["grad_norm"])
-      done += 1
-    means = {name: value / tf.cast(done, tf.float64)
-             for name, value in sums.items()}
-    return means, finite, corrupt.stack(), num_corrupt
+    columns = [tf.TensorArray(dtype, num_steps)
+               for dtype in (tf.float64, tf.bool, tf.int32)]
+    for i in tf.range(num_steps):
+      metrics, facts = step(next(iterator))
+      found = (tf.stack([tf.cast(metrics[name], tf.float64) for name in names]),
+               facts["finite"], facts["corrupt"])
+      columns = [column.write(i, value)
+                 for column, value in zip(columns, found)]
+    return Loop(*[column.stack() for column in columns])
 
   return loop
 
@@ -172,28 +152,35 @@ def train(task: Task, model: tf.keras.Model,
   a kill cuts short, is made up for: see `Evaluation`.
 
   Raises:
-    NonFinite: loss or gradient is not finite; nothing of it was applied.
-    UserError: too many corrupt records, no space left for a checkpoint; at the
-      end, evaluations that failed.
-    SystemExit: SIGTERM came; the step that it stopped at is saved.
+    NonFinite: loss or gradient is not finite; nothing of it was saved.
+    UserError: too many corrupt records, no space left for a checkpoint; workers
+      that differ; at the end, evaluations that failed.
+    Temporary: another worker was lost.
+    Stopped: SIGTERM came, to any worker; the step that all stopped at is saved.
   """
   # ---- State: where the run stands ------------------------------------------
   config = task.config
+  is_chief = distribute.is_chief(strategy)
   with strategy.scope():
     optimizer.iterations  # noqa: B018  creates the step counter
     optimizer._create_all_weights(model.trainable_variables)
   checkpoints = Checkpoints(
-      checkpoints_of(workdir), config.keep_checkpoints,
-      is_chief=distribute.is_chief(strategy), model=model, optimizer=optimizer)
+      checkpoints_of(workdir), config.keep_checkpoints, is_chief=is_chief,
+      model=model, optimizer=optimizer)
   start = checkpoints.restore_latest() or 0
   evaluation = Evaluation(config, evaluate, model, strategy)
   evaluated = metric_writers.evaluated_steps(workdir)
   missing = [step for step in checkpoints.saved_steps() if step <= start
              and evaluation.is_due(step) and step not in evaluated]
+  agreement.agree(strategy, {
+      "the step to start from": start,
+      "the steps to evaluate": missing,
+      "the weights' SHA-256": weights_sha256(
+          [*model.weights, *optimizer.variables()])}, what=workdir)
   if start >= config.total_steps and not missing:
     logging.info("%s is trained: step %d", workdir, start)
     return
-  writer = MetricWriter(workdir, start, distribute.is_chief(strategy))
+  writer = MetricWriter(workdir, start, is_chief)
   evaluation.make_up(missing, checkpoints, writer)
   if start >= config.total_steps:
     writer.close()
@@ -208,127 +195,139 @@ def train(task: Task, model: tf.keras.Model,
     iterator = iter(dataset)
 
   # ---- Step: and a loop of them on the device -------------------------------
-  gradients, apply = make_step(task, model, optimizer, strategy)
-  loop = make_loop(gradients, apply, (*task.METRICS, "loss", "grad_norm"),
+  names = (*task.METRICS, "loss", "grad_norm")
+  loop = make_loop(make_step(task, model, optimizer, strategy), names,
                    config.steps_per_loop)
   schedule = optimizers.learning_rate(config.optimizer, config.total_steps)
 
   # ---- Loop: steps, then logs, evaluation and a checkpoint when due ---------
-  stop = []  # signals that ask for the end
-  previous = signal.signal(
-      signal.SIGTERM, lambda number, _: stop.append(number))
   progress = tqdm(total=config.total_steps, initial=start, unit="step",
-                  desc="train", dynamic_ncols=True)
+                  desc="train", dynamic_ncols=True, disable=not is_chief)
   num_corrupt = 0
   logged, since = [], time.monotonic()  # metrics of loops not yet in the log
-  step = start
+  step, stop = start, 0
   try:
     while step < config.total_steps and not stop:
       with input_pipeline.tell_in_a_line():
-        metrics, finite, corrupt, new_corrupt = loop(iterator)
-      if not finite:
+        metrics, finite, corrupt = (
+            value.numpy() for value in loop(iterator))  # the one host sync
+      if not finite.all():
+        first = int(np.argmin(finite))
         raise NonFinite(dump_non_finite(
-            task, data_sources, workdir, strategy, gradients,
-            int(optimizer.iterations.numpy())))
-      step += config.steps_per_loop
-      if new_corrupt:
-        num_corrupt += int(new_corrupt)
-        report_corrupt(config, data_sources, corrupt.numpy())
+            task, data_sources, workdir, step + first,
+            dict(zip(names, metrics[first])), is_chief))
+      if corrupt.any():
+        num_corrupt += np.count_nonzero(corrupt)
+        if is_chief:
+          report_corrupt(config, data_sources, step, corrupt)
         # A single one is no share: it would stop any run that has just begun.
-        share = num_corrupt / ((step - start) * config.batch_size)
+        share = num_corrupt / (
+            (step + config.steps_per_loop - start) * config.batch_size)
         if share > config.data.max_corrupt_share and num_corrupt > 1:
           raise UserError(
               f"{num_corrupt} corrupt records, {share:.2%} of what was read; "
               f"expected at most data.max_corrupt_share "
               f"{config.data.max_corrupt_share:.2%}")
-      logged.append({name: float(value) for name, value in metrics.items()})
+      step += config.steps_per_loop
+      logged.append(metrics)
       progress.update(config.steps_per_loop)
 
       if step % config.log_every == 0:
         seconds, since = time.monotonic() - since, time.monotonic()
-        clips = len(logged) * config.steps_per_loop * config.batch_size
-        row = {f"train/{name}": float(np.mean([m[name] for m in logged]))
-               for name in logged[0]}
+        steps = np.concatenate(logged)  # [n, M]
+        row = {f"train/{name}": value
+               for name, value in zip(names, steps.mean(axis=0))}
         row["train/lr"] = float(schedule(step - 1))  # which led to it
-        row["train/clips_per_second"] = clips / seconds
+        row["train/clips_per_second"] = len(steps) * config.batch_size / seconds
         row["train/corrupt"] = num_corrupt
         writer.write(step, row)
         progress.set_postfix(
             {name.split("/")[1]: f"{value:.4g}" for name, value in row.items()
              if name != "train/corrupt" or value}, refresh=False)
         logged = []
+      stop = distribute.stop_asked(strategy)
       last = step == config.total_steps
-      if step % config.checkpoint_every == 0 or evaluation.is_due(step) or last:
+      if (step % config.checkpoint_every == 0 or evaluation.is_due(step) or last
+          or stop):
         checkpoints.save(step)
-      if evaluation.is_due(step):
+      if evaluation.is_due(step) and not stop:
         evaluation.run(step, writer)
         since = time.monotonic()
-    if not stop or step == config.total_steps:
-      logging.info("step %d: weights have SHA-256 %s", step,
-                   weights_sha256(model.weights))
-      evaluation.tell_failures()
+    if stop and step < config.total_steps:
+      raise Stopped(stop)
+    logging.info("step %d: weights have SHA-256 %s", step,
+                 weights_sha256(model.weights))
+    evaluation.tell_failures()
+  except Stopped:
+    progress.close()
+    # Nobody leaves, or says that this is saved, before it is.
+    distribute.wait_for_all(strategy)
+    if is_chief:
+      logging.warning("stopped by a signal: saved step %d, run the same "
+                      "command to go on", step)
     else:
-      checkpoints.save(step)
-      progress.close()
-      logging.warning("signal %d: saved step %d, run the same command to go on",
-                      stop[0], step)
-      raise SystemExit(128 + stop[0])
+      logging.warning("stopped by a signal, at step %d", step)
+    raise
   finally:
-    signal.signal(signal.SIGTERM, previous)
     progress.close()
     writer.close()
 
 
-def report_corrupt(config: ConfigDict, data_sources: list[Source],
-                   positions: np.ndarray) -> None:
-  """Names corrupt records in the log, by file and offset.
+def report_corrupt(config: ConfigDict, data_sources: list[Source], step: int,
+                   corrupt: np.ndarray) -> None:
+  """Names corrupt records in the log, by file and offset: of each step the
+  first NAMED_CORRUPT.
 
   Args:
     config: the run's.
     data_sources: the training split of each dataset.
-    positions: int64, 1 + position in the stream of each; 0 for none.
+    step: the first of the loop's.
+    corrupt: [n, B], not 0 for the rows that could not be read.
   """
-  for position in positions[positions > 0] - 1:
-    path, offset = input_pipeline.record_at(
-        config.data, data_sources, config.batch_size, config.seed,
-        int(position))
-    logging.warning("corrupt record: %s at byte %d (position %d of the "
-                    "stream); left out", path, offset, position)
+  for i, rows in enumerate(corrupt):
+    for row in np.flatnonzero(rows)[:NAMED_CORRUPT]:
+      position = (step + i) * config.batch_size + row
+      path, offset = input_pipeline.record_at(
+          config.data, data_sources, config.batch_size, config.seed, position)
+      logging.warning("corrupt record: %s at byte %d (position %d of the "
+                      "stream); left out", path, offset, position)
 
 
 def dump_non_finite(task: Task, data_sources: list[Source], workdir: str,
-                    strategy: tf.distribute.Strategy, gradients: Callable,
-                    step: int) -> str:
-  """Repeats the step that was not finite, and writes its batch and metrics.
+                    step: int, metrics: dict[str, float],
+                    is_chief: bool = True) -> str:
+  """Writes the batch and the metrics of a step that was not finite.
+
+  The weights from there on are of no use, and those before it are in no
+  checkpoint: a run that goes on from the newest one comes to the same step.
 
   Args:
     task: with a resolved config.
     data_sources: the training split of each dataset.
     workdir: takes the dump, non_finite_<step>.npz.
-    strategy: runs the step on its replicas.
-    gradients: the first part of a step, see `make_step`.
     step: number of that step.
+    metrics: its.
+    is_chief: whether this process writes it.
 
   Returns:
     A line that names the step, the sample positions and the dump.
   """
   batch_size = task.config.batch_size
-  dataset = distribute.distribute_dataset(
-      strategy, batch_size, task.train_dataset(data_sources, step))
-  batch = next(iter(dataset))
-  _, metrics, _ = gradients(batch)
+  first = step * batch_size
+  said = (f"step {step}: loss {metrics['loss']}, gradient norm "
+          f"{metrics['grad_norm']}; samples at positions {first} to "
+          f"{first + batch_size - 1}; ")
+  if not is_chief:
+    return said + "the batch is kept by worker 0"
+  # All of the global batch, by this process alone: nothing of it is run again.
+  batch = next(iter(task.train_dataset(data_sources, step)(0, 1, batch_size)))
   path = os.path.join(workdir, f"non_finite_{step}.npz")
-  arrays = {f"batch/{name}": distribute.gather(strategy, value)
-            for name, value in batch.items()}
-  arrays.update({f"metrics/{k}": v.numpy() for k, v in metrics.items()})
+  arrays = {f"batch/{name}": value.numpy() for name, value in batch.items()}
+  arrays.update({f"metrics/{name}": value for name, value in metrics.items()})
   content = io.BytesIO()  # a GFile cannot seek
   np.savez(content, **arrays)
   try:
     files.write_whole(path, content.getvalue())
-    kept = f"batch in {path}"
+    return said + f"batch in {path}"
   except REFUSED as error:
-    kept = f"batch not kept ({one_line(error)})"
-  first = step * batch_size
-  return (f"step {step}: loss {float(metrics['loss'])}, gradient norm "
-          f"{float(metrics['grad_norm'])}; samples at positions {first} to "
-          f"{first + batch_size - 1}; {kept}")
+    return said + f"batch not kept ({one_line(error)})"

@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 import tensorflow as tf
-from ml_collections import FrozenConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from vatt import files
 from vatt.errors import UserError, one_line
@@ -19,6 +19,7 @@ ADDED = {
     "finetune": dict(freeze="", labels_per_class=0, rare_classes=False),
     "model": dict(remat=False),
     "optimizer": dict(clip_part=""),
+    "strategy": dict(wait_minutes=15.0),
 }
 # Fields that may change between runs in one workdir: they do not change what
 # is learned.
@@ -215,20 +216,20 @@ def _within(field, parts):
 
 def _differences(ours, theirs):
   """Yields (field, our value, their value) where two configs differ."""
-  ours, theirs = (_flat(json.loads(config.to_json_best_effort()))
-                  for config in (ours, theirs))
+  ours, theirs = flat(ours), flat(theirs)
   # The task first, of which much depends.
   for field in sorted({*ours, *theirs}, key=lambda x: (x != "task", x)):
     if ours.get(field) != theirs.get(field):
       yield field, ours.get(field), theirs.get(field)
 
 
-def _flat(config, prefix=""):
-  """{"data.size": 40, ...} of nested dicts."""
-  items = {}
-  for name, value in config.items():
-    if isinstance(value, dict):
-      items.update(_flat(value, f"{prefix}{name}."))
-    else:
-      items[prefix + name] = value
-  return items
+def flat(config: ConfigDict) -> dict[str, Any]:
+  """{"data.size": 40, ...} of a config, values as JSON has them."""
+  def walk(fields, prefix):
+    for name, value in fields.items():
+      if isinstance(value, dict):
+        yield from walk(value, f"{prefix}{name}.")
+      else:
+        yield prefix + name, value
+
+  return dict(walk(json.loads(config.to_json_best_effort()), ""))

@@ -69,7 +69,7 @@ class Step:
       self.optimizer = optimizers.make_optimizer(
           config.optimizer, config.total_steps)
       self.optimizer._create_all_weights(self.model.trainable_variables)
-      self.gradients, self.apply = train.make_step(
+      self.step = train.make_step(
           task, self.model, self.optimizer, tf.distribute.get_strategy())
 
   def function(self, **options: Any) -> Callable[[dict], tf.Tensor]:
@@ -80,8 +80,7 @@ class Step:
     """
     @tf.function(**options)
     def step(batch):
-      gradients, metrics, _ = self.gradients(batch)
-      self.apply(gradients, metrics["grad_norm"])
+      metrics, _ = self.step(batch)
       return metrics["loss"]
     return step
 
@@ -183,7 +182,8 @@ class Step:
     if pretraining:
       pooled = tf.function(encode)(tokens)
       runs["heads and loss"] = forward_backward(contrast, pooled, True)
-    update = tf.function(lambda: self.apply(zeros, tf.constant(1.0)))
+    update = tf.function(lambda: optimizers.apply(
+        config.optimizer, self.optimizer, model, zeros, tf.constant(1.0)))
     zeros = [tf.zeros_like(v) for v in model.trainable_variables]
 
     def run_update():

@@ -296,10 +296,8 @@ def test_what_is_frozen_stays(tmp_path, digits_dir, what, names):
   sources = task.open_sources("train")
   batch = next(iter(task.train_dataset(sources, 0)(0, 1, 2)))
   optimizer = optimizers.make_optimizer(config.optimizer, config.total_steps)
-  gradients, apply = train.make_step(
-      task, model, optimizer, tf.distribute.get_strategy())
-  grads, metrics, _ = gradients(batch)
-  apply(grads, metrics["grad_norm"])
+  train.make_step(
+      task, model, optimizer, tf.distribute.get_strategy())(batch)
   moved = {name for name, part in parts.items()
            if any(np.any(v != old) for v, old in zip(
                part.variables, before[name]))}

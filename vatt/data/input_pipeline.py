@@ -66,7 +66,11 @@ def train_dataset(data: ConfigDict, sources: Sequence[Source], batch_size: int,
   if len(streams) > 1:
     pattern = tf.data.Dataset.from_tensor_slices(dataset_of_row[rows]).repeat()
     dataset = tf.data.Dataset.choose_from_datasets(streams, pattern)
-  return _batches(dataset, len(rows), rows_per_batch)
+  # Said, as several workers would else ask for each batch whether it is there,
+  # and lose its size.
+  return _batches(dataset, len(rows), rows_per_batch).apply(
+      tf.data.experimental.assert_cardinality(
+          tf.data.experimental.INFINITE_CARDINALITY))
 
 
 @tf.autograph.experimental.do_not_convert

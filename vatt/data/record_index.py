@@ -46,6 +46,16 @@ class RecordIndex:
     """The file of record i, and its byte offset in that."""
     return self.files[self.file_ids[i]], int(self.offsets[i])
 
+  def fingerprint(self) -> str:
+    """SHA-256 of the names of the files, wherever they lie, and of where their
+    records start."""
+    digest = hashlib.sha256()
+    for path in self.files:
+      digest.update(f"{os.path.basename(path)}\n".encode())
+    digest.update(self.file_ids.tobytes())
+    digest.update(self.offsets.tobytes())
+    return digest.hexdigest()
+
 
 def load(files: Sequence[str]) -> RecordIndex:
   """Loads or makes the index of a list of TFRecord files.

@@ -19,6 +19,7 @@ from vatt.data.sources import Source, read_labels
 from vatt.errors import UserError
 from vatt.models.vatt import Tower
 from vatt.predict import Views, predict, tell_not_finite
+from vatt.stopping import Stopped
 
 
 def config_for(config: ConfigDict, options: ConfigDict, data_dir: str
@@ -112,15 +113,11 @@ def window_features(config: ConfigDict, tower: Tower,
       input_pipeline.epoch_records(seed, source, epoch)
       for epoch in range(windows)])
 
-  @tf.function(autograph=False)
-  def run_batch(batch, step):
-    def replica(batch):
-      return dict(
-          features=_extract(config, tower, batch,
-                            seeds.fold(seeds.root(seed), step)),
-          label=batch["label"], mask=batch[f"{tower.modality}_mask"],
-          index=batch["index"])
-    return strategy.run(replica, args=(batch,))
+  run_batch = distribute.gathered(strategy, lambda batch, step: dict(
+      features=_extract(config, tower, batch,
+                        seeds.fold(seeds.root(seed), step)),
+      label=batch["label"], mask=batch[f"{tower.modality}_mask"],
+      index=batch["index"]))
 
   def make(input_id, num_inputs, rows_per_batch):
     return input_pipeline.train_dataset(
@@ -132,8 +129,7 @@ def window_features(config: ConfigDict, tower: Tower,
     batches = iter(distribute.distribute_dataset(
         strategy, batch_size, make, "probe.batch_size"))
     for step in range(-(-len(records) // batch_size)):
-      rows = {name: distribute.gather(strategy, value) for name, value in
-              run_batch(next(batches), tf.constant(step, tf.int64)).items()}
+      rows = run_batch(next(batches), tf.constant(step, tf.int64))
       position = rows.pop("index")
       position = position[position < len(records)]
       for name, value in rows.items():
@@ -144,6 +140,8 @@ def window_features(config: ConfigDict, tower: Tower,
             value[:len(position)])
       if progress:
         progress(len(position))
+      if stop := distribute.stop_asked(strategy):
+        raise Stopped(stop)
   tell_not_finite(table["features"], f"features of split '{source.split}'")
   return table
 
