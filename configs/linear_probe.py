@@ -55,7 +55,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
       DATASETS[chosen])
   config = ConfigDict()
   config.seed = 0
-  config.strategy = ConfigDict(dict(name="one_device", devices=0, tpu=""))
+  config.strategy = recipes.one_device()
   config.data = ConfigDict(dict(data_dir=""))  # default: the workdir's
   config.probe = ConfigDict(dict(
       dataset=dataset, modality=modality,

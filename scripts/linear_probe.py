@@ -14,7 +14,7 @@ import json
 import os
 import re
 
-from vatt import cli, distribute, files, inference
+from vatt import agreement, cli, distribute, files, inference, stopping
 from vatt.config import check_probe
 from vatt.data import sources
 from vatt.errors import UserError, one_line
@@ -113,11 +113,19 @@ def run_probe(config, name, train, test):
 
 
 def main():
-  """Extracts, trains and reports."""
+  """Makes the strategy, and probes."""
+  stopping.listen()
   config, workdir = cli.config(), cli.workdir()
   check_probe(config)
-  options = config.probe
   strategy = distribute.make_strategy(config.strategy)
+  with distribute.tell_lost_workers(strategy):
+    probe(config, workdir, strategy)
+    distribute.wait_for_all(strategy)
+
+
+def probe(config, workdir, strategy):
+  """Extracts, trains and reports."""
+  options = config.probe
   distribute.rows_per_replica(
       strategy, options.batch_size, "probe.batch_size")
   model_config, tower, step = inference.load_tower(
@@ -125,6 +133,8 @@ def main():
   model_config = features.config_for(
       model_config, options, config.data.data_dir)
   train, test = open_splits(options, model_config.data.data_dir)
+  agreement.agree(strategy, agreement.facts_of(
+      config, [*train, *test], step=step), what=workdir)
 
   def augmented(*args):
     return features.window_features(
@@ -134,6 +144,9 @@ def main():
                         options.train_windows, "window")
   test = make_features(model_config, tower, strategy, test,
                        features.mean_features, 1, "clip")
+
+  if not distribute.is_chief(strategy):
+    return  # The chief has all features.
 
   by_name, results = {}, []
   for split, *data in zip(options.splits, train, test):
@@ -157,16 +170,15 @@ def main():
            "{} clips to train, {} to test".format(*counts))
   lines = [title, *report.format_table(results)]
   print("\n".join(lines))
-  if distribute.is_chief(strategy):
-    folder = os.path.join(workdir, "report")
-    name = "linear_probe_" + re.sub(
-        r"[^\w+=.-]+", "_", f"{options.dataset}_{options.modality}")
-    files.write_together(folder, f"{name}.json", json.dumps(dict(
-        title=title, step=step, results=results,
-        config=json.loads(config.to_json_best_effort())), indent=1),
-                         {f"{name}.txt": "\n".join(lines) + "\n"})
-    for kind in ("txt", "json"):
-      print(os.path.join(folder, f"{name}.{kind}"))
+  folder = os.path.join(workdir, "report")
+  name = "linear_probe_" + re.sub(
+      r"[^\w+=.-]+", "_", f"{options.dataset}_{options.modality}")
+  files.write_together(folder, f"{name}.json", json.dumps(dict(
+      title=title, step=step, results=results,
+      config=json.loads(config.to_json_best_effort())), indent=1),
+                       {f"{name}.txt": "\n".join(lines) + "\n"})
+  for kind in ("txt", "json"):
+    print(os.path.join(folder, f"{name}.{kind}"))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,15 @@ some clips and the sentences that rank first for each.
 import functools
 import os
 
-from vatt import cli, distribute, inference, pools, similarity
+from vatt import (
+  agreement,
+  cli,
+  distribute,
+  inference,
+  pools,
+  similarity,
+  stopping,
+)
 from vatt.config import check_evaluation, check_strategy, replace
 from vatt.data import record_index
 from vatt.errors import UserError
@@ -135,7 +143,8 @@ def answer(query, clips, lines, name):
 
 
 def main():
-  """Evaluates, or answers a query."""
+  """Reads the flags, makes the strategy, and runs."""
+  stopping.listen()
   for one, other in (("report", "query"), ("pool", "report"),
                      ("pool", "export")):
     if all(flags.FLAGS[name].value not in (None, False)
@@ -154,6 +163,15 @@ def main():
   check_strategy(
       config.strategy, config.data.datasets if POOL.value is None else ())
   strategy = distribute.make_strategy(config.strategy)
+  with distribute.tell_lost_workers(strategy):
+    run(config, workdir, strategy)
+    distribute.wait_for_all(strategy)
+
+
+def run(config, workdir, strategy):
+  """Evaluates, or answers a query."""
+  is_chief = distribute.is_chief(strategy)
+  source = None
   if POOL.value is None:
     check_evaluation(config)
     distribute.rows_per_replica(
@@ -169,6 +187,9 @@ def main():
   if EXPORT.value is not None:
     pools.make_folder(os.path.expanduser(EXPORT.value))
   embedder = inference.Embedder(workdir, config, strategy)
+  agreement.agree(strategy, agreement.facts_of(
+      embedder.task.config, [source] if source else [], embedder.task.words,
+      step=embedder.step), what=workdir)
   if POOL.value is not None or EXPORT.value is not None:
     facts = pools.describe(embedder.task.config, embedder.model, embedder.step)
   if POOL.value is not None:
@@ -176,18 +197,20 @@ def main():
   if QUERY.value is not None:  # before much is computed for nothing
     query = embedder.embed_text([QUERY.value])
   title = f"{workdir}: step {embedder.step}, {count} clips of {name}"
-  print(title)
+  if is_chief:
+    print(title)
   if POOL.value is None:
     with tqdm(total=count, unit="clip", leave=False) as progress:
       clips = embedder.task.embed_split(
           embedder.model, strategy, source, progress.update)
-    if EXPORT.value is not None and distribute.is_chief(strategy):
+    if EXPORT.value is not None and is_chief:
       pools.write(os.path.expanduser(EXPORT.value), facts, source, clips,
                   describe(source, range(count)))
 
-  if QUERY.value is not None:
+  if QUERY.value is not None and is_chief:
     answer(query, clips, pool.lines if POOL.value is not None else
            functools.partial(describe, source), name)
+  if QUERY.value is not None:
     return
   results = embedder.task.measure(embedder.model, strategy, labels, clips)
   if not any("R@" in measure for measure, _ in results):
@@ -196,8 +219,10 @@ def main():
         "to find each other")
   if not clips["has_caption"].any():
     logging.warning("%s: no clip has a caption, so no sentence is found", name)
+  if not is_chief:
+    return
   print("\n".join(retrieval_report.format_table(results)))
-  if REPORT.value and distribute.is_chief(strategy):
+  if REPORT.value:
     print("\n".join(report(os.path.join(workdir, "report"), title, results,
                            clips, source)))
 

@@ -21,7 +21,7 @@ OWN_FIELDS = ("data.data_dir", "data.vocabulary")
 
 
 def facts_of(config: FrozenConfigDict, data_sources: Sequence[Source],
-             words: Sequence[str], **others: str) -> dict[str, Any]:
+             words: Sequence[str] = (), **others: Any) -> dict[str, Any]:
   """What a run is made of, by name.
 
   Args:

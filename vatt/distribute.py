@@ -23,6 +23,8 @@ STRATEGIES = ("one_device", "mirrored", "multi_worker", "tpu")
 START_SECONDS = 120
 # Without a sign of life, a worker is lost.
 HEARTBEAT_SECONDS = 10
+# Where TensorFlow notes a SIGTERM.
+NOTICE = "TF_DEFAULT_PREEMPTION_NOTICE_KEY"
 # What an operation that waits for the other workers ends with when one is lost.
 LOST = (tf.errors.UnavailableError, tf.errors.AbortedError,
         tf.errors.CancelledError, tf.errors.InternalError,
@@ -103,6 +105,7 @@ def _multi_worker(config):
           for i in range(len(cluster["cluster"].get(job, ())))]
   rendezvous.meet([cluster["cluster"][job][i] for job, i in jobs],
                   jobs.index(task), config.wait_minutes)
+  tf.get_logger().setLevel("WARNING")  # a line for each collective, else
   handler = signal.getsignal(signal.SIGTERM)
   resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
   # As the strategy would do, which has no limit to its wait.
@@ -247,8 +250,7 @@ def _gather_rows(strategy):
   def gather(row):
     return first(strategy.run(lambda: replicas.gather(row[None])))
 
-  local = len(strategy.experimental_local_results(
-      strategy.run(replicas.rank)))  # the replicas of a worker
+  local = len(strategy.extended.worker_devices)  # the replicas of a worker
   return lambda row: gather(tf.constant(row, tf.int32)).numpy()[::local]
 
 
@@ -271,7 +273,17 @@ def stop_asked(strategy: tf.distribute.Strategy) -> int:
   number = stopping.asked()
   if not several_workers(strategy):
     return number
-  return int(_gather_rows(strategy)([number]).max())
+  return int(_gather_rows(strategy)([number or _taken_signal()]).max())
+
+
+def _taken_signal():
+  """SIGTERM, if it came in the second in which TensorFlow had taken it for
+  itself: it is among what the workers' service keeps, some time later."""
+  try:
+    context.context().get_config_key_value(NOTICE, timeout_in_ms=1)
+  except tf.errors.OpError:
+    return 0
+  return signal.SIGTERM
 
 
 def wait_for_all(strategy: tf.distribute.Strategy) -> None:

@@ -120,7 +120,7 @@ FIELDS = {
         "name": choice(*distribute.STRATEGIES),
         "devices": whole(0, 10 ** 5),  # 0: all
         "tpu": TEXT,
-        "wait_minutes": real(0, 10 ** 5, above=True),  # for other workers
+        "wait_minutes": real(0, 10 ** 5, above=True),
     },
     "data": {
         "data_dir": TEXT,

@@ -97,7 +97,9 @@ def run(task: "Task", folder: str, strategy: "tf.distribute.Strategy") -> None:
     failed = error
   agreement.agree(strategy, facts, error=failed)
   if MODE.value == "eval":
-    results = evaluate(inference.restore_model(folder, task, strategy)[0])
+    model, step = inference.restore_model(folder, task, strategy)
+    agreement.agree(strategy, {"the newest checkpoint": step}, what=folder)
+    results = evaluate(model)
     if distribute.is_chief(strategy):
       print(evaluation.line_of(results))
     distribute.wait_for_all(strategy)

@@ -98,6 +98,13 @@ def parse_arg(arg: str | None, **choices: tuple[str, ...]) -> dict[str, str]:
   return {name: chosen.get(name, words[0]) for name, words in choices.items()}
 
 
+def one_device() -> ConfigDict:
+  """The strategy that needs nothing of a machine; others by its fields."""
+  return ConfigDict(dict(
+      name="one_device", devices=0, tpu="",
+      wait_minutes=15.0))  # for the other workers
+
+
 def pretraining(variant: str, flavour: str = "paper") -> ConfigDict:
   """The paper's pre-training (section 4.1 and appendix A.1) of a variant.
 
@@ -113,8 +120,7 @@ def pretraining(variant: str, flavour: str = "paper") -> ConfigDict:
   config.init = ""  # workdir of a trained model whose weights to start from
   config.dtype = "float32"  # or mixed_bfloat16, float64
   config.deterministic = False
-  config.strategy = ConfigDict(dict(
-      name="one_device", devices=0, tpu="", wait_minutes=15.0))
+  config.strategy = one_device()
 
   # Durations, in steps.
   config.total_steps = 500_000

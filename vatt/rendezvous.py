@@ -45,7 +45,8 @@ def meet(addresses: Sequence[str], index: int, minutes: float) -> None:
 
 
 class _Missing:
-  """Says who is missing, when that changes and every REPEAT seconds."""
+  """Says who is missing, by TF_CONFIG's index, when that changes and every
+  REPEAT seconds."""
 
   def __init__(self, addresses, minutes):
     self.addresses, self.minutes = addresses, minutes
@@ -55,7 +56,7 @@ class _Missing:
     """Raises Temporary if the time is up."""
     now = time.monotonic()
     names = ", ".join(
-        f"{i + 1} of {len(self.addresses)} at {self.addresses[i]}"
+        f"{i} of {len(self.addresses)} at {self.addresses[i]}"
         for i in numbers)
     if now - self.start > 60 * self.minutes:
       raise Temporary(
@@ -144,6 +145,8 @@ def _gather(place, count, missing):
             unnamed.remove(peer)
           if lines:
             peers[lines[-1]["index"]] = peer
+          elif lines is None:
+            peer.socket.close()
         peers = {i: peer for i, peer in peers.items()
                  if peer.lines() is not None}
       for peer in peers.values():

@@ -34,8 +34,9 @@ def gather(x: tf.Tensor) -> tf.Tensor:
   """The rows of all replicas in global order: [b, …] -> [B, …], of any dtype
   but strings."""
   wide = GATHERED_AS.get(x.dtype, x.dtype)
+  # A copy, as what comes from outside of the replica is on no device of it.
   rows = tf.distribute.get_replica_context().all_gather(
-      tf.cast(x, wide), axis=0)
+      tf.identity(tf.cast(x, wide)), axis=0)
   return tf.cast(rows, x.dtype)
 
 
