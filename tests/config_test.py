@@ -224,7 +224,8 @@ PROBE_VALUES = (-1, 0, float("nan"), 1e30, 10 ** 30, "x", (), None, True, 3.5,
 PROBE_FITS = {
     "seed": (0,), "strategy.devices": (0,), "data.data_dir": ("x",),
     "probe.dataset": ("x",), "probe.fps": (0, 3.5), "probe.splits": (("x",),),
-    "lrc.lr": (3.5,), "knn.temperature": (1e30, 10 ** 30, 3.5)}
+    "strategy.wait_minutes": (3.5,), "lrc.lr": (3.5,),
+    "knn.temperature": (1e30, 10 ** 30, 3.5)}
 
 
 @pytest.mark.parametrize("field", [

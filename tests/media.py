@@ -195,9 +195,9 @@ def digits_dir(tmp_path_factory, python):
 
 
 @pytest.fixture(scope="session")
-def run_main(digits_dir, python):
-  """A function (workdir, *flags, wait=True, fork=True) that trains a tiny model
-  of the shipped config on `digits_dir`, in a process of its own.
+def run_main(digits_dir, python, python_env):
+  """A function (workdir, *flags, wait=True, fork=True, **env) that trains a
+  tiny model of the shipped config on `digits_dir`, in a process of its own.
 
   Returns:
     Its exit code and what it said; or else the Process, if not to be waited
@@ -213,16 +213,17 @@ def run_main(digits_dir, python):
     tiny |= {f"model.encoders.{part}.{size}": value for size, value in (
         ("depth", 1), ("width", 16), ("mlp_dim", 32), ("num_heads", 2))}
 
-  def run(workdir, *flags, wait=True, fork=True):
+  def run(workdir, *flags, wait=True, fork=True, **env):
     # A later flag takes the place of an earlier one, but adds to a tuple.
     values = {"--config": "configs/spoken_digits.py", "--workdir": workdir}
     values |= {f"--config.{name}": value for name, value in tiny.items()}
     values |= dict(flag.split("=", 1) for flag in flags)
     command = ["-m", "vatt.main",
                *(f"{name}={value}" for name, value in values.items())]
+    env = dict(python_env, **env)
     if not wait:
-      return python.start(*command, stderr=subprocess.STDOUT)
-    done = python.run(*command, stderr=subprocess.STDOUT, fork=fork)
+      return python.start(*command, stderr=subprocess.STDOUT, env=env)
+    done = python.run(*command, stderr=subprocess.STDOUT, fork=fork, env=env)
     return done.returncode, done.stdout
 
   return run
