@@ -80,33 +80,129 @@ def test_folds_of_successive_steps_are_unrelated():
     assert abs(stats.pearsonr(a, b)[0]) < 4 / np.sqrt(len(a))
 
 
+# ---- Draws -----------------------------------------------------------------
+
+
+DRAWS = {"bits": seeds.bits_rows, "uniform": seeds.uniform_rows,
+         "normal": seeds.normal_rows}
+
+
+@pytest.mark.parametrize("size", [1, 4, 10])
+def test_rows_are_a_part_of_the_whole_draw(size):
+  """TensorFlow's own of the whole batch, whose rows have whole blocks."""
+  seed = seeds.fold(seeds.root(2), "site")
+  whole = tf.random.stateless_uniform(
+      [12, -(-size // 4) * 4], seed, None, None, tf.uint32, "philox")
+  expected = whole.numpy()[7:10, :size]
+  draw = lambda first: seeds.bits_rows(3, [size], seed, first)
+  first = tf.constant(7)
+  dataset = tf.data.Dataset.from_tensors(first).map(draw)
+  for got in (draw(7), draw(first), next(iter(dataset)),
+              tf.function(draw, autograph=False)(first),
+              tf.function(draw, jit_compile=True, autograph=False)(first)):
+    assert got.dtype == tf.uint32
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_rows_far_behind_others():
+  """Where the counter has more than 32 bits: a row of so many blocks is as many
+  rows of one."""
+  first = tf.constant(2 ** 31, tf.int64)
+  long = seeds.bits_rows(1, [4 * 512], seeds.root(0), first)
+  short = seeds.bits_rows(512, [4], seeds.root(0), first * 512)
+  np.testing.assert_array_equal(long[0], tf.reshape(short, [-1]))
+  near = seeds.bits_rows(1, [4 * 512], seeds.root(0), first_row=0)
+  assert (long != near).numpy().mean() > 0.99
+
+
+@pytest.mark.parametrize("name", DRAWS)
 @pytest.mark.parametrize("shape", [[], [3], [2, 5]])
-def test_uniform_rows_do_not_depend_on_the_replicas(shape):
-  seed = seeds.root(11)
+def test_rows_do_not_depend_on_the_replicas_or_the_batch(name, shape):
+  seed, draw_rows = seeds.root(11), DRAWS[name]
 
   def rows_on(replicas):
     strategy = mirrored(replicas)
 
-    @tf.function
+    @tf.function(autograph=False)
     def draw():
-      return strategy.run(
-          lambda: seeds.uniform_rows(8 // replicas, shape, seed))
+      return strategy.run(lambda: draw_rows(8 // replicas, shape, seed))
     return np.concatenate([
         part.numpy() for part in strategy.experimental_local_results(draw())])
 
-  alone = seeds.uniform_rows(8, shape, seed).numpy()
-  assert alone.shape == (8, *shape) and alone.dtype == np.float32
-  assert alone.min() >= 0 and alone.max() < 1
+  alone = draw_rows(8, shape, seed).numpy()
+  assert alone.shape == (8, *shape)
   assert len(np.unique(alone)) == alone.size  # no row is another's copy
   for replicas in (1, 2, 4):
     np.testing.assert_array_equal(rows_on(replicas), alone)
+  np.testing.assert_array_equal(draw_rows(3, shape, seed), alone[:3])
+  np.testing.assert_array_equal(draw_rows(3, shape, seed, 4), alone[4:7])
 
 
 def test_uniform_rows_are_uniform_and_the_same_when_compiled():
   def draw():
     return seeds.uniform_rows(64, [100], seeds.fold(seeds.root(0), "site"))
 
-  compiled = tf.function(draw, jit_compile=True)()
+  compiled = tf.function(draw, jit_compile=True, autograph=False)()
   draw = draw().numpy()
   np.testing.assert_array_equal(compiled, draw)
+  assert draw.dtype == np.float32 and draw.min() >= 0 and draw.max() < 1
+  np.testing.assert_array_equal(draw, np.round(draw * 2 ** 24) / 2 ** 24)
   assert stats.kstest(draw.ravel(), "uniform").pvalue > 1e-3
+
+
+def normal_by_hand(bits):
+  """float64, of Box and Muller's formula."""
+  length, direction = np.split(bits.astype(np.float64), 2, axis=1)
+  # As float32 rounds it: near 1 its logarithm depends on that.
+  u = (np.float32(length) + np.float32(0.5)) * 2.0 ** -32
+  quarter, rest = np.divmod(direction, 2.0 ** 30)
+  angle = (rest / 2 ** 30 - 0.5) * np.pi / 2
+  sine, cosine = np.sin(angle), np.cos(angle)
+  radius = np.sqrt(-2 * np.log(u)) * np.where(quarter % 2, -1, 1)
+  upright = quarter >= 2
+  return np.concatenate([radius * np.where(upright, sine, cosine),
+                         radius * np.where(upright, cosine, sine)], axis=1)
+
+
+def test_normal_rows_by_hand_plain_and_compiled():
+  def draw():
+    return seeds.normal_rows(30, [1001], seeds.root(5))
+
+  expected = normal_by_hand(
+      seeds.bits_rows(30, [1002], seeds.root(5)).numpy())[:, :1001]
+  plain = draw().numpy()
+  compiled = tf.function(draw, jit_compile=True, autograph=False)().numpy()
+  assert plain.dtype == np.float32
+  np.testing.assert_allclose(plain, expected, atol=2e-6)
+  np.testing.assert_allclose(compiled, plain, rtol=0, atol=1e-6)
+  # The ends of what 32 bits can say.
+  ends = np.uint32(list(itertools.product(
+      [0, 1, 2 ** 31, 2 ** 32 - 1], [0, 2 ** 30 - 1, 2 ** 30, 2 ** 32 - 1])))
+  np.testing.assert_allclose(
+      seeds._box_muller(tf.constant(ends)), normal_by_hand(ends), atol=2e-6)
+
+
+def test_normal_rows_are_normal_and_independent():
+  rows, size = 400, 2000
+  steps = [seeds.normal_rows(rows, [size], seeds.fold(seeds.root(1), step))
+           .numpy() for step in range(2)]
+  first = steps[0]
+  assert stats.kstest(first.ravel(), "norm").pvalue > 1e-3
+  n = first.size
+  for moment, expected, deviation in (
+      (1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+    found = (first.astype(np.float64) ** moment).mean()
+    assert abs(found - expected) < 4 * np.sqrt(deviation / n)
+  for bound in (2, 3, 4, 4.5):  # in both tails
+    for tail in (first, -first):
+      count = stats.binomtest(
+          int((tail > bound).sum()), n, stats.norm.sf(bound))
+      assert count.pvalue > 1e-3
+  # Of a pair's two numbers, of rows, of steps; also of their squares.
+  half = size // 2
+  pairs = [(first[:, :half], first[:, half:]), (first[1:], first[:-1]),
+           (first[:, 1:], first[:, :-1]), (first, steps[1])]
+  for a, b in pairs:
+    for power in (1, 2):
+      found = stats.pearsonr(a.ravel() ** power, b.ravel() ** power)[0]
+      assert abs(found) < 4 / np.sqrt(a.size)

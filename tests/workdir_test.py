@@ -55,6 +55,28 @@ def test_fields_of_older_runs(tmp_path, config):
   found = workdir.read_config(str(tmp_path))
   assert found.eval.crops == 1 and found.finetune.freeze == ""
   assert found.optimizer.clip_part == "" and not found.model.remat
+  assert found.augment.color_probability == 1.0
+
+
+@pytest.mark.parametrize("fields, goes_on", [
+    ({}, False), ({"augment.noise": 0.0}, True),
+    ({"data.audio_samples": 0}, True)])
+def test_an_older_run_with_noise_does_not_go_on(
+    tmp_path, config, fields, goes_on):
+  """Its noise was no share of the sound's magnitude."""
+  config = replace(config, {"augment.color_probability": 1.0, **fields})
+  workdir.write(str(tmp_path), config, "labels.txt", [])
+  workdir.check_run(str(tmp_path), config)
+  path = tmp_path / "config.json"
+  older = json.loads(path.read_text())
+  del older["augment"]["color_probability"]
+  path.write_text(json.dumps(older))
+  if goes_on:
+    workdir.check_run(str(tmp_path), config)
+    return
+  with pytest.raises(UserError, match="config.json: augment.absolute_noise is "
+                     "0.01, this run has None; expected the same config or"):
+    workdir.check_run(str(tmp_path), config)
 
 
 def test_a_config_that_is_a_folder(tmp_path):

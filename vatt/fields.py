@@ -158,6 +158,7 @@ FIELDS = {
         "saturation": SHARE,
         "contrast": SHARE,
         "hue": real(0, 0.5),
+        "color_probability": SHARE,
         "noise": SHARE,
         "gain": rising(0, 1000),
         "speed": rising(0, 100),

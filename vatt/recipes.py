@@ -153,7 +153,8 @@ def pretraining(variant: str, flavour: str = "paper") -> ConfigDict:
   ))
   config.augment = ConfigDict(dict(
       flip=True, brightness=32 / 255, saturation=0.4, contrast=0.4, hue=0.2,
-      noise=0.01,  # standard deviation, of a waveform in [-1, 1]
+      color_probability=0.8,  # of a clip to have its colours changed
+      noise=0.01,  # standard deviation, of the waveform's largest magnitude
       # Beyond the paper, all off.
       gain=(1.0, 1.0), speed=(1.0, 1.0), shift=0.0, equalizer=0.0,
       time_masks=0, time_mask_width=0, freq_masks=0, freq_mask_width=0,

@@ -1,4 +1,4 @@
-"""Collectives in a replica: sums, the rows of all replicas, a replica's own.
+"""Collectives in a replica: sums, and the rows of all replicas.
 
 Gradients pass through them. Sums and rows of all need a replica context, which
 there also is outside of a strategy.
@@ -19,9 +19,10 @@ def count() -> int:
 
 
 def rank() -> int | tf.Tensor:
-  """This replica's number, int32 []; 0 outside of a replica."""
-  context = tf.distribute.get_replica_context()
-  return context.replica_id_in_sync_group if context else 0
+  """This replica's number, int32 []; 0 for the only one, and outside of any."""
+  if count() == 1:
+    return 0
+  return tf.distribute.get_replica_context().replica_id_in_sync_group
 
 
 def all_sum(values: Any) -> Any:
@@ -38,19 +39,3 @@ def gather(x: tf.Tensor) -> tf.Tensor:
   rows = tf.distribute.get_replica_context().all_gather(
       tf.identity(tf.cast(x, wide)), axis=0)
   return tf.cast(rows, x.dtype)
-
-
-def own_rows(x: tf.Tensor, rows: int) -> tf.Tensor:
-  """This replica's rows of what was made for the global batch.
-
-  Args:
-    x: [B, …].
-    rows: b, rows of a replica.
-
-  Returns:
-    [b, …].
-  """
-  if count() == 1:
-    return x
-  first = [rank() * rows] + [0] * (len(x.shape) - 1)
-  return tf.slice(x, first, [rows, *x.shape[1:]])

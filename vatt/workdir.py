@@ -15,6 +15,7 @@ from vatt.errors import UserError, one_line
 
 # Fields that workdirs of older code lack, as their runs were.
 ADDED = {
+    "augment": dict(color_probability=1.0),
     "eval": dict(crops=1, average="embedding", captions=1),
     "finetune": dict(freeze="", labels_per_class=0, rare_classes=False),
     "model": dict(remat=False),
@@ -83,6 +84,11 @@ def read_config(workdir: str) -> FrozenConfigDict:
   if not isinstance(config, dict):
     raise UserError(f"{workdir}/config.json: no fields, expected the config of "
                     "a run")
+  augment = config.get("augment", {})
+  if "color_probability" not in augment and augment.get("noise") and (
+      config["data"]["audio_samples"]):
+    # It was no share of the sound's magnitude: such a run cannot go on.
+    augment["absolute_noise"] = augment["noise"]
   for part, fields in ADDED.items():
     if part in config:
       config[part] = fields | config[part]

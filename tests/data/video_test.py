@@ -8,7 +8,8 @@ import tensorflow as tf
 from vatt import seeds
 from vatt.data import video
 
-OFF = dict(flip=False, brightness=0, saturation=0, contrast=0, hue=0)
+OFF = dict(flip=False, brightness=0, saturation=0, contrast=0, hue=0,
+           color_probability=1.0)
 
 
 def augmentation(**changes):
@@ -272,9 +273,53 @@ def test_flip_mirrors_half_of_the_clips_with_all_their_frames(batch):
   assert scipy.stats.binomtest(int(is_plain.sum()), 400).pvalue > 1e-3
 
 
+def test_colours_of_some_clips_are_changed_and_no_others(batch):
+  """Each change is made in the same clips, or in none of them."""
+  many = tf.tile(batch[:1], [400, 1, 1, 1, 1])
+  plain = video.normalize_video(batch[:1])
+
+  def changed(probability, **changes):
+    got = video.augment_video(many, seeds.root(2), augmentation(
+        color_probability=probability, **changes))
+    return np.abs(got - plain).max((1, 2, 3, 4)) > 1e-6
+
+  some = changed(0.8, brightness=0.1)
+  assert scipy.stats.binomtest(int(some.sum()), 400, 0.8).pvalue > 1e-3
+  for field in ("saturation", "contrast", "hue"):
+    np.testing.assert_array_equal(changed(0.8, **{field: 0.2}), some)
+  assert changed(1.0, brightness=0.1).all()
+  assert not changed(0.0, brightness=0.1).any()
+  # A mirrored clip may have its colours, or not: the draws are independent.
+  mirrored = changed(0.0, flip=True)
+  table = scipy.stats.contingency.crosstab(mirrored, some).count
+  assert scipy.stats.chi2_contingency(table).pvalue > 1e-3
+
+
+def test_a_clip_is_changed_alike_in_any_batch_and_on_any_replica(batch):
+  """To the last bit."""
+  augment = augmentation(flip=True, brightness=0.1, saturation=0.4,
+                         contrast=0.4, hue=0.2, color_probability=0.5)
+  batch = tf.concat([batch, batch[:3]], 0)
+  strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+  halves = strategy.experimental_distribute_values_from_function(
+      lambda context: tf.split(batch, 2)[context.replica_id_in_sync_group])
+
+  def change(batch):
+    return video.augment_video(batch, seeds.root(1), augment)
+
+  run = tf.function(lambda batch: strategy.run(change, args=(batch,)),
+                    autograph=False)
+  # A graph may divide otherwise than single operations do.
+  change_alone = tf.function(change, autograph=False)
+  whole = change_alone(batch)
+  np.testing.assert_array_equal(
+      tf.concat(strategy.experimental_local_results(run(halves)), 0), whole)
+  np.testing.assert_array_equal(change_alone(batch[:3]), whole[:3])
+
+
 def test_augment_video_by_seed_in_tf_data_and_compiled(batch, records):
   augment = augmentation(flip=True, brightness=0.1, saturation=0.4,
-                         contrast=0.4, hue=0.2)
+                         contrast=0.4, hue=0.2, color_probability=0.5)
   def change(batch, seed):
     return video.augment_video(tf.ensure_shape(batch, [5, 2, 16, 12, 3]), seed,
                                augment)

@@ -259,16 +259,35 @@ def test_dropout_compiles():
   assert "f32[2,3]" in hlo and "<=" not in hlo
 
 
-def test_replicas_drop_different_values():
+@pytest.mark.parametrize("shape", [(5,), (3, 7, 5)])
+def test_a_sample_has_its_mask_in_any_batch_and_on_any_replica(shape):
   strategy = tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
+
+  def drop(samples):
+    return dropout(tf.ones([samples, *shape]), 0.5, seeds.root(0), "site")
 
   @tf.function(autograph=False)
   def run():
-    return strategy.run(
-        lambda: dropout(tf.ones([1000]), 0.5, seeds.root(0), "site"))
+    return strategy.run(lambda: drop(20))
 
-  a, b = (x.numpy() for x in strategy.experimental_local_results(run()))
-  assert 400 < (a != b).sum() < 600
+  whole = drop(40).numpy()
+  assert len(np.unique(whole, axis=0)) > 20  # of 32 at most, for five values
+  np.testing.assert_array_equal(np.concatenate(
+      [x.numpy() for x in strategy.experimental_local_results(run())]), whole)
+  np.testing.assert_array_equal(drop(3), whole[:3])
+  # Rows of a sample may lie one after the other.
+  rows = tf.ones([40 * math.prod(shape[:-1]), 5])
+  flat = dropout(rows, 0.5, seeds.root(0), "site", samples=40)
+  np.testing.assert_array_equal(tf.reshape(flat, whole.shape), whole)
+
+
+def test_a_text_has_its_masks_among_others():
+  """Each value of an encoder's output, dropout at every site."""
+  encoder = make_encoder("first", 0.3)
+  tokens = tf.random.stateless_normal([6, 5, 8], [0, 2])
+  whole, _ = encoder(tokens, training=True, seed=seeds.root(1))
+  part, _ = encoder(tokens[:2], training=True, seed=seeds.root(1))
+  np.testing.assert_allclose(part, whole[:2], atol=1e-5)
 
 
 def test_encoder_dropout_in_training_only():
@@ -288,9 +307,10 @@ def test_encoder_dropout_in_training_only():
 def test_every_site_drops_by_its_own_seed(monkeypatch):
   calls = []
 
-  def record(shape, rate, seed, site):
+  def record(shape, rate, seed, site, samples=None):
     calls.append((rate, (*seed.numpy(), site), tuple(shape)))
-    return bits(shape, rate, seed, site)
+    assert (samples or shape[0]) == 2
+    return bits(shape, rate, seed, site, samples)
 
   encoder = make_encoder(dropout_rate=0.3)
   bits = encoder_lib.dropout_bits

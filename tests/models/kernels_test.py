@@ -308,6 +308,27 @@ def test_masks_are_the_same_compiled():
   np.testing.assert_array_equal(plain, fast[:, :100])
 
 
+def test_padding_changes_no_mask():
+  """Of attention over five tokens, and over eight of which three are padding:
+  the random bits are those of five."""
+  shape, rng = [2, 3, 5, 5], np.random.default_rng(0)
+  qkv = rng.normal(size=(2, 5, 18))
+  random_bits = kernels.draw_bits(shape, seeds.root(1))
+
+  def attend(qkv, random_bits, length):
+    mixed = kernels.attention(
+        tf.reshape(qkv, [2 * length, 18]), None,
+        tf.sequence_mask([5, 5], length), random_bits, (2, length, 3), 0.4,
+        0.3, tf.float64)
+    return tf.reshape(mixed, [2, length, 6])[:, :5]
+
+  padded = attend(
+      np.pad(qkv, [[0, 0], [0, 3], [0, 0]]),
+      tf.pad(random_bits, [[0, 0], [0, 0], [0, 0], [0, 3], [0, 0]]), 8)
+  np.testing.assert_allclose(
+      padded, attend(qkv, random_bits, 5), rtol=1e-12, atol=1e-12)
+
+
 # ---- Order -----------------------------------------------------------------
 
 

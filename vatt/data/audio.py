@@ -5,7 +5,7 @@ import math
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from vatt import replicas, seeds
+from vatt import seeds
 
 FLAC = b"fLaC"  # how it begins
 # Taps to each side of the resampling filter, in periods of the lower rate.
@@ -170,7 +170,8 @@ def augment_audio(audio: tf.Tensor, seed: tf.Tensor, augment: ConfigDict
     seed: int32 [2], of the step.
     augment: has gain (least, most) factor; speed (least, most) of playback,
       about the middle of the window; shift, the most of the window; equalizer,
-      the most decibels of a cosine of the gain; noise, standard deviation.
+      the most decibels of a cosine of the gain; noise, standard deviation, as
+      a share of the sound's largest magnitude.
 
   Returns:
     float32 [B, S, 1] in [-1, 1]; zeros are moved in from outside the window.
@@ -195,9 +196,9 @@ def augment_audio(audio: tf.Tensor, seed: tf.Tensor, augment: ConfigDict
         batch, [EQUALIZER_WAVES], seeds.fold(seed, "equalizer"))
     x = equalize(x, augment.equalizer * (2.0 * uniform - 1.0))
   if augment.noise:
-    # Too large to draw for the global batch and cut: each replica its own.
-    x += augment.noise * tf.random.stateless_normal(
-        x.shape, seeds.fold(seed, "noise", replicas.rank()))
+    largest = tf.reduce_max(tf.abs(x), 1, keepdims=True)  # [B, 1, 1]
+    x += augment.noise * largest * seeds.normal_rows(
+        batch, [samples, 1], seeds.fold(seed, "noise"))
   return tf.clip_by_value(x, -1.0, 1.0)
 
 

@@ -288,10 +288,10 @@ def _train_stream(data, source, table, seed, start_step, batch_size, num_rows,
 
   def rows_of_step(step, records):
     # Drawn for all hosts, so that a row gets the same numbers on any of them.
-    starts = tf.random.stateless_uniform(
-        [num_rows], seeds.fold(window_seed, step), dtype=tf.float64)
-    crops = tf.random.stateless_uniform(
-        [num_rows, *video.CROP_DRAW], seeds.fold(crop_seed, step))
+    starts = tf.cast(seeds.uniform_rows(
+        num_rows, [], seeds.fold(window_seed, step), first_row=0), tf.float64)
+    crops = seeds.uniform_rows(
+        num_rows, video.CROP_DRAW, seeds.fold(crop_seed, step), first_row=0)
     mine = (tf.gather(values, ranks) for values in (records, starts, crops))
     return (*mine, step * batch_size + rows)
 

@@ -245,7 +245,8 @@ def augment_video(video: tf.Tensor, seed: tf.Tensor, augment: ConfigDict
                   ) -> tf.Tensor:
   """Flips clips and changes their colours, the same for all frames of one.
 
-  Each clip is treated as tf.image's adjust_brightness, adjust_saturation,
+  Colours are changed in some clips, all of them that `augment` says; such a
+  clip is treated as tf.image's adjust_brightness, adjust_saturation,
   adjust_contrast and adjust_hue treat its frames, one after the other; then
   colours are clipped to [0, 1] (paper, appendix A.2.1).
 
@@ -253,7 +254,8 @@ def augment_video(video: tf.Tensor, seed: tf.Tensor, augment: ConfigDict
     video: uint8 [B, T, H, W, 3].
     seed: int32 [2], of the step.
     augment: has flip (bool), brightness (the largest delta, of 1), saturation,
-      contrast (factors are within 1 ± these), hue (the largest turn, of 1).
+      contrast (factors are within 1 ± these), hue (the largest turn, of 1),
+      color_probability, of a clip to have its colours changed.
 
   Returns:
     float32 [B, T, H, W, 3] in [-1, 1].
@@ -278,17 +280,19 @@ def augment_video(video: tf.Tensor, seed: tf.Tensor, augment: ConfigDict
         "contrast", 1 - augment.contrast, 1 + augment.contrast)
   if augment.hue:
     draws["hue"] = draw("hue", -augment.hue, augment.hue)
+  if augment.color_probability < 1:
+    draws["changed"] = draw("colors", 0.0, 1.0) < augment.color_probability
   return _adjust(video, *(draws.get(name) for name in (
-      "flipped", "brightness", "saturation", "contrast", "hue")))
+      "flipped", "changed", "brightness", "saturation", "contrast", "hue")))
 
 
 @compiled
-def _adjust(video, flipped, brightness, saturation, contrast, hue):
+def _adjust(video, flipped, changed, brightness, saturation, contrast, hue):
   """uint8 [B, T, H, W, 3] -> float32 in [-1, 1]; all others [B, 1, 1, 1, 1],
   or None for what stays as it is."""
   if flipped is not None:
     video = tf.where(flipped, tf.reverse(video, [3]), video)
-  x = tf.cast(video, tf.float32) / 255.0
+  plain = x = tf.cast(video, tf.float32) / 255.0
   if brightness is not None:
     x += brightness
   if saturation is not None:
@@ -298,6 +302,8 @@ def _adjust(video, flipped, brightness, saturation, contrast, hue):
     x = x * contrast + mean * (1.0 - contrast)
   if hue is not None:
     x = adjust_hue(x, hue)
+  if changed is not None:
+    x = tf.where(changed, x, plain)
   return tf.clip_by_value(x, 0.0, 1.0) * 2.0 - 1.0
 
 

@@ -134,9 +134,9 @@ class LRC(Probe):
     def loop(features, labels, first, last):
       for step in tf.range(first, last):
         seed = seeds.fold(root, step)
-        rows = tf.random.stateless_uniform(
-            [self.batch_size], seeds.fold(seed, "batch"), 0,
-            tf.size(labels), tf.int32)
+        bits = seeds.bits_rows(
+            self.batch_size, [], seeds.fold(seed, "batch"), first_row=0)
+        rows = tf.cast(bits % tf.cast(tf.size(labels), tf.uint32), tf.int32)
         with tf.GradientTape() as tape:
           logits = model(tf.gather(features, rows), training=True,
                          seed=seeds.fold(seed, "components"))

@@ -5,47 +5,45 @@ import types
 import numpy as np
 import tensorflow as tf
 
-from vatt import replicas, seeds
+from vatt import seeds
 from vatt.models import kernels
 from vatt.xla import not_before
 
 EPSILON = 1e-6  # of the norms, where nothing else is said
 
 
-def dropout_bits(shape, rate: float, seed: tf.Tensor,
-                 site: str) -> tf.Tensor | None:
+def dropout_bits(shape, rate: float, seed: tf.Tensor, site: str,
+                 samples: int | None = None) -> tf.Tensor | None:
   """The random bits of a dropout's mask, see `kernels.draw_bits`.
 
   Args:
     shape: of what is dropped from.
     rate: fraction that is zeroed; nothing is drawn for 0.
-    seed: int32 [2]; replicas draw different masks from the same seed.
+    seed: int32 [2].
     site: name of the draw among those of the seed.
+    samples: whose rows there are; by default each row is one.
   """
-  if not rate:
-    return None
-  seed = seeds.fold(seed, site)
-  if replicas.count() > 1:
-    seed = seeds.fold(seed, tf.cast(replicas.rank(), tf.int32))
-  return kernels.draw_bits(shape, seed)
+  return kernels.draw_bits(
+      shape, seeds.fold(seed, site), samples) if rate else None
 
 
-def dropout(x: tf.Tensor, rate: float, seed: tf.Tensor,
-            site: str) -> tf.Tensor:
-  """Zeros a fraction of x, of any shape, and scales the rest; a pure function
-  of the seed. See `dropout_bits`; rate 0 returns x."""
+def dropout(x: tf.Tensor, rate: float, seed: tf.Tensor, site: str,
+            samples: int | None = None) -> tf.Tensor:
+  """Zeros a fraction of x [M, ..., n], and scales the rest; a pure function of
+  the seed and of each sample's number. See `dropout_bits`; rate 0 returns x."""
   if not rate:
     return x
-  return kernels.dropout(x, dropout_bits(x.shape, rate, seed, site), rate)
+  return kernels.dropout(
+      x, dropout_bits(x.shape, rate, seed, site, samples), rate)
 
 
 def add_dropped(z: tf.Tensor, x: tf.Tensor, rate: float, seed: tf.Tensor,
-                site: str) -> tf.Tensor:
+                site: str, samples: int | None = None) -> tf.Tensor:
   """z + dropout(x), in one pass over memory."""
   if not rate:
     return z + x
   return kernels.add_dropped(
-      z, x, dropout_bits(x.shape, rate, seed, site), rate)
+      z, x, dropout_bits(x.shape, rate, seed, site, samples), rate)
 
 
 class LayerNorm(tf.keras.layers.Layer):
@@ -211,7 +209,8 @@ class Block(tf.keras.layers.Layer):
     mixed, *maps = self.attention(  # [B·N, D] -> [B·N, D]
         z, self.attention_norm, shape, mask, bias, rate, seed,
         return_attention)
-    z = add_dropped(z, mixed, rate, seed, "residual")
+    samples, _ = shape
+    z = add_dropped(z, mixed, rate, seed, "residual", samples)
 
     # z = MLP(LN(z')) + z'
     hidden = kernels.norm_linear(  # [B·N, D] -> [B·N, mlp_dim]
@@ -219,13 +218,13 @@ class Block(tf.keras.layers.Layer):
         self.mlp_in.bias, self.mlp_norm.epsilon)
     out = self.mlp_out  # -> [B·N, D]
     if self.activation is tf.keras.activations.gelu:
-      random_bits = dropout_bits(hidden.shape, rate, seed, "mlp")
+      random_bits = dropout_bits(hidden.shape, rate, seed, "mlp", samples)
       mlp = kernels.gelu_linear(
           hidden, out.kernel, out.bias, random_bits, rate)
     else:
-      hidden = dropout(self.activation(hidden), rate, seed, "mlp")
+      hidden = dropout(self.activation(hidden), rate, seed, "mlp", samples)
       mlp = kernels.linear(hidden, out.kernel, out.bias)
-    z = add_dropped(z, mlp, rate, seed, "mlp_residual")
+    z = add_dropped(z, mlp, rate, seed, "mlp_residual", samples)
     return z, mlp, *maps
 
 
@@ -319,7 +318,7 @@ class Encoder(tf.keras.layers.Layer):
       return tf.reshape(x, [*shape, self.width])
 
     z = tf.reshape(tokens, [-1, self.width])  # [B, N, D] -> [B·N, D]
-    z = dropout(z, rate, seed, "tokens")
+    z = dropout(z, rate, seed, "tokens", batch)
     out = {"blocks": [], "mlps": []}
     if return_attention:
       out["attention"] = []

@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from vatt import replicas
+from vatt import replicas, seeds
 
 
 class BatchNorm(tf.keras.layers.Layer):
@@ -136,7 +136,7 @@ class LowRankClassifier(tf.keras.layers.Layer):
     x = x @ self.u
     if training:
       # One number each, the same for all rows: the largest `kept` of them.
-      draw = tf.random.stateless_uniform([self.components], seed)
+      draw = seeds.uniform_rows(1, [self.components], seed, first_row=0)[0]
       chosen = tf.math.top_k(draw, self.kept).indices
       kept = tf.reduce_sum(
           tf.one_hot(chosen, self.components, dtype=x.dtype), axis=0)

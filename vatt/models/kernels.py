@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from vatt import seeds
 from vatt.xla import compiled, not_before
 
 MASKED_SCORE = -1e9  # finite, so that a fully masked row stays finite
@@ -56,18 +57,27 @@ def _wide(x):
 # -----------------------------------------------------------------------------
 # Dropout.
 # -----------------------------------------------------------------------------
-def draw_bits(shape: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
+def draw_bits(shape: Sequence[int], seed: tf.Tensor,
+              samples: int | None = None) -> tf.Tensor:
   """Draws the random bits that set the dropout masks of all rows apart.
 
   Args:
-    shape: of what will be dropped from, [..., n].
+    shape: of what will be dropped from, [M, ..., n], without padding, for which
+      any bits will do.
     seed: int32 [2].
+    samples: B, whose rows the M are, those of one next to each other; all M are
+      samples by default.
 
   Returns:
-    uint32 [2, ..., 1]: two numbers a row, independent of each other.
+    uint32 [2, M, ..., 1]: two numbers a row, independent of each other; those
+    of a sample are the same in a batch of others (`seeds.bits_rows`).
   """
-  return tf.random.stateless_uniform(
-      [2, *shape[:-1], 1], seed, None, None, tf.uint32)
+  rows, *inner, _ = shape
+  samples = rows if samples is None else samples
+  bits = seeds.bits_rows(
+      samples, [2, math.prod(inner) * (rows // samples)], seed)
+  # [B, 2, M/B · …] -> [2, B, M/B · …] -> [2, M, …, 1]
+  return tf.reshape(tf.transpose(bits, [1, 0, 2]), [2, rows, *inner, 1])
 
 
 def is_kept(random_bits: tf.Tensor, length: int, rate: float) -> tf.Tensor:

@@ -66,8 +66,8 @@ def draw_kept_tokens(batch: int, num_tokens: int, drop_rate: float,
                      seed: tf.Tensor) -> tf.Tensor | None:
   """Draws the tokens that stay, a uniform random subset for each sample.
 
-  DropToken (section 3.1.1 of the paper). The draw is made for the global batch,
-  so that a sample keeps the same tokens on any number of replicas.
+  DropToken (section 3.1.1 of the paper). A sample keeps the same tokens on any
+  number of replicas.
 
   Args:
     batch: samples on this replica, B.
