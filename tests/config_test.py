@@ -89,8 +89,8 @@ ZERO = {
     "data.classes", "data.max_corrupt_share", "data.spectrogram.low",
     *(f"augment.{name}" for name in (
         "brightness", "saturation", "contrast", "hue", "color_probability",
-        "noise", "shift", "equalizer", "time_masks", "time_mask_width", "freq_masks",
-        "freq_mask_width")),
+        "noise", "shift", "equalizer", "time_masks", "time_mask_width",
+        "freq_masks", "freq_mask_width")),
     *(f"model.{name}" for name in (
         "word_dim", "post_projection", "drop_rate", "dropout", "vocab_size",
         "classifier_dropout")),

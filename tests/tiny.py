@@ -3,6 +3,7 @@ import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
+from configs import common
 from vatt import losses, seeds
 from vatt.models.vatt import FLAVOURS, VATT
 
@@ -10,7 +11,7 @@ VIDEO = (4, 6, 8, 3)  # 2·2·2 patches of 2·3·4 pixels
 AUDIO = {"waveform": (22, 1), "spectrogram": (6, 7, 1)}  # 6 and 2·2 patches
 PATCH = {"waveform": (4,), "spectrogram": (3, 4)}
 BATCH, CAPTIONS, WORDS, VOCABULARY = 6, 2, 5, 12
-DIM_VA, DIM_VT = 10, 7
+DIM_VA, DIM_VT, CLASSES = 10, 7, 5
 WIDTHS = {"specific": dict(video=8, audio=12, text=6),
           "agnostic": dict(video=8, audio=8, text=8)}
 
@@ -86,6 +87,49 @@ def make_batch(audio="waveform", rows=BATCH):
       text=np.where(word_mask, text, 0).astype(np.int32), word_mask=word_mask,
       video_mask=np.ones(rows, bool), audio_mask=audio_mask,
       caption_mask=caption_mask).items()}
+
+
+def make_config(modality="", rows=BATCH):
+  """A config that makes every draw there is, for `make_raw_batch`.
+
+  Args:
+    modality: that fine-tuning is on; of pre-training without one.
+    rows: B.
+  """
+  config = (common.finetuning(modality, "base") if modality
+            else common.pretraining("bbs"))
+  config.seed, config.batch_size = 3, rows
+  config.data.update(dict(frames=4, size=16, audio_samples=200, audio_rate=8000,
+                          words=WORDS))
+  if modality:
+    config.data.classes = CLASSES
+    config.model.classifier_dropout = 0.2
+    config.finetune.update(dict(multi_label=modality == "audio", mixup=2))
+  else:
+    config.data.captions = CAPTIONS
+  config.augment.update(dict(
+      noise=0.1, gain=(0.5, 1.5), speed=(0.8, 1.25), shift=0.2))
+  config.model.update(dict(
+      video_patch=(2, 4, 8), audio_patch=(20,), dropout=0.2, drop_rate=0.5,
+      dim_va=DIM_VA, dim_vt=DIM_VT, vocab_size=VOCABULARY))
+  for part, encoder in config.model.encoders.items():
+    encoder.update(dict(depth=1, width=WIDTHS["specific"][part], mlp_dim=16,
+                        num_heads=2))
+  return config
+
+
+def make_raw_batch(config):
+  """A batch from the input pipeline, random: with the gaps of `make_batch`."""
+  rng = np.random.default_rng(2)
+  data, rows = config.data, config.batch_size
+  video = (rows, data.frames, data.size, data.size, 3)
+  sound = (rows, data.audio_samples, 1)
+  batch = make_batch(rows=rows)
+  return batch | {name: tf.constant(value) for name, value in dict(
+      video=rng.integers(0, 256, video).astype(np.uint8),
+      audio=rng.integers(-2 ** 15, 2 ** 15, sound).astype(np.int16),
+      labels=rng.random((rows, CLASSES)) < 0.4,
+      index=np.arange(rows), corrupt=~batch["video_mask"]).items()}
 
 
 @tf.autograph.experimental.do_not_convert  # nothing to convert, and faster
