@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from vatt import checkpoints, fields, files, workdir
+from vatt import checkpoints, fields, files, locks, workdir
 from vatt import config as config_lib
 from vatt.data import text
 from vatt.errors import UserError, one_line
@@ -92,12 +92,17 @@ def create(path: str, task: Task, model: tf.keras.Model) -> None:
     model: of the task.
 
   Raises:
-    UserError: it has a model, or cannot be written.
+    UserError: it has a model, cannot be written, or another process writes it.
   """
   check_new(path)
-  before = tf.io.gfile.listdir(path) if tf.io.gfile.exists(path) else None
+  with locks.own(path, "a conversion"):
+    check_new(path)  # by now nobody else makes one
+    _create(path, task, model)
+
+
+def _create(path, task, model):
   written = {os.path.basename(workdir.checkpoints_of(path)), "config.json",
-             task.WORDS_FILE} - {*(before or ())}
+             task.WORDS_FILE} - {*tf.io.gfile.listdir(path)}
   try:
     checkpoints.Checkpoints(
         workdir.checkpoints_of(path), model=model).save(0)
@@ -109,8 +114,6 @@ def create(path: str, task: Task, model: tf.keras.Model) -> None:
         mine = os.path.join(path, name)
         (tf.io.gfile.rmtree if tf.io.gfile.isdir(mine) else
          tf.io.gfile.remove)(mine)
-      if before is None and not tf.io.gfile.listdir(path):
-        tf.io.gfile.rmtree(path)
     if isinstance(error, files.REFUSED):
       raise UserError(f"{path}: cannot be written: {one_line(error)}") from None
     raise
