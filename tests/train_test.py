@@ -49,12 +49,25 @@ def steps_of(workdir):
 
 def test_killed_in_mid_run_ends_with_the_same_weights(
     run_main, undisturbed, tmp_path):
-  # Killed after the log line of step 15, when the checkpoint is at step 10.
-  log = tmp_path / "metrics.jsonl"
+  """Also where a second run wanted the same workdir in the meantime."""
+  log, owner = tmp_path / "metrics.jsonl", tmp_path / "owner.json"
   process = run_main(tmp_path, "--mode=train", wait=False)
+  while not owner.exists():
+    assert process.poll() is None, process.stdout.read()
+    time.sleep(0.005)
+  process.send_signal(signal.SIGSTOP)  # it is not to end before the second
+  code, output = run_main(tmp_path, "--mode=train")
+  process.send_signal(signal.SIGCONT)
+  assert code == 1 and "Traceback" not in output
+  assert output.splitlines()[-1].startswith(
+      f"error: {tmp_path}: in use by a training run, process {process.pid} of "
+      "this host")
+  # Killed after the log line of step 15, when the checkpoint is at step 10.
   kill_when(process, lambda: log.exists() and '"step": 15' in log.read_text())
-  assert process.returncode == -signal.SIGKILL
-  assert weights(train(run_main, tmp_path)) == undisturbed[1]
+  assert process.returncode == -signal.SIGKILL and owner.exists()
+  output = train(run_main, tmp_path)
+  assert f"taken over from a training run (process {process.pid}, " in output
+  assert weights(output) == undisturbed[1] and not owner.exists()
   assert steps_of(tmp_path) == steps_of(undisturbed[0]) == [5, 10, 15, 20]
 
 

@@ -2,6 +2,7 @@
 
   python -m vatt.main --config=configs/NAME.py:ARG --workdir=DIR
 """
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,7 @@ def run(task: "Task", folder: str, strategy: "tf.distribute.Strategy") -> None:
     distribute,
     evaluation,
     inference,
+    locks,
     optimizers,
     stopping,
     workdir,
@@ -110,12 +112,14 @@ def run(task: "Task", folder: str, strategy: "tf.distribute.Strategy") -> None:
   if config.init and not workdir.has_checkpoint(folder):
     step = inference.start_from(config.init, task, model)
     logging.info("weights of %s, step %d", config.init, step)
-  if distribute.is_chief(strategy):
-    workdir.claim(folder, config, task.WORDS_FILE, task.words)
   logging.info("%s: %d clips, %d lines in %s", ", ".join(config.data.datasets),
                sum(len(source.index) for source in data_sources),
                len(task.words), task.WORDS_FILE)
-  with stopping.noted():
+  with contextlib.ExitStack() as until_the_end:
+    if distribute.is_chief(strategy):
+      until_the_end.enter_context(locks.own(folder, "a training run"))
+      workdir.claim(folder, config, task.WORDS_FILE, task.words)
+    until_the_end.enter_context(stopping.noted())
     train(task, model, optimizer, data_sources, folder, strategy, evaluate)
 
 
