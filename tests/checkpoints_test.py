@@ -145,8 +145,56 @@ def test_leftovers_of_an_interrupted_save_are_removed(tmp_path, caplog):
   assert tf.train.latest_checkpoint(tmp_path) == str(tmp_path / "ckpt-10")
 
 
-# Forks children that save without end, and kills each in mid-save. A process
-# of its own, as TensorFlow may be imported, not used, before a fork.
+def forget_hashes(directory, step):
+  """Leaves a manifest as a save has it that is killed before the hashes."""
+  path = directory / f"ckpt-{step}.manifest.json"
+  manifest = json.loads(path.read_text())
+  for facts in manifest["files"].values():
+    del facts["sha256"]
+  path.write_text(json.dumps(manifest))
+
+
+def test_a_save_without_hashes_is_restored_and_gets_them(tmp_path, caplog):
+  save_steps(tmp_path, [10, 20])
+  path = tmp_path / "ckpt-20.manifest.json"
+  manifest = json.loads(path.read_text())
+  forget_hashes(tmp_path, 20)
+  content = path.read_text()
+  variables = state()
+  with caplog.at_level(logging.WARNING):
+    # Whoever does not own the directory leaves it as it is.
+    other = Checkpoints(str(tmp_path), is_chief=False, **variables)
+    assert other.restore_latest() == 20
+    other.restore(20)
+  assert_is(variables, 20)
+  assert "ckpt-20 has no SHA-256s, as its save was cut" in caplog.text
+  assert path.read_text() == content
+  assert restored(tmp_path) == 20
+  assert json.loads(path.read_text()) == manifest
+  caplog.clear()
+  with caplog.at_level(logging.WARNING):
+    assert restored(tmp_path) == 20
+  assert not caplog.text
+  flip(tmp_path / files_of(20)[0])
+  assert restored(tmp_path) == 10
+
+
+@pytest.mark.parametrize("damage, said", [
+    (flip, "ckpt-20 cannot be read"), (cut, "bytes, expected")])
+@pytest.mark.parametrize("name", files_of(20)[:2])
+def test_damage_is_told_without_hashes_too(
+    tmp_path, caplog, damage, said, name):
+  save_steps(tmp_path, [10, 20])
+  forget_hashes(tmp_path, 20)
+  damage(tmp_path / name)
+  with caplog.at_level(logging.WARNING):
+    assert restored(tmp_path) == 10
+  assert said in caplog.text
+
+
+# Forks children that save without end, and kills each in mid-save: every other
+# one as soon as there is a manifest without hashes. A process of its own, as
+# TensorFlow may be imported, not used, before a fork.
 KILLER = """
 import os, random, signal, sys, time
 import tensorflow as tf
@@ -167,9 +215,22 @@ def child(directory, pipe):
     run.save(step)
     os.write(pipe, b"saved %d\\n" % step)
 
+def unhashed():
+  # Whether a save has come to its manifest, and not to its hashes.
+  for name in os.listdir(directory):
+    if name.endswith(".manifest.json"):
+      try:
+        with open(os.path.join(directory, name)) as file:
+          if "sha256" not in file.read():
+            return True
+      except FileNotFoundError:
+        pass
+  return False
+
 directory, random = sys.argv[1], random.Random(0)
-saved = torn = kills = 0
-while kills < 6 or torn < 2:  # At least twice it must have been in mid-save.
+saved = torn = early = kills = 0
+# At least twice it must have been in each part of a save.
+while kills < 6 or torn < 2 or early < 2:
   kills += 1
   assert kills < 60, "no kill met a save"
   here, there = os.pipe()
@@ -187,7 +248,11 @@ while kills < 6 or torn < 2:  # At least twice it must have been in mid-save.
   start = time.monotonic()
   while b"saved" not in text and b"failed" not in text:
     text += os.read(here, 1000)
-  time.sleep(random.uniform(0, time.monotonic() - start))
+  if kills % 2:
+    time.sleep(random.uniform(0, time.monotonic() - start))
+  else:
+    while not unhashed():
+      assert not os.waitpid(pid, os.WNOHANG)[0]
   os.kill(pid, signal.SIGKILL)
   os.waitpid(pid, 0)
   while more := os.read(here, 1000):
@@ -199,6 +264,7 @@ while kills < 6 or torn < 2:  # At least twice it must have been in mid-save.
   saved = int(lines[-1][1])
   manifests = {n.split(".")[0] for n in os.listdir(directory)
                if n.endswith(".manifest.json")}
+  early += unhashed()
   torn += any(n.startswith("ckpt") and n.split(".")[0] not in manifests
               for n in os.listdir(directory))
 print("saved", saved)
@@ -256,8 +322,11 @@ def test_no_room_is_told_before_training(small_disk):
   disk = small_disk("400k")
   Checkpoints(str(disk), **variables).save(1)
   (disk / "filler").write_bytes(bytes(200 << 10))
+  run = Checkpoints(str(disk), **variables)
+  assert run.restore_latest() == 1  # which needs none
   with pytest.raises(UserError, match="no room.*0.1 MB, 0.1 MB are free"):
-    Checkpoints(str(disk), **variables).restore_latest()
+    run.check_room()
+  Checkpoints(str(disk), is_chief=False, **variables).check_room()
 
 
 def test_file_size_limit(tmp_path):
@@ -293,10 +362,23 @@ def test_remote_file_systems():
   assert restored(directory) == 3
 
 
-def test_workers_leave_nothing(tmp_path):
+def test_workers_write_and_remove_nothing(tmp_path):
+  worker = Checkpoints(str(tmp_path / "new"), is_chief=False, **state(5))
+  assert worker.restore_latest() is None and worker.saved_steps() == []
+  worker.save(1)
+  assert worker.newest == 1 and not (tmp_path / "new").exists()
+
   save_steps(tmp_path, [1])
-  Checkpoints(str(tmp_path), is_chief=False, **state()).save(2)
-  assert sorted(os.listdir(tmp_path)) == sorted(["checkpoint", *files_of(1)])
+  (tmp_path / "ckpt-2.index").touch()  # of a save that the chief is at
+  before = {path.name: path.stat() for path in tmp_path.iterdir()}
+  folder = tmp_path.stat()
+  variables = state(5)
+  worker = Checkpoints(str(tmp_path), 1, is_chief=False, **variables)
+  assert worker.restore_latest() == 1
+  assert_is(variables, 1)
+  worker.save(2)
+  assert {path.name: path.stat() for path in tmp_path.iterdir()} == before
+  assert tmp_path.stat().st_mtime_ns == folder.st_mtime_ns
 
 
 def make_model(widths=(4, 2), seed=0):

@@ -1,9 +1,14 @@
 """Checkpoints that survive kills, damage and full disks.
 
 A checkpoint of step N is TensorFlow's ckpt-N.index and ckpt-N.data-*, complete
-once ckpt-N.manifest.json, with the size and SHA-256 of each, lies beside them.
-A save goes: files, manifest, TensorFlow's state file `checkpoint`, and only
-then are older ones deleted; so at no moment less is kept than before it.
+once ckpt-N.manifest.json, with the size of each, lies beside them. A save goes:
+files, manifest, TensorFlow's state file `checkpoint`; then the SHA-256 of each
+file, which the manifest takes up; and only then are older ones deleted; so at
+no moment less is kept than before it.
+Hashes come late because a save may have but seconds: from a signal that asks
+for the end to the one that does not ask. A checkpoint without them is held
+against its sizes and TensorFlow's own checksums when it is restored, and gets
+them then.
 (tf.train.CheckpointManager deletes, and names the new one in the state file,
 before a manifest could be written. It is not used.)
 """
@@ -13,7 +18,6 @@ import json
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,7 +31,6 @@ from vatt.files import REFUSED
 CHUNK = 16 << 20  # bytes read at once
 NAME = re.compile(r"ckpt-(\d+)(\.|_temp$)")
 MANIFEST = ".manifest.json"
-WORKER_TEMP = "worker_temp-"
 
 
 class Checkpoints:
@@ -44,8 +47,9 @@ class Checkpoints:
     Args:
       directory: local, or any path of tf.io.gfile.
       keep: how many of the newest checkpoints stay.
-      is_chief: False in the workers that take part in a save (reading the
-        variables may need them) and leave nothing of their own.
+      is_chief: False in the workers that write nothing. No variable may need
+        all workers to be read: those that replicas hold apart are the first
+        one's (`VariableAggregation.ONLY_FIRST_REPLICA`).
       **trackables: such as model=…, optimizer=….
     """
     self.directory = directory
@@ -56,43 +60,38 @@ class Checkpoints:
     self.newest = None  # step of what was last saved or restored
 
   def save(self, step: int) -> None:
-    """Saves the state of a step, unless it was just saved or restored.
+    """Saves the state of a step, unless it was just saved or restored; nothing
+    in a worker that is not the chief.
 
     Raises:
       UserError: the directory cannot be written. What was written of this step
         is removed, older checkpoints are as they were.
     """
-    if step == self.newest:
-      return
-    try:
-      tf.io.gfile.makedirs(self.directory)
-      if self.is_chief:
+    if self.is_chief and step != self.newest:
+      try:
+        tf.io.gfile.makedirs(self.directory)
         self._save(step)
-      else:
-        self._save_for_others()
-    except REFUSED as error:
-      if self.is_chief:
+      except REFUSED as error:
         with contextlib.suppress(*REFUSED):
           _remove(self.directory, step)
-      raise UserError(
-          f"{self.directory}: cannot write the checkpoint of step {step} "
-          f"({one_line(error)}); {self._space()}; older ones are intact"
-      ) from None
+        raise UserError(
+            f"{self.directory}: cannot write the checkpoint of step {step} "
+            f"({one_line(error)}); {self._space()}; older ones are intact"
+        ) from None
     self.newest = step
 
   def _save(self, step):
-    prefix = os.path.join(self.directory, f"ckpt-{step}")
     _remove(self.directory, step)  # A damaged one, or of an abandoned run.
-    self.checkpoint.write(prefix)
+    self.checkpoint.write(os.path.join(self.directory, f"ckpt-{step}"))
     written = {}
     for name in _names(self.directory):
       if name.startswith(f"ckpt-{step}."):
         path = os.path.join(self.directory, name)
         files.sync(path)
-        written[name] = _measure(path)
-    files.write_whole(prefix + MANIFEST, json.dumps(
-        {"step": step, "files": written}, indent=2) + "\n")
+        written[name] = {"bytes": tf.io.gfile.stat(path).length}
+    _write_manifest(self.directory, step, written)  # From here on it counts.
     _name_newest(self.directory, step)
+    _add_hashes(self.directory, step, written)
 
     # Newer ones were damaged, or this run would not have started before them.
     kept = [s for s in _complete(self.directory) if s <= step][:self.keep]
@@ -100,50 +99,59 @@ class Checkpoints:
       if old not in kept:
         _remove(self.directory, old)
 
-  def _save_for_others(self):
-    scratch = os.path.join(self.directory, WORKER_TEMP + uuid.uuid4().hex)
-    tf.io.gfile.makedirs(scratch)
-    try:
-      self.checkpoint.write(os.path.join(scratch, "ckpt"))
-    finally:
-      _delete(scratch)
-
   def restore_latest(self) -> int | None:
     """Restores the newest whole checkpoint; warns if newer ones are damaged.
 
-    The chief also removes what an interrupted save has left.
+    The chief also removes what an interrupted save has left, and adds the
+    hashes that one has not come to. Others write nothing.
 
     Returns:
       Its step, or None without a checkpoint.
 
     Raises:
-      UserError: all are damaged; one does not fit the model; the disk has no
-        room for another; or the directory's name could not be read again.
+      UserError: all are damaged; one does not fit the model; the directory
+        cannot be written, or its name could not be read again.
     """
     files.check_checkpoint_path(self.directory)
-    try:
-      tf.io.gfile.makedirs(self.directory)
-    except REFUSED as error:
-      raise UserError(f"{self.directory}: cannot be made ({one_line(error)}), "
-                      "expected a writable directory") from None
     if self.is_chief:
-      self._remove_leftovers()
+      with self._writing():
+        tf.io.gfile.makedirs(self.directory)
+        self._remove_leftovers()
     step = _newest_whole(self.directory)
     if step is not None:
       self._read(step)
       if self.is_chief:
-        _name_newest(self.directory, step)
+        with self._writing():
+          _name_newest(self.directory, step)
+          listed = _listed(self.directory, step)
+          if not all("sha256" in facts for facts in listed.values()):
+            _add_hashes(self.directory, step, listed)
     self.newest = step
-    free = _free_bytes(self.directory)
+    return step
+
+  @contextlib.contextmanager
+  def _writing(self):
+    try:
+      yield
+    except REFUSED as error:
+      raise UserError(f"{self.directory}: cannot be written "
+                      f"({one_line(error)}), expected a folder with room"
+                      ) from None
+
+  def check_room(self) -> None:
+    """Validates that another checkpoint can be saved; nothing in a worker that
+    saves none.
+
+    Raises:
+      UserError: the disk has no room for one.
+    """
+    free = _free_bytes(self.directory) if self.is_chief else None
     if free is not None and free < self._num_bytes():
       raise UserError(f"{self.directory}: no room for a checkpoint; "
                       f"{self._space()}")
-    return step
 
   def saved_steps(self) -> list[int]:
     """The steps that have a checkpoint, in rising order."""
-    if not tf.io.gfile.isdir(self.directory):
-      return []
     return _complete(self.directory)[::-1]
 
   def restore(self, step: int) -> None:
@@ -173,7 +181,7 @@ class Checkpoints:
                       "interrupted save", self.directory, step)
       _remove(self.directory, step)
     for name in _names(self.directory):
-      if name.startswith((WORKER_TEMP, "checkpoint.")):
+      if name.startswith("checkpoint."):
         _delete(os.path.join(self.directory, name))
 
   def _num_bytes(self):
@@ -204,9 +212,7 @@ def restore_model(directory: str, model: tf.keras.Model) -> int:
     UserError: no checkpoint, or none that is whole, or model and checkpoint
       have not the same variables.
   """
-  step = None
-  if tf.io.gfile.isdir(directory):
-    step = _newest_whole(directory)
+  step = _newest_whole(directory)
   if step is None:
     raise UserError(f"{directory}: no checkpoint, expected ckpt-N files with "
                     "their ckpt-N.manifest.json, as training writes them")
@@ -251,7 +257,9 @@ def _names(directory):
 
 
 def _complete(directory):
-  """Steps with a manifest, newest first."""
+  """Steps with a manifest, newest first; none if there is no directory."""
+  if not tf.io.gfile.isdir(directory):
+    return []
   return sorted((step_of(name) for name in _names(directory)
                  if re.fullmatch(r"ckpt-\d+" + re.escape(MANIFEST), name)),
                 reverse=True)
@@ -279,23 +287,49 @@ def _newest_whole(directory):
 
 def _damage(directory, step):
   """What is wrong with a checkpoint, or None."""
-  name = f"ckpt-{step}{MANIFEST}"
-  try:
-    with tf.io.gfile.GFile(os.path.join(directory, name)) as file:
-      listed = json.load(file)["files"]
-    wanted = {n: (f["bytes"], f["sha256"]) for n, f in listed.items()}
-  except (ValueError, KeyError, TypeError, AttributeError):
-    return f"{name} is no manifest"
-  for name, (size, sha256) in wanted.items():
+  listed = _listed(directory, step)
+  if listed is None:
+    return f"ckpt-{step}{MANIFEST} is no manifest"
+  for name, facts in listed.items():
     path = os.path.join(directory, name)
     if not tf.io.gfile.exists(path):
       return f"{name} is missing"
     found = tf.io.gfile.stat(path).length
-    if found != size:
-      return f"{name} has {found} bytes, expected {size}"
-    if _measure(path)["sha256"] != sha256:
+    if found != facts["bytes"]:
+      return f"{name} has {found} bytes, expected {facts['bytes']}"
+    if "sha256" in facts and _sha256(path) != facts["sha256"]:
       return f"{name} has another SHA-256 than when it was written"
+  if all("sha256" in facts for facts in listed.values()):
+    return None
+  logging.warning("%s: ckpt-%d has no SHA-256s, as its save was cut short; its "
+                  "sizes are right", directory, step)
+  return _checksum_damage(directory, step)
+
+
+def _checksum_damage(directory, step):
+  """What TensorFlow's own checksums find wrong with a checkpoint, or None."""
+  name = f"ckpt-{step}"
+  try:
+    with files.checkpoint_path(os.path.join(directory, name)) as readable:
+      reader = tf.train.load_checkpoint(readable)
+      for variable in reader.get_variable_to_shape_map():
+        reader.get_tensor(variable)
+  except tf.errors.OpError as error:
+    return f"{name} cannot be read ({one_line(error)})"
   return None
+
+
+def _listed(directory, step):
+  """{file: {"bytes", "sha256" if it is known}} of a manifest, or None if that
+  is damaged."""
+  path = os.path.join(directory, f"ckpt-{step}{MANIFEST}")
+  try:
+    with tf.io.gfile.GFile(path) as file:
+      listed = json.load(file)["files"]
+    return {name: dict(facts, bytes=facts["bytes"])
+            for name, facts in listed.items()}
+  except (ValueError, KeyError, TypeError, AttributeError):
+    return None
 
 
 def _read(checkpoint, directory, step, check):
@@ -325,14 +359,27 @@ def _is_no_leftover(record):
           and "deleted with unrestored values" not in message)
 
 
-def _measure(path):
-  """{"bytes", "sha256"} of a file."""
-  digest, size = hashlib.sha256(), 0
+def _write_manifest(directory, step, listed):
+  """Writes what `_listed` reads."""
+  files.write_whole(
+      os.path.join(directory, f"ckpt-{step}{MANIFEST}"),
+      json.dumps({"step": step, "files": listed}, indent=2) + "\n")
+
+
+def _add_hashes(directory, step, listed):
+  """Writes the manifest again, with the hash of each file that is listed."""
+  _write_manifest(directory, step, {
+      name: facts | {"sha256": _sha256(os.path.join(directory, name))}
+      for name, facts in listed.items()})
+
+
+def _sha256(path):
+  """SHA-256 of a file."""
+  digest = hashlib.sha256()
   with tf.io.gfile.GFile(path, "rb") as file:
     while chunk := file.read(CHUNK):
       digest.update(chunk)
-      size += len(chunk)
-  return {"bytes": size, "sha256": digest.hexdigest()}
+  return digest.hexdigest()
 
 
 def _name_newest(directory, step):
