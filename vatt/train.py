@@ -167,7 +167,13 @@ def train(task: Task, model: tf.keras.Model,
   checkpoints = Checkpoints(
       checkpoints_of(workdir), config.keep_checkpoints, is_chief=is_chief,
       model=model, optimizer=optimizer)
-  start = checkpoints.restore_latest() or 0
+  start, failed = 0, None
+  try:
+    start = checkpoints.restore_latest() or 0
+    if start < config.total_steps:
+      checkpoints.check_room()
+  except UserError as error:
+    failed = error  # The others are to know it, too.
   evaluation = Evaluation(config, evaluate, model, strategy)
   evaluated = metric_writers.evaluated_steps(workdir)
   missing = [step for step in checkpoints.saved_steps() if step <= start
@@ -176,7 +182,7 @@ def train(task: Task, model: tf.keras.Model,
       "the step to start from": start,
       "the steps to evaluate": missing,
       "the weights' SHA-256": weights_sha256(
-          [*model.weights, *optimizer.variables()])}, what=workdir)
+          [*model.weights, *optimizer.variables()])}, workdir, failed)
   if start >= config.total_steps and not missing:
     logging.info("%s is trained: step %d", workdir, start)
     return
