@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Starts a training of several workers, on hosts or as processes of this machine,
-# and ends with it.
+# Starts a training of several workers, on hosts or as processes here, and ends
+# with it.
 #
 #   ./scripts/launch_multi_worker.sh --hosts=HOST,HOST,... [OPTIONS] FLAGS
 #   ./scripts/launch_multi_worker.sh --local=N [OPTIONS] FLAGS
@@ -16,7 +16,7 @@
 #   --logs=FOLDER  of worker-0.log, worker-1.log, ... (default: logs); they are
 #                  here for hosts, too. Worker 0's is shown as it grows
 #   --grace=60     seconds for the others to save, once one has failed
-#   --supervise    starts all again by scripts/supervise.sh, which has to see the
+#   --supervise    starts all again by scripts/supervise.sh, which must see the
 #                  workdir
 #   --dry_run      prints what would run
 #
@@ -73,7 +73,7 @@ if [[ -n $supervise && -z $dry_run ]]; then
     "${again[@]}"
 fi
 
-# ---- Who is who ---------------------------------------------------------------
+# ---- Who is who -------------------------------------------------------------
 names=()      # hosts; none where all are here
 addresses=()  # host:port of each worker
 if [[ -n $hosts ]]; then
@@ -89,12 +89,15 @@ if [[ -n $hosts ]]; then
     addresses+=("${names[i]##*@}:$number")
   done
 elif [[ -n $port ]]; then
-  for ((i = 0; i < workers; i++)); do addresses+=("localhost:$((port + i))"); done
+  for ((i = 0; i < workers; i++)); do
+    addresses+=("localhost:$((port + i))")
+  done
 else
   while IFS= read -r number; do addresses+=("localhost:$number"); done < <(
     "$python" -c '
 import socket, sys
-sockets = [socket.create_server(("localhost", 0)) for _ in range(int(sys.argv[1]))]
+count = int(sys.argv[1])
+sockets = [socket.create_server(("localhost", 0)) for _ in range(count)]
 print(*(s.getsockname()[1] for s in sockets), sep="\n")' "$workers")
   [[ ${#addresses[@]} == "$workers" ]] || usage "$python finds no free ports"
 fi
@@ -119,8 +122,9 @@ fi
 # Sets `command` to what worker $1 runs.
 command_of() {
   local each=$((${#gpus[@]} / workers))
-  command=(env "TF_CONFIG={\"cluster\": {\"worker\": [${cluster#, }]}, \"task\":\
- {\"type\": \"worker\", \"index\": $1}}")
+  local task="{\"type\": \"worker\", \"index\": $1}"
+  command=(env "TF_CONFIG={\"cluster\": {\"worker\": [${cluster#, }]},\
+ \"task\": $task}")
   if ((each)); then
     command+=("CUDA_VISIBLE_DEVICES=$(
       IFS=,; echo "${gpus[*]:$(($1 * each)):$each}")")
@@ -141,10 +145,10 @@ if [[ -n $dry_run ]]; then
   exit 0
 fi
 
-# ---- Run them -----------------------------------------------------------------
-# Runs a command until it ends, or the standard input does: then it gets SIGTERM,
-# and $1 seconds later SIGKILL. ssh passes on no signals, but the end of its input
-# it does. Goes to hosts as text.
+# ---- Run them ---------------------------------------------------------------
+# Runs a command until it ends, or the standard input does: then it gets
+# SIGTERM, and $1 seconds later SIGKILL. ssh passes on no signals, but the end
+# of its input it does. Goes to hosts as text.
 hold() {
   local grace=$1 child watch code before signals=0
   shift

@@ -3,7 +3,8 @@
 # project there, starts the training on its first worker, which drives all
 # others, and looks after it.
 #
-#   ./scripts/launch_tpu_pod.sh COMMAND --name=NAME --zone=ZONE [OPTIONS] [FLAGS]
+#   ./scripts/launch_tpu_pod.sh COMMAND --name=NAME --zone=ZONE [OPTIONS] \
+#       [FLAGS]
 #
 #   create        makes the TPU; with --queued once there is one to be had
 #   install       brings this checkout to all workers, with all that it requires
@@ -64,15 +65,15 @@ case $command in
     [[ $zone =~ ^[a-z0-9-]+$ ]] ||
       usage "--zone is '$zone', expected one such as europe-west4-a"
     [[ $type =~ ^v[234]-[1-9][0-9]{0,4}$ ]] ||
-      usage "--type is '$type', expected v2-, v3- or v4- and the number of cores"
+      usage "--type is '$type', expected v2-, v3- or v4- and a number of cores"
     [[ -z $valid_until || -n $queued ]] ||
       usage "--valid_until is '$valid_until', expected with --queued" ;;
   requirements) ;;
   *) usage "'$command': expected create, install, start, tail, status, stop," \
     "delete or requirements, then options" ;;
 esac
-(($# == 0)) || [[ $command == start ]] || usage "$1: expected with start, or an" \
-  "option of this script"
+(($# == 0)) || [[ $command == start ]] ||
+  usage "$1: expected with start, or an option of this script"
 
 pod=""
 if ((${type#*-} > 8)); then pod=yes; fi
@@ -155,8 +156,8 @@ case $command in
     fi
     train=$(line env "${environment[@]}" scripts/supervise.sh -- \
       python3 -m vatt.main "--tpu=$tpu" "$@")
-    on_worker 0 "$refuse; cd vatt && { nohup $train </dev/null >>../vatt.log 2>&1\
- & echo \$! >../vatt.pid; }" ;;
+    on_worker 0 "$refuse; cd vatt && { nohup $train </dev/null >>../vatt.log\
+ 2>&1 & echo \$! >../vatt.pid; }" ;;
 
   tail)
     on_worker 0 "tail -n 100 -F vatt.log" ;;

@@ -15,11 +15,11 @@
 #   all others      such as 75 (a worker was lost), 143 (SIGTERM: preempted) and
 #                   137 (killed, out of memory): started again
 #
-# It pauses before that: 10 seconds, and twice as long after each failure without
-# progress, ten minutes at most. Progress is a newer checkpoint. After 5 failures
-# in a row without any it gives up, with the code of the last. SIGTERM and SIGINT
-# (Ctrl-C) are passed on as SIGTERM, so that the run is saved; then this ends,
-# with 143.
+# It pauses before that: 10 seconds, and twice as long after each failure
+# without progress, ten minutes at most. Progress is a newer checkpoint. After 5
+# failures in a row without any it gives up, with the code of the last. SIGTERM
+# and SIGINT (Ctrl-C) are passed on as SIGTERM, so that the run is saved; then
+# this ends, with 143.
 set -euo pipefail
 unset CDPATH  # which may lead elsewhere
 
@@ -61,7 +61,7 @@ if [[ -z $workdir ]]; then
   [[ -n $workdir ]] ||
     usage "no --workdir in the command, expected it there, or as an option"
 fi
-workdir=${workdir/#\~\//$HOME/}
+workdir=${workdir/#\~\//${HOME:-~}/}
 if [[ $workdir == *://* ]] && ! command -v gcloud >/dev/null; then
   usage "gcloud is not found, expected it to look for checkpoints in $workdir"
 fi
@@ -100,8 +100,8 @@ trap stop TERM INT
 # it kept in a file. Sets `code`.
 run() {
   local keeper listener before tries=0
-  # Neither is to be ended by a signal to all of us: the command still has to say
-  # how it ends.
+  # Neither is to be ended by a signal to all of us: the command still has to
+  # say how it ends.
   (trap '' TERM INT; exec tail -c 20000 <"$folder/copy" >"$folder/said") &
   keeper=$!
   (trap '' TERM INT; exec tee "$folder/copy" <"$folder/pipe" >&2) &
