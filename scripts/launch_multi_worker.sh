@@ -28,6 +28,7 @@
 # ends with the code of the first that failed.
 set -euo pipefail
 unset CDPATH  # which may lead elsewhere
+{  # Read as a whole before it runs: the file may change meanwhile.
 
 usage() { echo "error: $*" >&2; exit 2; }
 
@@ -167,7 +168,7 @@ hold() {
   while true; do
     before=$signals
     code=0
-    wait "$child" || code=$?
+    wait "$child" 2>/dev/null || code=$?
     if ((signals == before)); then break; fi
   done
   kill "$watch" 2>/dev/null || true
@@ -191,7 +192,9 @@ mkdir -p "$logs"
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 mkfifo "$folder/lifeline"
-exec 4<>"$folder/lifeline"  # which all workers have as their input
+# Workers read 5, which ends when nobody has 4 any more.
+# shellcheck disable=SC2094  # both ends are wanted
+exec 4<>"$folder/lifeline" 5<"$folder/lifeline"
 touch "$folder/ended"
 signals=0
 asked=""  # whether somebody else wants it to end
@@ -209,11 +212,11 @@ for ((i = 0; i < workers; i++)); do
     exec 4>&-
     code=0
     if ((i == 0)); then
-      run "$i" <"$folder/lifeline" 2>&1 | (
+      run "$i" <&5 2>&1 | (
         trap '' TERM INT  # it is to show how the worker ends
         exec tee -a "$logs/worker-$i.log") || code=${PIPESTATUS[0]}
     else
-      run "$i" <"$folder/lifeline" >>"$logs/worker-$i.log" 2>&1 || code=$?
+      run "$i" <&5 >>"$logs/worker-$i.log" 2>&1 || code=$?
     fi
     echo "$i $code" >>"$folder/ended"
     if ((code)); then kill -USR1 $$ 2>/dev/null || true; fi
@@ -239,3 +242,5 @@ while read -r i code; do
     exit "$code"
   fi
 done <"$folder/ended"
+exit 0
+}

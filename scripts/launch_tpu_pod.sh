@@ -172,8 +172,9 @@ case $command in
  tail -n 5 vatt.log" ;;
 
   stop)
-    on_worker 0 "kill -TERM \"\$(cat vatt.pid)\" && while $running; do sleep 1;\
- done; tail -n 5 vatt.log" ;;
+    on_worker 0 "if $running; then kill -TERM \"\$(cat vatt.pid)\"; while\
+ $running; do sleep 1; done; else echo no training runs; fi; tail -n 5\
+ vatt.log" ;;
 
   delete)
     if [[ -n $queued ]]; then

@@ -2,17 +2,19 @@
 
   python scripts/paper_tables.py
   python scripts/paper_tables.py --config=configs/pretrain.py:mbs \
-      [--config.FIELD=VALUE]
+      [--config.FIELD=VALUE] [--hours_on=v3-256 [--shares=0.3] [--price=1]]
 
 Without arguments: every cost that the paper states, beside ours counted as the
 paper did and as it is; ends with code 1 if one is off. With a config: the cost
-of its model, of a clip and of a batch.
+of its model, of a clip and of a batch, and the hours of its steps on a machine.
 """
 import math
+import re
 
 from vatt import cli, fields, recipes
 from vatt import config as config_lib
 from vatt.data import text
+from vatt.errors import UserError
 from vatt.models import cost
 from vatt.models.vatt import SIZES, VARIANTS
 from vatt.tasks import make_task
@@ -43,6 +45,9 @@ PARAMETER_CLASSES = 600  # Kinetics-600
 FLOPS_CLASSES = 400  # Kinetics-400
 CAPTIONS = 5
 WIDTHS = 13, 13, 13, 13, 17  # of a table's columns
+# TFLOP/s in bfloat16 of a TPU's core (half of a chip's 123 and 275), or of a
+# GPU, without sparsity, as their makers state them.
+PEAK = {"v3": 61.5, "v4": 137.5, "a100": 312.0, "h100": 989.0}
 SHAPES = dict(video=(32, 224, 224, 3), audio=(153_600, 1), text=(16,))
 
 
@@ -185,8 +190,11 @@ def size(num_bytes):
   return f"{number(num_bytes / 2 ** (10 * power))} {units[power]}"
 
 
-def cost_of_config(config):
+def cost_of_config(config: ConfigDict) -> float:
   """Prints what the model of a config costs.
+
+  Returns:
+    FLOPs of a step, forward and backward.
 
   Raises:
     UserError: it is missing, of no task, or its sizes fit no model.
@@ -218,7 +226,8 @@ def cost_of_config(config):
         f"{'' if value is None else format(value / unit, ',.3f'):>{width}}"
         for value, (_, unit), width in zip(values, columns, WIDTHS)).rstrip())
 
-  batch, forward = config.batch_size, cost.total(of_clip[0])
+  batch = config.batch_size
+  step = 3 * batch * cost.total(of_clip[0])  # backward is twice forward
   trained = cost.total(cost.parameters(
       model, shapes, trainable_only=True, **classes))
   moments = 1 if config.optimizer.name.startswith("sgd") else 2
@@ -227,7 +236,7 @@ Activations kept for the backward pass: an estimate. A step's peak grows by 1.4
 to 1.6 times as much, as gradients and what lives for a moment come on top.
 A batch of {batch:,} clips: {size(batch * cost.total(kept))} of activations \
 kept for the backward pass,
-{number(3 * batch * forward / 1e12)} TFLOPs forward and backward (which is \
+{number(step / 1e12)} TFLOPs forward and backward (which is \
 twice forward), on all devices together.
 {trained / 1e6:,.3f} million parameters are trained: \
 {size(4 * (2 + moments) * trained)} on each device, with their
@@ -239,20 +248,72 @@ gradients and the optimizer's moments, in float32.""")
     width = model.word_dim or cost.encoder_of(model, "text").width
     print("The words are the data's, and not counted: each is "
           f"{width} parameters more.")
+  return step
+
+
+def hours_of_training(step: float, config: ConfigDict, machine: str,
+                      shares: list[float], price: float) -> None:
+  """Prints the hours of a config's steps on a machine.
+
+  Args:
+    step: FLOPs of a step.
+    config: has `total_steps` and `batch_size`.
+    machine: a key of PEAK and the number of cores or GPUs, such as "v3-256".
+    shares: of its peak that a step reaches, assumed.
+    price: of an hour of all of it; 0: not known.
+
+  Raises:
+    UserError: no such machine, or no such share.
+  """
+  kind, _, count = machine.lower().rpartition("-")
+  if kind not in PEAK or not re.fullmatch("[1-9][0-9]{0,5}", count):
+    raise UserError(f"--hours_on is {machine!r}, expected one of "
+                    f"{', '.join(PEAK)}, - and how many: cores of a TPU, GPUs")
+  for share in shares:
+    if not 0 < share <= 1:
+      raise UserError(
+          f"--shares has {share:g}, expected more than 0, at most 1")
+  peak = int(count) * PEAK[kind] * 1e12
+  print(f"""
+{config.total_steps:,} steps on {machine}, {count} x {PEAK[kind]:g} TFLOP/s \
+in bfloat16, without evaluations,
+starts, and waiting for input; the share of the peak is assumed, not measured:
+{'share':>9}{'seconds a step':>18}{'clips/s':>11}{'hours':>11}""" + (
+    f"{'cost':>14}" if price else ""))
+  for share in shares:
+    seconds = step / (peak * share)
+    hours = config.total_steps * seconds / 3600
+    print(f"{share:9g}{seconds:18.3f}{config.batch_size / seconds:11,.0f}"
+          f"{hours:11,.1f}" + (f"{price * hours:14,.0f}" if price else ""))
 
 
 def define_flags(argv):
-  """Defines --config: not at import, so that tests may import this."""
+  """Defines the flags: not at import, so that tests may import this."""
   del argv
   cli.define_config("Experiment, such as configs/pretrain.py:mbs; without it "
                     "the paper's tables.", required=False)
+  flags.DEFINE_string(
+      "hours_on", None, "Machine, such as v3-256 (cores) or h100-16 (GPUs), to "
+      "tell the hours of a training on; needs --config.")
+  flags.DEFINE_multi_float(
+      "shares", [0.2, 0.3, 0.4], "Of the machine's peak that a step may reach.")
+  flags.DEFINE_float(
+      "price", 0.0, "Of an hour of the whole machine, to tell the cost too.",
+      lower_bound=0.0)
 
 
 def main():
   """Compares with the paper, or tells the cost of a config."""
-  if flags.FLAGS.config is not None:
-    cost_of_config(cli.config())
+  values = flags.FLAGS
+  if values.config is not None:
+    config = cli.config()
+    step = cost_of_config(config)
+    if values.hours_on:
+      hours_of_training(
+          step, config, values.hours_on, values.shares, values.price)
     return 0
+  if values.hours_on:
+    raise UserError("--hours_on needs a --config, expected one of the training")
   bad = compare_parameters() + compare_flops()
   print("\n" + "\n".join(bad or ["All within tolerance."]))
   return int(bool(bad))

@@ -22,6 +22,7 @@
 # this ends, with 143.
 set -euo pipefail
 unset CDPATH  # which may lead elsewhere
+{  # Read as a whole before it runs: the file may change meanwhile.
 
 LONGEST=600  # seconds of a pause
 
@@ -113,7 +114,7 @@ run() {
   while true; do
     before=$signals
     code=0
-    wait "$child" || code=$?
+    wait "$child" 2>/dev/null || code=$?
     # A signal ends `wait` too; the command may go on for some time.
     if ((signals == before)); then break; fi
   done
@@ -171,3 +172,4 @@ while ((! signals)); do
 done
 say "stopped by a signal: run the same command to go on"
 exit 143
+}

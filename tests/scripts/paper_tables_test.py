@@ -56,7 +56,8 @@ def test_what_is_off_ends_it_with_code_1(
     monkeypatch, capsys, constant, value, words):
   monkeypatch.setattr(paper_tables, constant, value)
   monkeypatch.setattr(
-      paper_tables.flags, "FLAGS", types.SimpleNamespace(config=None))
+      paper_tables.flags, "FLAGS",
+      types.SimpleNamespace(config=None, hours_on=None))
   assert paper_tables.main() == 1
   output = capsys.readouterr().out
   assert words in output and "All within" not in output
@@ -64,7 +65,8 @@ def test_what_is_off_ends_it_with_code_1(
 
 def test_cost_of_a_config(run):
   result = run(ROOT, "--config=configs/pretrain.py:mbs",
-               "--config.batch_size=64", "--config.model.drop_rate=0.0")
+               "--config.batch_size=64", "--config.model.drop_rate=0.0",
+               "--hours_on=v3-32", "--shares=0.25", "--shares=1", "--price=40")
   assert result.returncode == 0, result.stderr
   table = {line[:23].strip(): line[23:].split()
            for line in result.stdout.splitlines()}
@@ -74,6 +76,12 @@ def test_cost_of_a_config(run):
   assert table["video encoder"][1] == table["video encoder"][2] == "594.823"
   assert len(table["audio tokenizer"]) == 5
   assert "A batch of 64 clips" in result.stdout
+  # 865.34 GFLOPs of a clip forward, three times for a step of 64: 166.145
+  # TFLOPs, on 16 chips of 123 TFLOP/s. A quarter of that is 492: 0.3377 s, and
+  # half a million steps 46.9 hours.
+  assert [line.split() for line in result.stdout.splitlines()[-2:]] == [
+      ["0.25", "0.338", "190", "46.9", "1,876"],
+      ["1", "0.084", "758", "11.7", "469"]]
 
 
 def test_cost_of_a_config_whose_words_are_the_datas(capsys):
@@ -123,3 +131,26 @@ def test_sizes_of_no_model_are_refused(fields, words):
     paper_tables.cost_of_config(config.lock())
   assert words in str(error.value)
 
+
+@pytest.mark.parametrize("machine, shares, words", [
+    ("v3", [0.3], "--hours_on is 'v3', expected one of v3, v4, a100, h100, - "),
+    ("v9-8", [0.3], "--hours_on is 'v9-8'"),
+    ("v3-0", [0.3], "--hours_on is 'v3-0'"),
+    ("v3-8", [0.3, 30.0], "--shares has 30, expected more than 0, at most 1"),
+    ("v3-8", [0.0], "--shares has 0"),
+])
+def test_hours_on_no_machine(machine, shares, words):
+  with pytest.raises(UserError) as error:
+    paper_tables.hours_of_training(
+        1e12, pretrain.get_config("bbs"), machine, shares, 0.0)
+  assert words in str(error.value)
+
+
+def test_hours_by_hand(capsys):
+  """1e15 FLOPs a step, 16 GPUs of 312 TFLOP/s at half of that: 0.4006 s a
+  step, and 500,000 of them 55.64 hours."""
+  paper_tables.hours_of_training(
+      1e15, pretrain.get_config("bbs"), "a100-16", [0.5], 0.0)
+  *_, head, row = capsys.readouterr().out.splitlines()
+  assert head.split() == ["share", "seconds", "a", "step", "clips/s", "hours"]
+  assert row.split() == ["0.5", "0.401", "5,112", "55.6"]

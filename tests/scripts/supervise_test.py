@@ -22,7 +22,7 @@ if [[ $does == *+* ]]; then
   touch "$workdir/checkpoints/ckpt-999.index"
 fi
 case $does in
-  sleep) sleep 60 & wait $!; exit 3 ;;
+  sleep) sleep 60 2>/dev/null & wait $!; exit 3 ;;
   killed) kill -KILL $$ ;;
 esac
 printf 'train: 1/2\\rerror: reason %s\\nnot that\\n' "$does" >&2

@@ -1,0 +1,227 @@
+"""The script that starts several workers: a small program stands for Python,
+and a shell for ssh."""
+import json
+import os
+import pathlib
+import re
+import shlex
+import signal
+import subprocess
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+SCRIPT = ROOT / "scripts/launch_multi_worker.sh"
+# Notes what it was started with; ends as --end=INDEX:CODE says, or waits for
+# SIGTERM; --deaf=INDEX does not hear it.
+PYTHON = """#!/usr/bin/env bash
+if [[ $1 == -c ]]; then exec python3 "$@"; fi
+index=${TF_CONFIG##*: }
+index=${index%%\\}*}
+sleep 60 >/dev/null 2>&1 &  # which may outlive it, and holds no output
+trap 'kill $!; echo "worker $index got TERM"; exit 143' TERM
+trap 'echo "worker $index got INT"' INT
+for flag; do
+  case $flag in
+    --end=$index:*) kill $!; echo "error: ${flag##*:} of $index" >&2
+                    exit "${flag##*:}" ;;
+    --deaf=$index) trap '' TERM ;;
+  esac
+done
+printf '%s\\n' "$PWD" "$TF_CONFIG" "${CUDA_VISIBLE_DEVICES-none}" "$@" \\
+    >"$NOTES/$index.tmp"
+mv "$NOTES/$index.tmp" "$NOTES/$index"
+while kill -0 $! 2>/dev/null; do wait $!; done
+"""
+SSH = """#!/bin/sh
+[ "$1" = -q ] || exit 255
+echo "$2" >>"$NOTES/hosts"
+shift 2
+cd /
+exec sh -c "$*"
+"""
+
+
+@pytest.fixture
+def notes(tmp_path):
+  folder = tmp_path / "no tes"
+  folder.mkdir()
+  return folder
+
+
+@pytest.fixture
+def start(tmp_path, notes):
+  """A function (*arguments) -> Popen."""
+  for name, text in (("my python", PYTHON), ("ssh", SSH)):
+    (tmp_path / name).write_text(text)
+    (tmp_path / name).chmod(0o755)
+  env = dict(os.environ, PYTHON=str(tmp_path / "my python"), NOTES=str(notes))
+  env.pop("CUDA_VISIBLE_DEVICES", None)
+
+  def start(*arguments, **more):  # more of the environment
+    return subprocess.Popen(
+        ["bash", SCRIPT, *arguments], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=env | more)
+
+  return start
+
+
+@pytest.fixture(params=["local", "hosts"])
+def where(request, tmp_path):
+  """Three workers here, or on hosts."""
+  return {"local": ["--local=3"],
+          "hosts": ["--hosts=a,me@b,a", f"--ssh={tmp_path}/ssh -q",
+                    f"--dir={tmp_path}/no tes"]}[request.param]
+
+
+def wait_for(*paths):
+  while not all(path.exists() for path in paths):
+    time.sleep(0.01)
+
+
+FLAGS = ["--workdir=a dir", "--config.data.datasets=('it''s', \"$HOME\")"]
+
+
+def test_each_worker_gets_its_place_and_all_the_flags(
+    start, where, notes, tmp_path):
+  process = start(*where, *FLAGS)
+  wait_for(*(notes / str(i) for i in range(3)))
+  configs = []
+  for i in range(3):
+    folder, config, gpus, *arguments = (
+        notes / str(i)).read_text().splitlines()
+    assert folder == str(notes if len(where) > 1 else tmp_path)
+    assert arguments == ["-m", "vatt.main", *FLAGS,
+                         "--config.strategy.name=multi_worker"]
+    assert gpus == "none"
+    configs.append(json.loads(config))
+    assert configs[i]["task"] == {"type": "worker", "index": i}
+  workers = configs[0]["cluster"]["worker"]
+  assert all(c["cluster"] == {"worker": workers} for c in configs)
+  if len(where) > 1:
+    # A host that comes twice needs two ports; ssh has the user.
+    assert workers == ["a:2222", "b:2222", "a:2223"]
+    assert sorted((notes / "hosts").read_text().split()) == ["a", "a", "me@b"]
+  else:
+    assert len(set(workers)) == 3
+    assert all(worker.startswith("localhost:") for worker in workers)
+  # It is asked to stop, and so are they.
+  process.send_signal(signal.SIGTERM)
+  said, errors = process.communicate(timeout=30)
+  assert process.returncode == 143
+  assert "Stopped by a signal" in errors
+  assert said == "worker 0 got TERM\n"
+  assert (tmp_path / "logs/worker-0.log").read_text() == said
+  for i in (1, 2):
+    assert f"worker {i} got TERM\n" in (
+        tmp_path / f"logs/worker-{i}.log").read_text()
+
+
+def test_ctrl_c_is_a_request_to_save(start, where, notes):
+  process = start(*where, *FLAGS)
+  wait_for(*(notes / str(i) for i in range(3)))
+  process.send_signal(signal.SIGINT)
+  said, _ = process.communicate(timeout=30)
+  assert process.returncode == 143 and said == "worker 0 got TERM\n"
+
+
+def test_the_first_that_fails_ends_all_with_its_code(
+    start, where, notes, tmp_path):
+  process = start(*where, "--logs=my logs", *FLAGS, "--end=1:75")
+  _, errors = process.communicate(timeout=30)
+  assert process.returncode == 75
+  assert "Worker 1 of 3 ended with code 75 first" in errors
+  assert errors.endswith("error: 75 of 1\n")
+  assert "got TERM" in (tmp_path / "my logs/worker-2.log").read_text() or not (
+      notes / "2").exists()
+
+
+def test_all_done(start, where):
+  process = start(*where, *FLAGS, "--end=0:0", "--end=1:0", "--end=2:0")
+  said, errors = process.communicate(timeout=30)
+  assert process.returncode == 0 and said == "error: 0 of 0\n"
+
+
+def test_who_does_not_stop_is_killed(start, where, notes, tmp_path):
+  process = start(*where, "--grace=0", *FLAGS, "--deaf=2")
+  wait_for(*(notes / str(i) for i in range(3)))
+  process.terminate()
+  process.communicate(timeout=30)
+  assert process.returncode in (137, 143)  # of who ended first
+
+
+def test_workers_do_not_outlive_it(start, where, notes, tmp_path):
+  process = start(*where, *FLAGS)
+  wait_for(*(notes / str(i) for i in range(3)))
+  process.kill()
+  process.wait()
+  log = tmp_path / "logs/worker-2.log"
+  while "worker 2 got TERM" not in log.read_text():
+    time.sleep(0.01)
+
+
+def test_supervised(start, where, tmp_path, notes):
+  process = start(*where, "--supervise", *FLAGS, "--end=1:1", "--end=2:1")
+  _, errors = process.communicate(timeout=30)
+  assert process.returncode == 1
+  assert re.search(r"supervise: ended with code 1, which another start cannot "
+                   r"mend: error: 1 of [12]\n$", errors)
+
+
+def dry_run(start, *arguments, **env):
+  """The words of the lines that it says it would run."""
+  process = start(*arguments, "--dry_run", *FLAGS, **env)
+  said, errors = process.communicate(timeout=30)
+  assert process.returncode == 0 and not errors, errors
+  return [shlex.split(line) for line in said.splitlines()]
+
+
+def test_dry_run(start, tmp_path, notes):
+  def config(worker, workers):
+    return "TF_CONFIG=" + json.dumps(
+        {"cluster": {"worker": workers},
+         "task": {"type": "worker", "index": worker}})
+
+  python = [str(tmp_path / "my python"), "-m", "vatt.main", *FLAGS,
+            "--config.strategy.name=multi_worker"]
+  workers = ["localhost:4000", "localhost:4001"]
+  assert dry_run(start, "--local=2", "--port=4000",
+                 CUDA_VISIBLE_DEVICES="4,5,6,7") == [
+      ["env", config(i, workers), f"CUDA_VISIBLE_DEVICES={gpus}", *python]
+      for i, gpus in enumerate(("4,5", "6,7"))]
+  assert not os.listdir(notes) and not (tmp_path / "logs").exists()
+
+  workers = ["n1:7", "n2:7"]
+  lines = dry_run(start, "--hosts=n1,u@n2", "--port=7", "--dir=/a b",
+                  CUDA_VISIBLE_DEVICES="0")
+  ssh = ["ssh", "-o", "BatchMode=yes", "-o", "ServerAliveInterval=30"]
+  assert [line[:-1] for line in lines] == [[*ssh, "n1"], [*ssh, "u@n2"]]
+  assert [shlex.split(line[-1]) for line in lines] == [
+      ["cd", "/a b", "&&", "env", config(i, workers), *python]
+      for i in range(2)]
+
+
+@pytest.mark.parametrize("arguments, said", [
+    (["--local=2"], "no flags of vatt.main, expected them behind the options"),
+    (["--workdir=x"], "--local is '', expected a number of workers, or "
+     "--hosts"),
+    (["--local=two", "--workdir=x"], "--local is 'two', expected a number of "
+     "workers, or --hosts"),
+    (["--local=2", "--hosts=a", "--workdir=x"],
+     "--hosts and --local: expected one"),
+    (["--hosts=a,,b", "--workdir=x"],
+     "--hosts is 'a,,b', expected names with commas between"),
+    (["--hosts=a,-oProxyCommand=x", "--workdir=x"], "--hosts is "
+     "'a,-oProxyCommand=x', expected names with commas between"),
+    (["--local=3", "--workdir=x"],
+     "--local is 3, expected a number that divides the 4 GPUs: 0 1 2 3"),
+    (["--local=2", "--port=x", "--workdir=x"],
+     "--port is 'x', expected a number"),
+    (["--local=2", "--grace=x", "--workdir=x"],
+     "--grace is 'x', expected seconds"),
+])
+def test_bad_arguments(start, arguments, said):
+  process = start(*arguments, CUDA_VISIBLE_DEVICES="0,1,2,3")
+  assert process.communicate(timeout=30) == ("", f"error: {said}\n")
+  assert process.returncode == 2
