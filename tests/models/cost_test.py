@@ -312,3 +312,20 @@ def test_activations_worked_by_hand():
   assert cost.activation_bytes(config, shapes) == {
       "video tokenizer": 4 * 5 * 72,
       "video encoder": 6 * (2 * block + 4 * 24 + 2 * 8)}
+
+
+def test_state_and_the_clips_that_fit_beside_it():
+  config, shapes = tiny("mbs", "released"), SHAPES["waveform"]
+  every, trained = (cost.total(cost.parameters(
+      config, shapes, trainable_only=only)) for only in (False, True))
+  assert every > trained  # vectors of words are given
+  # Weights; gradients and two moments of Adam, or one of SGD.
+  assert cost.state_bytes(config, shapes, "adam") == 4 * every + 12 * trained
+  assert cost.state_bytes(config, shapes, "sgd") == 4 * every + 8 * trained
+  gib = 2 ** 30
+  # 1.6 bytes of a peak for each that is kept: (16 - 4) / (1.6 · 0.5) is 15.
+  assert cost.clips_that_fit(4 * gib, gib / 2) == 8
+  assert cost.clips_that_fit(4 * gib, 0.45 * gib) == 16
+  assert cost.clips_that_fit(8 * gib, 5 * gib) == 1
+  assert cost.clips_that_fit(8 * gib, 5.1 * gib) == 0
+  assert cost.clips_that_fit(17 * gib, 1) == 0

@@ -28,6 +28,9 @@ BATCH_NORM_VECTORS = 4  # scale, offset, moving mean and variance: two trained
 # for softmax, one each for scaling and mask.
 PAPER_SCORE_FLOPS = 7
 GELU_KEEPS = 3  # x / √2, 1 + erf(x / √2) and x / 2, by Keras' layers
+# A step's peak by the activations that it keeps: the most that was measured.
+PEAK = 1.6
+TPU_V3_CORE = 16 * 2 ** 30  # bytes
 
 
 def total(parts: Mapping[str, float]) -> float:
@@ -177,6 +180,33 @@ def activation_bytes(model: ConfigDict, shapes: Shapes, captions: int = 1,
       parts[f"{modality} post-projection"] = (
           clip * n * (d + GELU_KEEPS * model.post_projection) * e)
   return parts
+
+
+def state_bytes(model: ConfigDict, shapes: Shapes, optimizer: str,
+                num_classes: int = 0) -> int:
+  """What a step holds of a model, whatever the batch, in bytes: float32 weights
+  and, of those that are trained, gradients and the optimizer's moments.
+
+  Args:
+    model, shapes, num_classes: as of `parameters`.
+    optimizer: its name in a config.
+  """
+  count, trained = (total(parameters(model, shapes, num_classes, only))
+                    for only in (False, True))
+  moments = 1 if optimizer.startswith("sgd") else 2
+  return 4 * (count + (1 + moments) * trained)
+
+
+def clips_that_fit(state: float, clip: float, memory: int = TPU_V3_CORE) -> int:
+  """The largest power of two of clips whose step fits a device; 0 for none.
+
+  Args:
+    state: bytes that the batch does not change, see `state_bytes`.
+    clip: bytes of activations that a clip keeps, see `activation_bytes`.
+    memory: bytes of the device.
+  """
+  clips = int((memory - state) // (PEAK * clip))
+  return 1 << clips.bit_length() - 1 if clips > 0 else 0
 
 
 # -----------------------------------------------------------------------------
