@@ -241,6 +241,12 @@ twice forward), on all devices together.
 {trained / 1e6:,.3f} million parameters are trained: \
 {size(4 * (2 + moments) * trained)} on each device, with their
 gradients and the optimizer's moments, in float32.""")
+  state = cost.state_bytes(
+      model, shapes, config.optimizer.name, **classes)
+  fit = cost.clips_that_fit(state, cost.total(kept))
+  print(f"A core of a TPU v3, {size(cost.TPU_V3_CORE)}, takes "
+        + (f"{fit} of these clips: the batch, {math.ceil(batch / fit)} cores "
+           "or more." if fit else "none of these clips; try model.remat."))
   if classes and not data.classes:
     print("The classes are the data's; one is counted, each has "
           f"{cost.features(model, config.finetune.modality) + 1} parameters.")

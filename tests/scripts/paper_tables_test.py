@@ -82,6 +82,8 @@ def test_cost_of_a_config(run):
   assert [line.split() for line in result.stdout.splitlines()[-2:]] == [
       ["0.25", "0.338", "190", "46.9", "1,876"],
       ["1", "0.084", "758", "11.7", "469"]]
+  # 294 million times 16 bytes are 4.4 of 16 GiB; a clip keeps 0.5.
+  assert "takes 8 of these clips: the batch, 8 cores or more" in result.stdout
 
 
 def test_cost_of_a_config_whose_words_are_the_datas(capsys):
