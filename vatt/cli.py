@@ -24,6 +24,10 @@ if not ROOT.is_dir():
 if str(ROOT) not in sys.path:
   sys.path.append(str(ROOT))
 
+# Whatever starts programs again is to tell a fault of ours, which may not come
+# twice, from an error that is told in a line: EX_SOFTWARE of <sysexits.h>.
+FAULT = 70
+
 
 def define_config(what: str, default: str | None = None,
                   required: bool = True) -> None:
@@ -135,7 +139,8 @@ def fail(error: object) -> None:
 def run(main: Callable[[], object],
         define_flags: Callable[[list[str]], list[str] | None] | None = None
         ) -> None:
-  """Runs a program; bad flags and UserErrors end it in one line.
+  """Runs a program; bad flags and UserErrors end it in one line, with the
+  error's code; any other exception with a traceback and the code FAULT.
 
   Characters that the output cannot show are replaced; a reader that goes away,
   as `head` does, ends the program without a word.
@@ -186,9 +191,10 @@ def run(main: Callable[[], object],
       fail(error)
     except BrokenPipeError:
       _end_without_reader()
-    except OSError as error:
+    except Exception as error:  # a fault of ours
       _end_without_room(error)
-      raise
+      traceback.print_exc()
+      sys.exit(FAULT)
 
   app.run(guarded, flags_parser=parse)
 
