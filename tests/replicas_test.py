@@ -103,11 +103,10 @@ def model_audio(model):
   return ("waveform", "spectrogram")[len(axes) - 1]
 
 
-@pytest.mark.parametrize("setting, audio, replicas", [
-    ("specific", "waveform", 4), ("agnostic", "spectrogram", 2)])
-def test_loss_gradients_and_statistics_in_float64(setting, audio, replicas):
+def test_loss_gradients_and_statistics_in_float64():
   """DropToken is on: its draw is part of what must not change."""
-  fields = dict(setting=setting, audio=audio, dtype="float64")
+  fields = dict(setting="agnostic", audio="spectrogram", dtype="float64")
+  replicas = 2
   (metrics, gradients, statistics), _ = one_step(1, **fields)
   assert set(metrics) == {"loss", "nce", "mil_nce", "grad_norm"}
   assert metrics["loss"] == metrics["nce"] + metrics["mil_nce"] > 0
@@ -129,6 +128,57 @@ def test_loss_gradients_and_statistics_in_float64(setting, audio, replicas):
       scale = 1 if i % 2 else norm
       np.testing.assert_allclose(
           part[name], value, rtol=1e-12, atol=1e-12 * scale, err_msg=name)
+
+
+@pytest.mark.parametrize("modality, replicas", [
+    ("", 2), pytest.param("", 4, marks=pytest.mark.slow), ("video", 2),
+    ("audio", 4)])
+def test_steps_with_every_draw_in_float64(modality, replicas):
+  """Of pre-training, and of fine-tuning: video with one label, smoothed; audio
+  with several, balanced; both mixed. Of 4 replicas one has no label and no
+  caption, another no signal. Inputs are drawn and changed in float32, all but
+  by the equalizer, whose powers are rounded otherwise at the end of a tensor.
+  """
+  config = tiny.make_config(modality, ROWS)
+  config.dtype = "float64"
+  batch = {name: value.numpy()
+           for name, value in tiny.make_raw_batch(config).items()}
+  batch["labels"][:4] = batch["caption_mask"][:4] = False
+  batch["audio_mask"][4:8] = modality == "audio"
+  for name in ("video_mask", "audio_mask", "caption_mask"):
+    batch[name][8:13] = False
+  batch = {name: tf.constant(value) for name, value in batch.items()}
+  task = make_task(config)
+  first = task.build_model().get_weights()
+
+  def train(replicas):
+    """The metrics of each step, and the weights before and after."""
+    strategy = strategy_of(replicas)
+    with strategy.scope():
+      model = task.build_model()
+      model.set_weights(first)
+      optimizer = tf.keras.optimizers.legacy.SGD(1.0)
+      optimizer.iterations  # noqa: B018  creates the step counter
+      optimizer._create_all_weights(model.trainable_variables)
+    step = make_step(task, model, optimizer, strategy)
+    own = spread(strategy, batch)
+    run = tf.function(lambda: step(own), autograph=False)
+    metrics, weights = [], [first]
+    for _ in range(3):
+      found, facts = run()
+      assert facts["finite"]
+      metrics.append({name: float(value) for name, value in found.items()})
+      weights.append(model.get_weights())
+    return metrics, weights
+
+  alone, weights = train(1)
+  assert np.abs(np.diff([m["loss"] for m in alone])).min() > 1e-3
+  metrics, others = train(replicas)
+  for one, many in zip(alone, metrics, strict=True):
+    assert many == pytest.approx(one, rel=1e-12)
+  for one, many in zip(weights, others, strict=True):  # gradients, step by step
+    for a, b in zip(one, many, strict=True):
+      np.testing.assert_allclose(b, a, rtol=1e-12, atol=1e-12)
 
 
 def test_loss_of_20_adam_steps_in_float32():
@@ -197,7 +247,6 @@ def finetuning(modality, **data):
   config.model.update(dict(video_patch=(2, 8, 8), dropout=0.0, drop_rate=0.5))
   config.model.encoders[modality].update(
       dict(depth=1, width=16, mlp_dim=32, num_heads=2))
-  config.augment.noise = 0.0
   return config
 
 
@@ -228,54 +277,6 @@ def test_mixup_pairs_the_rows_of_the_global_batch():
   for replicas in (2, 4):
     for one, many in zip(alone, run(replicas)):
       np.testing.assert_array_equal(many, one)
-
-
-@pytest.mark.parametrize("modality, replicas", [("video", 2), ("audio", 4)])
-def test_steps_of_fine_tuning(modality, replicas):
-  """Video with one label, smoothed; audio with several, mixed and balanced. Of
-  4 replicas one has no label, and another no signal."""
-  config = finetuning(modality)
-  rng = np.random.default_rng(0)
-  several = modality == "audio"
-  labels = (rng.random((ROWS, 5)) < 0.3 if several
-            else np.eye(5, dtype=bool)[rng.integers(0, 5, ROWS)])
-  labels[3:8] = False
-  config.finetune.update(dict(multi_label=several, mixup=5 * several))
-  there = np.ones(ROWS, bool)
-  there[8:13] = False
-  batch = {
-      "video": rng.integers(0, 256, (ROWS, 4, 16, 16, 3)).astype(np.uint8),
-      "audio": rng.integers(-2**15, 2**15, (ROWS, 4000, 1)).astype(np.int16),
-      "video_mask": there, "audio_mask": there, "labels": labels,
-      "index": np.arange(ROWS), "corrupt": ~there}
-  batch = {name: tf.constant(value) for name, value in batch.items()
-           if name not in {"video", "audio"} - {modality}}
-  task = make_task(config)
-  first = task.build_model().get_weights()
-
-  def train(replicas):
-    strategy = strategy_of(replicas)
-    with strategy.scope():
-      model = task.build_model()
-      model.set_weights(first)
-      optimizer = tf.keras.optimizers.legacy.SGD(0.2, momentum=0.9)
-      optimizer.iterations  # noqa: B018  creates the step counter
-      optimizer._create_all_weights(model.trainable_variables)
-    step = make_step(task, model, optimizer, strategy)
-    own = spread(strategy, batch)
-    run = tf.function(lambda: step(own), autograph=False)
-    found = [run() for _ in range(4)]
-    assert all(facts["finite"] for _, facts in found)
-    return ([float(metrics["loss"]) for metrics, _ in found],
-            model.get_weights())
-
-  alone, weights = train(1)
-  assert alone[-1] < alone[0] - 0.01
-  assert np.abs(np.diff(alone)).min() > 1e-4
-  losses_, others = train(replicas)
-  np.testing.assert_allclose(losses_, alone, rtol=2e-6)
-  for one, many in zip(weights, others):
-    np.testing.assert_allclose(many, one, atol=2e-6)
 
 
 def test_predictions_of_every_clip_once(tmp_path):

@@ -97,7 +97,7 @@ class Finetune(Task):
     modality = options.modality
     inputs = preprocess.model_inputs(
         {modality: batch[modality]}, config, training=True, seed=seed)[modality]
-    labels = tf.cast(batch["labels"], tf.float32)
+    labels = tf.cast(batch["labels"], model.classifier.variable_dtype)
     mask = batch[f"{modality}_mask"]
     if options.mixup:
       inputs, labels = mixup(
@@ -222,13 +222,14 @@ def accuracy(logits: tf.Tensor, labels: tf.Tensor, mask: tf.Tensor
   """
   low = tf.constant(-math.inf, logits.dtype)
   own = tf.reduce_max(tf.where(labels, logits, low), axis=1, keepdims=True)
-  least = own - TIE * tf.maximum(1.0, tf.abs(own))  # as `similarity.bar`
+  least = own - TIE * tf.maximum(tf.abs(own), 1.0)  # as `similarity.bar`
   # A comparison with what is no number does not hold.
   before = ~tf.where(labels, logits <= own, logits < least)
   right = ~tf.reduce_any(before, axis=1)
   counted = mask & tf.reduce_any(labels, axis=1)
   right, counted = (
-      tf.reduce_sum(tf.cast(x, tf.float32)) for x in (right & counted, counted))
+      tf.reduce_sum(tf.cast(x, logits.dtype))
+      for x in (right & counted, counted))
   return right / tf.maximum(replicas.all_sum(counted), 1.0)
 
 
