@@ -1,5 +1,5 @@
 """The script that starts several workers: a small program stands for Python,
-and a shell for ssh."""
+and a shell for ssh; slow, the real training."""
 import json
 import os
 import pathlib
@@ -7,6 +7,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -225,3 +226,55 @@ def test_bad_arguments(start, arguments, said):
   process = start(*arguments, CUDA_VISIBLE_DEVICES="0,1,2,3")
   assert process.communicate(timeout=30) == ("", f"error: {said}\n")
   assert process.returncode == 2
+
+
+# ---- The real training ------------------------------------------------------
+TINY = ["--config=configs/spoken_digits.py", "--mode=train"] + [
+    f"--config.{name}={value}" for name, value in (
+        ("total_steps", 40), ("batch_size", 6), ("steps_per_loop", 5),
+        ("log_every", 5), ("checkpoint_every", 10), ("eval_every", 40),
+        ("optimizer.warmup_steps", 5), ("data.size", 24), ("model.dim_va", 16),
+        ("model.video_patch", "(4,8,8)"), ("model.dim_vt", 8),
+        *((f"model.encoders.{part}.{size}", number)
+          for part in ("video", "audio", "text") for size, number in (
+              ("depth", 1), ("width", 16), ("mlp_dim", 32), ("num_heads", 2))))]
+
+
+def worker_of(workdir, index):
+  """The id of the process that is that worker of a run."""
+  for folder in pathlib.Path("/proc").glob("[0-9]*"):
+    try:
+      command = (folder / "cmdline").read_bytes().split(b"\0")
+      environment = (folder / "environ").read_bytes()
+    except OSError:
+      continue
+    if f"--workdir={workdir}".encode() in command and (
+        command[1] == b"-m" and f'"index": {index}'.encode() in environment):
+      return int(folder.name)
+  raise AssertionError(f"no worker {index} of {workdir}")
+
+
+@pytest.mark.slow  # two trainings of two workers: minutes
+def test_a_killed_worker_costs_nothing_but_time(
+    digits_dir, python_env, tmp_path):
+  def start(workdir):
+    return subprocess.Popen(
+        ["bash", SCRIPT, "--local=2", "--supervise", f"--logs={workdir}-logs",
+         f"--workdir={workdir}", *TINY, f"--config.data.data_dir={digits_dir}"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        env=dict(python_env, PYTHON=sys.executable))
+
+  hashes = []
+  for name in ("undisturbed", "killed"):
+    workdir = tmp_path / name
+    process = start(workdir)
+    if name == "killed":
+      while not list(workdir.glob("checkpoints/ckpt-*.manifest.json")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+      os.kill(worker_of(workdir, 1), signal.SIGKILL)
+    said, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    assert errors.count("starting again") == (name == "killed")
+    hashes += re.findall(r"step 40: weights have SHA-256 (\w{64})", said)
+  assert len(hashes) == 2 and hashes[0] == hashes[1]

@@ -1,4 +1,5 @@
 """What starts a training again; a small program stands for the training."""
+import os
 import pathlib
 import signal
 import subprocess
@@ -23,6 +24,8 @@ if [[ $does == *+* ]]; then
 fi
 case $does in
   sleep) sleep 60 2>/dev/null & wait $!; exit 3 ;;
+  finish) trap 'sleep 0.2; echo finished >&2; kill $!; exit 0' TERM
+          sleep 60 2>/dev/null & wait $!; wait ;;
   killed) kill -KILL $$ ;;
 esac
 printf 'train: 1/2\\rerror: reason %s\\nnot that\\n' "$does" >&2
@@ -133,6 +136,20 @@ def test_a_signal_reaches_the_program_and_ends_both(command, workdir, sign):
   assert starts(workdir) == 1
   assert said.endswith(
       "stopped by a signal: run the same command to go on\n")
+
+
+def test_a_signal_to_all_of_them_lets_it_finish(command, workdir):
+  """As a scheduler sends it; the end of the program counts, and is shown."""
+  process = subprocess.Popen(["bash", SCRIPT, *command, "finish"],
+                             stderr=subprocess.PIPE, text=True,
+                             start_new_session=True)
+  while not (workdir / "starts").exists():
+    time.sleep(0.01)
+  time.sleep(0.1)  # its trap
+  os.killpg(process.pid, signal.SIGTERM)
+  _, said = process.communicate(timeout=30)
+  assert process.returncode == 0
+  assert "finished\n" in said and said.endswith("supervise: done\n")
 
 
 def test_a_signal_ends_a_pause(command, workdir):
