@@ -17,7 +17,7 @@ SCRIPT = ROOT / "scripts/launch_multi_worker.sh"
 # Notes what it was started with; ends as --end=INDEX:CODE says, or waits for
 # SIGTERM; --deaf=INDEX does not hear it.
 PYTHON = """#!/usr/bin/env bash
-if [[ $1 == -c ]]; then exec python3 "$@"; fi
+if [[ $1 == -c ]]; then exec "$REAL" "$@"; fi
 index=${TF_CONFIG##*: }
 index=${index%%\\}*}
 sleep 60 >/dev/null 2>&1 &  # which may outlive it, and holds no output
@@ -57,7 +57,8 @@ def start(tmp_path, notes):
   for name, text in (("my python", PYTHON), ("ssh", SSH)):
     (tmp_path / name).write_text(text)
     (tmp_path / name).chmod(0o755)
-  env = dict(os.environ, PYTHON=str(tmp_path / "my python"), NOTES=str(notes))
+  env = dict(os.environ, PYTHON=str(tmp_path / "my python"), NOTES=str(notes),
+             REAL=sys.executable)
   env.pop("CUDA_VISIBLE_DEVICES", None)
 
   def start(*arguments, **more):  # more of the environment

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import time
 
 import pytest
@@ -13,13 +14,16 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts/launch_tpu_pod.sh"
 TPU = ["--name=my-pod", "--zone=europe-west4-a"]
+# Where there is a python3, with the packages of this one.
+PATH = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
 POD = ["--workdir=gs://b/runs/mbs", "--config=configs/pretrain.py:mbs",
        "--config.data.data_dir=gs://b/data"]
 
 
 def run(*arguments, **env):
   return subprocess.run(["bash", SCRIPT, *arguments], capture_output=True,
-                        text=True, timeout=60, env=dict(os.environ, **env))
+                        text=True, timeout=60,
+                        env=dict(os.environ, PATH=PATH) | env)
 
 
 def dry_run(command, *arguments):
@@ -123,7 +127,7 @@ def test_gcloud_has_these_commands_and_flags():
 def test_requirements_are_all_but_tensorflow():
   """By running setup.py, which gives them to pip."""
   done = subprocess.run(
-      ["python3", "-c", """
+      [sys.executable, "-c", """
 import runpy, setuptools
 setuptools.setup = lambda **more: print(*more["install_requires"], sep="\\n")
 runpy.run_path("setup.py")
@@ -161,7 +165,7 @@ esac
 """)):
     (programs / name).write_text("#!/usr/bin/env bash\nset -eu\n" + text)
     (programs / name).chmod(0o755)
-  return home, dict(HOME=str(home), PATH=f"{programs}:{os.environ['PATH']}")
+  return home, dict(HOME=str(home), PATH=f"{programs}:{PATH}")
 
 
 def test_what_workers_are_told(worker):
