@@ -1,4 +1,5 @@
 """One owner of a folder: races, deaths, other hosts; real processes."""
+import contextlib
 import errno
 import json
 import logging
@@ -343,3 +344,18 @@ def test_a_conversion_has_its_workdir_to_itself(tmp_path):
   inference.create(str(workdir), task, model)
   assert read_config(str(workdir)).model == config.model
   assert "owner.json" not in os.listdir(workdir)
+
+
+def test_the_lock_of_a_file_that_was_removed_is_none(tmp_path, monkeypatch):
+  """An owner goes, and another comes, between opening the file and locking."""
+  def flock_late(file, operation, flock=locks.fcntl.flock):
+    monkeypatch.setattr(locks.fcntl, "flock", flock)
+    (tmp_path / "owner.json").unlink()
+    stack.enter_context(locks.own(str(tmp_path), "the one that came"))
+    flock(file, operation)
+
+  monkeypatch.setattr(locks.fcntl, "flock", flock_late)
+  with contextlib.ExitStack() as stack:
+    with pytest.raises(UserError, match="in use by the one that came"):
+      with locks.own(str(tmp_path), "a run"):
+        pass
