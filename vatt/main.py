@@ -79,48 +79,54 @@ def run(task: "Task", folder: str, strategy: "tf.distribute.Strategy") -> None:
   from vatt.errors import UserError
   from vatt.train import train
 
-  facts, failed, evaluate = {}, None, None
-  try:
-    data_sources = task.open_sources(task.config.data.train_split)
-    task = task.resolve(data_sources, folder)
-    config = task.config
-    if MODE.value == "eval":
-      workdir.check_model(folder, config)
-    else:
-      workdir.check_run(folder, config)
-    if MODE.value != "train":
-      source, *_ = task.open_sources(config.data.eval_split)
-      evaluate = make_evaluate(
-          task, strategy, source, folder if MODE.value == "eval" else None)
-    facts = agreement.facts_of(
-        config, [*data_sources, *([source] if evaluate else [])], task.words,
-        mode=MODE.value)
-  except UserError as error:
-    failed = error
-  agreement.agree(strategy, facts, error=failed)
-  if MODE.value == "eval":
-    model, step = inference.restore_model(folder, task, strategy)
-    agreement.agree(strategy, {"the newest checkpoint": step}, what=folder)
-    results = evaluate(model)
-    if distribute.is_chief(strategy):
-      print(evaluation.line_of(results))
-    distribute.wait_for_all(strategy)
-    return
-  with strategy.scope():
-    model = task.build_model()
-    optimizer = optimizers.make_optimizer(config.optimizer, config.total_steps)
-  if config.init and not workdir.has_checkpoint(folder):
-    step = inference.start_from(config.init, task, model)
-    logging.info("weights of %s, step %d", config.init, step)
-  logging.info("%s: %d clips, %d lines in %s", ", ".join(config.data.datasets),
-               sum(len(source.index) for source in data_sources),
-               len(task.words), task.WORDS_FILE)
+  is_chief, training = distribute.is_chief(strategy), MODE.value != "eval"
   with contextlib.ExitStack() as until_the_end:
-    if distribute.is_chief(strategy):
-      until_the_end.enter_context(locks.own(folder, "a training run"))
+    facts, failed, evaluate = {}, None, None
+    try:
+      data_sources = task.open_sources(task.config.data.train_split)
+      task = task.resolve(data_sources, folder)
+      config, read = task.config, list(data_sources)
+      if training:
+        workdir.check_run(folder, config)
+      else:
+        workdir.check_model(folder, config)
+      if MODE.value != "train":
+        source, *_ = task.open_sources(config.data.eval_split)
+        read.append(source)
+        evaluate = make_evaluate(
+            task, strategy, source, None if training else folder)
+      if training and is_chief:
+        until_the_end.enter_context(locks.own(folder, "a training run"))
+      facts = agreement.facts_of(config, read, task.words, mode=MODE.value)
+    except UserError as error:
+      failed = error
+    agreement.agree(strategy, facts, error=failed)
+
+    if not training:
+      model, step = inference.restore_model(folder, task, strategy)
+      agreement.agree(strategy, {"the newest checkpoint": step}, folder)
+      results = evaluate(model)
+      if is_chief:
+        print(evaluation.line_of(results))
+      distribute.wait_for_all(strategy)
+      return
+
+    with strategy.scope():
+      model = task.build_model()
+      optimizer = optimizers.make_optimizer(
+          config.optimizer, config.total_steps)
+    if config.init and not workdir.has_checkpoint(folder):
+      step = inference.start_from(config.init, task, model)
+      logging.info("weights of %s, step %d", config.init, step)
+    if is_chief:
       workdir.claim(folder, config, task.WORDS_FILE, task.words)
+    logging.info(
+        "%s: %d clips, %d lines in %s", ", ".join(config.data.datasets),
+        sum(len(source.index) for source in data_sources), len(task.words),
+        task.WORDS_FILE)
     until_the_end.enter_context(stopping.noted())
     train(task, model, optimizer, data_sources, folder, strategy, evaluate)
+    distribute.wait_for_all(strategy)  # the chief may still save
 
 
 def make_evaluate(
