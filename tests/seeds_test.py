@@ -62,6 +62,16 @@ def test_fold_is_the_same_however_it_is_run():
     np.testing.assert_array_equal(result, expected)
 
 
+def test_a_fold_is_that_of_tensorflow():
+  seed = seeds.fold(seeds.root(2 ** 40 + 3), "site")
+  for part in (0, 5, 2 ** 31 - 1):
+    expected = tf.random.experimental.stateless_fold_in(
+        seed, tf.constant(part, tf.int32), "philox")
+    np.testing.assert_array_equal(
+        seeds.fold(seed, tf.constant(part, tf.int32)),
+        tf.bitwise.bitwise_and(expected, 0x7FFFFFFF))
+
+
 def test_folds_of_successive_steps_are_unrelated():
   def draw(step):
     return tf.random.stateless_uniform([4], seeds.fold(seeds.root(0), step))
@@ -87,13 +97,27 @@ DRAWS = {"bits": seeds.bits_rows, "uniform": seeds.uniform_rows,
          "normal": seeds.normal_rows}
 
 
+def philox(key, counter):
+  """Philox4x32 of ten rounds in Python's integers (Salmon et al., 2011, section
+  3.3): four numbers."""
+  x = [counter >> 32 * i & 0xFFFFFFFF for i in range(4)]
+  k = [key & 0xFFFFFFFF, key >> 32]
+  for _ in range(10):
+    a, b = 0xD2511F53 * x[0], 0xCD9E8D57 * x[2]
+    x = [b >> 32 ^ x[1] ^ k[0], b & 0xFFFFFFFF,
+         a >> 32 ^ x[3] ^ k[1], a & 0xFFFFFFFF]
+    k = [(k[0] + 0x9E3779B9) & 0xFFFFFFFF, (k[1] + 0xBB67AE85) & 0xFFFFFFFF]
+  return x
+
+
 @pytest.mark.parametrize("size", [1, 4, 10])
-def test_rows_are_a_part_of_the_whole_draw(size):
-  """TensorFlow's own of the whole batch, whose rows have whole blocks."""
+def test_bits_of_a_row_are_those_of_its_blocks(size):
+  """However the draw is run."""
   seed = seeds.fold(seeds.root(2), "site")
-  whole = tf.random.stateless_uniform(
-      [12, -(-size // 4) * 4], seed, None, None, tf.uint32, "philox")
-  expected = whole.numpy()[7:10, :size]
+  low, high = (int(half) for half in seed.numpy())
+  blocks = -(-size // 4)
+  expected = [sum((philox(low + (high << 32), row * blocks + i)
+                   for i in range(blocks)), [])[:size] for row in (7, 8, 9)]
   draw = lambda first: seeds.bits_rows(3, [size], seed, first)
   first = tf.constant(7)
   dataset = tf.data.Dataset.from_tensors(first).map(draw)

@@ -13,7 +13,9 @@ from vatt import replicas, xla
 
 # Seeds keep to 31 bits: XLA reads negative ones otherwise than TensorFlow.
 MASK = 0x7FFFFFFF
-PHILOX = 1  # the generator's number; devices' own ones differ
+PHILOX = 1  # the generator's number: without it, devices draw each their own
+SCRAMBLING_KEY = 0x02461E293EC8F720  # TensorFlow's
+UPPER_HALF = (0, 1)  # of a counter, the lower half first
 PHILOX_BLOCK = 4  # numbers of 32 bits for each value of its counter
 HALF_ROOT = 0x3EB504F3  # the bits of √½ / 2 in float32
 
@@ -36,17 +38,33 @@ def fold(seed: tf.Tensor, *data: int | tf.Tensor | str) -> tf.Tensor:
   """
   for item in data:
     if isinstance(item, str):
-      item = tf.constant(zlib.crc32(item.encode()) & MASK, tf.int32)
+      parts = [zlib.crc32(item.encode()) & MASK]
     elif not tf.is_tensor(item):
-      item = tf.constant(item, tf.int64)
-    parts = [item]
-    if item.dtype == tf.int64:
+      parts = [item >> 31 & MASK, item & MASK]
+    elif item.dtype == tf.int64:
       parts = [tf.cast(tf.bitwise.bitwise_and(half, MASK), tf.int32)
                for half in (tf.bitwise.right_shift(item, 31), item)]
+    else:
+      parts = [item]
     for part in parts:
-      seed = tf.bitwise.bitwise_and(
-          tf.random.experimental.stateless_fold_in(seed, part, "philox"), MASK)
+      seed = _fold_in(seed, part)
   return seed
+
+
+def _fold_in(seed, part):
+  """tf.random.experimental.stateless_fold_in with Philox, of 31 bits, in a
+  third of its operations: there are many in a step."""
+  # A seed is scrambled to a key, and to the upper half of a counter.
+  scrambled = _philox([2], [SCRAMBLING_KEY], tf.cast(seed, tf.uint64),
+                      tf.uint64)
+  bits = _philox([], scrambled[:1], scrambled * UPPER_HALF, tf.int32)
+  return tf.bitwise.bitwise_and(tf.stack([bits, part]), MASK)
+
+
+def _philox(shape, key, counter, dtype):
+  """Random integers of all bits, by the same generator on every device."""
+  return tf.raw_ops.StatelessRandomUniformFullIntV2(
+      shape=shape, key=key, counter=counter, dtype=dtype, alg=PHILOX)
 
 
 # -----------------------------------------------------------------------------
@@ -75,14 +93,15 @@ def bits_rows(rows: int, shape: Sequence[int], seed: tf.Tensor,
     first_row = replicas.rank() * rows
   size = math.prod(shape)
   blocks = -(-size // PHILOX_BLOCK)
-  key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
-  if tf.is_tensor(first_row) or first_row:
-    # 128 bits, the lower half first, which is 0.
-    counter += tf.cast(tf.stack([first_row, 0]), tf.uint64) * blocks
+  # Of 64 and 128 bits, the lower ones first.
+  words = tf.cast(seed, tf.uint64)
+  key = words[:1] + words[1:] * 2 ** 32
+  counter = (tf.cast(tf.stack([first_row, 0]), tf.uint64) * blocks
+             if tf.is_tensor(first_row) else [first_row * blocks, 0])
+  if size == PHILOX_BLOCK * blocks:
+    return _philox([rows, *shape], key, counter, tf.uint32)
+  bits = _philox([rows, PHILOX_BLOCK * blocks], key, counter, tf.uint32)
   # [rows, 4 · blocks] -> [rows, size] -> [rows, *shape]
-  bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
-      shape=[rows, PHILOX_BLOCK * blocks], key=key, counter=counter, alg=PHILOX,
-      dtype=tf.uint32)
   return tf.reshape(bits[:, :size], [rows, *shape])
 
 
