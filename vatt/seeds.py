@@ -40,7 +40,7 @@ def fold(seed: tf.Tensor, *data: int | tf.Tensor | str) -> tf.Tensor:
     if isinstance(item, str):
       parts = [zlib.crc32(item.encode()) & MASK]
     elif not tf.is_tensor(item):
-      parts = [item >> 31 & MASK, item & MASK]
+      parts = [int(item) >> 31 & MASK, int(item) & MASK]
     elif item.dtype == tf.int64:
       parts = [tf.cast(tf.bitwise.bitwise_and(half, MASK), tf.int32)
                for half in (tf.bitwise.right_shift(item, 31), item)]
