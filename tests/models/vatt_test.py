@@ -16,7 +16,7 @@ from tests.tiny import (
     make_model,
 )
 from vatt import seeds
-from vatt.models import cost, encoder, tokenizers
+from vatt.models import cost
 from vatt.models.vatt import SIZES, VARIANTS
 
 # ---- Parameters ------------------------------------------------------------
@@ -342,17 +342,12 @@ def test_no_two_draws_of_a_step_share_a_seed(setting, monkeypatch):
   model, batch = make_model(setting, dropout=0.1), make_batch()
   draws = []
 
-  def record(function):
-    def recorded(*args):
-      # The seed, and the site within it if there is one.
-      draws.append(tuple(args[-1].numpy()) if tf.is_tensor(args[-1])
-                   else (*args[-2].numpy(), args[-1]))
-      return function(*args)
-    return recorded
+  def record(rows, shape, seed, *first_row):
+    draws.append(tuple(seed.numpy()))
+    return bits_rows(rows, shape, seed, *first_row)
 
-  for module, name in ((tokenizers, "draw_kept_tokens"),
-                       (encoder, "dropout_bits")):
-    monkeypatch.setattr(module, name, record(getattr(module, name)))
+  bits_rows = seeds.bits_rows
+  monkeypatch.setattr(seeds, "bits_rows", record)
   model(batch, training=True, seed=seeds.root(0))
   assert len(draws) == 2 + 3 * (2 + 2 * 4)
   assert len(set(draws)) == len(draws)
