@@ -43,7 +43,7 @@ def pytest_configure(config):
 # What takes longest starts first, so that all processes end at about the same
 # time: half a minute and more, by the durations that .ci/run prints.
 LONGEST = (
-    "golden", "train_test", "replicas_test", "configs_test",
+    "golden", "lowering_test", "train_test", "replicas_test", "configs_test",
     "data/input_pipeline_test", "models/cost_test", "tasks/finetune_test",
     "scripts/zero_shot_retrieval_test", "models/vatt_step_test",
     "models/kernels_test", "scripts/convert_checkpoint_test",

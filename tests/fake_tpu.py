@@ -16,6 +16,8 @@ import functools
 import importlib
 import json
 import math
+import pathlib
+import re
 import sys
 import tempfile
 import types
@@ -30,6 +32,7 @@ from tensorflow.core.framework import (
   function_pb2,
   graph_pb2,
   node_def_pb2,
+  types_pb2,
 )
 from tensorflow.python.distribute import tpu_strategy
 from tensorflow.python.framework import kernels
@@ -87,14 +90,23 @@ class FakeTPU(tpu_strategy.TPUStrategyV2):
 # ---- What a graph holds -----------------------------------------------------
 
 
+def tpu_types() -> set[int]:
+  """Types that TPUs take, by TensorFlow's list of them, and variables."""
+  header = pathlib.Path(
+      tf.sysconfig.get_include(), "tensorflow/core/tpu/tpu_defs.h").read_text()
+  names = header.partition("kTpuAllTypes = {")[2].partition(";")[0]
+  return {tf.resource.as_datatype_enum, *(
+      types_pb2.DataType.Value(name) for name in re.findall(r"DT_\w+", names))}
+
+
 @functools.cache
 def tpu_kernels() -> dict[str, list[dict[str, set[int]]]]:
   """TensorFlow's ops that TPUs have, with the types that they take.
 
-  The wheel for processors has no list of its own for TPUs. But TensorFlow
-  registers one set of ops for all that XLA compiles, each backend filtered by
-  its types alone, and TPUs take all types that a step has. So the ops are those
-  of XLA_CPU_JIT, and those that are made for TPUs.
+  The wheel for processors has no kernels for TPUs. But TensorFlow registers one
+  set of kernels for all that XLA compiles, for each backend those of its types.
+  So they are those of XLA_CPU_JIT, but for other types than a TPU's, and those
+  that are made for TPUs.
 
   Returns:
     {op: [{attribute: numbers of its types} of each kernel]}.
@@ -104,7 +116,7 @@ def tpu_kernels() -> dict[str, list[dict[str, set[int]]]]:
   for kernel in kernels.get_all_registered_kernels().kernel:
     if kernel.device_type == "XLA_CPU_JIT":
       known.setdefault(kernel.op, []).append({
-          limit.name: set(limit.allowed_values.list.type)
+          limit.name: set(limit.allowed_values.list.type) & tpu_types()
           for limit in kernel.constraint})
   return known
 

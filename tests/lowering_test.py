@@ -65,9 +65,10 @@ def of_a_core(name, arg):
 
 
 def check(name, arg):
-  """Lowers a step; returns what it is like and the seconds that it took."""
+  """Lowers a step; returns what it is like and the seconds of a core
+  that it took."""
   config, cores = of_a_core(name, arg)
-  start = time.monotonic()
+  start = time.process_time()
   module = lowering.lower(config, cores)
   program = lowering.read(module)
   # The batch of a core is there, at full size.
@@ -88,7 +89,7 @@ def check(name, arg):
   assert not program.doubles
   # 64 bits are in seeds and positions, of a row at most.
   assert max(program.integers.values()) <= max(3, rows)
-  return program, time.monotonic() - start
+  return program, time.process_time() - start
 
 
 @pytest.mark.parametrize("name, arg", FIRST)
