@@ -13,7 +13,7 @@ from vatt.tasks import make_task
 
 BAD = [  # of pre-training: fields, what is said
     ({"log_every": 7}, "log_every is 7, expected a multiple of steps_per_loop"),
-    ({"total_steps": 99_950}, "total_steps is 99950"),
+    ({"total_steps": 99_955}, "total_steps is 99955"),
     ({"batch_size": -8}, "batch_size is -8, expected a whole number from 1 t"),
     ({"keep_checkpoints": 0}, "keep_checkpoints is 0"),
     ({"strategy.name": "horovod"},
