@@ -8,6 +8,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 # As the package does, which comes after TensorFlow here.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# tests/lowering.py makes variables of full size that nobody writes: they take
+# no memory, but TensorFlow counts them, and refuses more than there is.
+os.environ.setdefault("TF_MKL_ALLOC_MAX_BYTES", str(2 ** 37))
 
 import pytest
 
