@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 from ml_collections import ConfigDict
 from tensorflow.python.distribute import multi_worker_util
 from tensorflow.python.eager import context
@@ -284,6 +285,14 @@ def _taken_signal():
   except tf.errors.OpError:
     return 0
   return signal.SIGTERM
+
+
+def end_if_asked(strategy: tf.distribute.Strategy) -> None:
+  """Raises Stopped in the midst of what can be done again, if any worker was
+  asked to stop; every worker must call it."""
+  if number := stop_asked(strategy):
+    logging.warning("stopped by a signal, in the midst of an evaluation")
+    raise stopping.Stopped(number)
 
 
 def wait_for_all(strategy: tf.distribute.Strategy) -> None:

@@ -20,7 +20,8 @@ class Temporary(UserError):
 # What TensorFlow says of where in a graph, before it says what is wrong.
 _WHERE = re.compile(
     r'Graph execution error:|Detected at node .*|File ".*|'
-    r"<stack traces unavailable>|\d+ root error\(s\) found\.")
+    r"<stack traces unavailable>|\d+ root error\(s\) found\.|"
+    r"Exception encountered when calling .*")
 
 
 def one_line(error: BaseException) -> str:

@@ -10,7 +10,6 @@ from ml_collections import ConfigDict
 from vatt import distribute
 from vatt.data import input_pipeline
 from vatt.data.sources import Source
-from vatt.stopping import Stopped
 
 
 class Views(NamedTuple):
@@ -83,8 +82,7 @@ def predict(config: ConfigDict,
         whole = int(seen.sum()) // num_views
         progress(whole - done)
         done = whole
-      if stop := distribute.stop_asked(strategy):
-        raise Stopped(stop)
+      distribute.end_if_asked(strategy)
   if not (seen == num_views).all():
     raise RuntimeError(f"clips were seen {np.unique(seen)} times, "
                        f"expected {num_views}")

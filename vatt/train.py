@@ -211,8 +211,9 @@ def train(task: Task, model: tf.keras.Model,
                   desc="train", dynamic_ncols=True, disable=not is_chief)
   num_corrupt = 0
   logged, since = [], time.monotonic()  # metrics of loops not yet in the log
-  step, stop = start, 0
+  step = start
   try:
+    stop = distribute.stop_asked(strategy)
     while step < config.total_steps and not stop:
       with input_pipeline.tell_in_a_line():
         metrics, finite, corrupt = (
@@ -251,15 +252,16 @@ def train(task: Task, model: tf.keras.Model,
             {name.split("/")[1]: f"{value:.4g}" for name, value in row.items()
              if name != "train/corrupt" or value}, refresh=False)
         logged = []
-      stop = distribute.stop_asked(strategy)
       last = step == config.total_steps
-      if (step % config.checkpoint_every == 0 or evaluation.is_due(step) or last
-          or stop):
+      if step % config.checkpoint_every == 0 or evaluation.is_due(step) or last:
         checkpoints.save(step)
-      if evaluation.is_due(step) and not stop:
+      stop = distribute.stop_asked(strategy)  # also if it came meanwhile
+      if stop:
+        checkpoints.save(step)
+      elif evaluation.is_due(step):
         evaluation.run(step, writer)
         since = time.monotonic()
-    if stop and step < config.total_steps:
+    if stop and (step < config.total_steps or evaluation.is_due(step)):
       raise Stopped(stop)
     logging.info("step %d: weights have SHA-256 %s", step,
                  weights_sha256(model.weights))
@@ -268,7 +270,7 @@ def train(task: Task, model: tf.keras.Model,
     progress.close()
     # Nobody leaves, or says that this is saved, before it is.
     distribute.wait_for_all(strategy)
-    if is_chief:
+    if is_chief and checkpoints.newest == step:
       logging.warning("stopped by a signal: saved step %d, run the same "
                       "command to go on", step)
     else:

@@ -19,7 +19,6 @@ from vatt.data.sources import Source, read_labels
 from vatt.errors import UserError
 from vatt.models.vatt import Tower
 from vatt.predict import Views, predict, tell_not_finite
-from vatt.stopping import Stopped
 
 
 def config_for(config: ConfigDict, options: ConfigDict, data_dir: str
@@ -140,8 +139,7 @@ def window_features(config: ConfigDict, tower: Tower,
             value[:len(position)])
       if progress:
         progress(len(position))
-      if stop := distribute.stop_asked(strategy):
-        raise Stopped(stop)
+      distribute.end_if_asked(strategy)
   tell_not_finite(table["features"], f"features of split '{source.split}'")
   return table
 
