@@ -21,6 +21,8 @@ def test_an_error_in_a_graph_is_what_was_wrong(function, value, said):
 
 @pytest.mark.parametrize("error, said", [
     (ValueError("\n  a  b\nc"), "a b"), (KeyError("x"), "'x'"),
+    (ValueError("Exception encountered when calling layer 'a' (type B).\n\nc"),
+     "c"),
     (OSError(28, "No space left on device"),
      "[Errno 28] No space left on device"), (MemoryError(), "MemoryError")])
 def test_an_error_of_python_is_its_first_line(error, said):
