@@ -118,9 +118,8 @@ def main():
   config, workdir = cli.config(), cli.workdir()
   check_probe(config)
   strategy = distribute.make_strategy(config.strategy)
-  with distribute.tell_lost_workers(strategy):
+  with distribute.together(strategy):
     probe(config, workdir, strategy)
-    distribute.wait_for_all(strategy)
 
 
 def probe(config, workdir, strategy):
@@ -133,17 +132,18 @@ def probe(config, workdir, strategy):
   model_config = features.config_for(
       model_config, options, config.data.data_dir)
   train, test = open_splits(options, model_config.data.data_dir)
-  agreement.agree(strategy, agreement.facts_of(
-      config, [*train, *test], step=step), what=workdir)
+  agreement.agree(strategy, lambda: agreement.facts_of(
+      config, [*train, *test], step=step), workdir)
 
   def augmented(*args):
     return features.window_features(
         *args[:-1], options.train_windows, config.seed, args[-1])
 
-  train = make_features(model_config, tower, strategy, train, augmented,
-                        options.train_windows, "window")
-  test = make_features(model_config, tower, strategy, test,
-                       features.mean_features, 1, "clip")
+  with stopping.noted():  # so that all workers leave together
+    train = make_features(model_config, tower, strategy, train, augmented,
+                          options.train_windows, "window")
+    test = make_features(model_config, tower, strategy, test,
+                         features.mean_features, 1, "clip")
 
   if not distribute.is_chief(strategy):
     return  # The chief has all features.

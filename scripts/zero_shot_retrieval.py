@@ -163,9 +163,9 @@ def main():
   check_strategy(
       config.strategy, config.data.datasets if POOL.value is None else ())
   strategy = distribute.make_strategy(config.strategy)
-  with distribute.tell_lost_workers(strategy):
+  with distribute.together(strategy):
     run(config, workdir, strategy)
-    distribute.wait_for_all(strategy)
+    distribute.wait_for_all(strategy)  # The chief may still write.
 
 
 def run(config, workdir, strategy):
@@ -184,12 +184,13 @@ def run(config, workdir, strategy):
     pool = pools.read(name)
     clips, labels = pool.clips, pool.label_names
     count = len(clips["label"])
-  if EXPORT.value is not None:
+  if EXPORT.value is not None and is_chief:
     pools.make_folder(os.path.expanduser(EXPORT.value))
   embedder = inference.Embedder(workdir, config, strategy)
-  agreement.agree(strategy, agreement.facts_of(
+  agreement.agree(strategy, lambda: agreement.facts_of(
       embedder.task.config, [source] if source else [], embedder.task.words,
-      step=embedder.step), what=workdir)
+      step=embedder.step, flags=[flag.value for flag in (
+          QUERY, REPORT, EXPORT, POOL)]), workdir)
   if POOL.value is not None or EXPORT.value is not None:
     facts = pools.describe(embedder.task.config, embedder.model, embedder.step)
   if POOL.value is not None:
@@ -200,7 +201,9 @@ def run(config, workdir, strategy):
   if is_chief:
     print(title)
   if POOL.value is None:
-    with tqdm(total=count, unit="clip", leave=False) as progress:
+    with stopping.noted(), tqdm(
+        total=count, unit="clip", leave=False, disable=not is_chief
+    ) as progress:
       clips = embedder.task.embed_split(
           embedder.model, strategy, source, progress.update)
     if EXPORT.value is not None and is_chief:

@@ -11,7 +11,8 @@ from vatt.errors import UserError
 
 
 def config(name, devices=0, tpu=""):
-  return ConfigDict(dict(name=name, devices=devices, tpu=tpu))
+  return ConfigDict(dict(
+      name=name, devices=devices, tpu=tpu, wait_minutes=1.0))
 
 
 STRATEGIES = {  # the kind and number of replicas, by what is asked for
@@ -140,7 +141,7 @@ def test_tf_config_that_is_none(text, monkeypatch):
 def test_tf_config_of_a_task_outside(monkeypatch):
   monkeypatch.setenv("TF_CONFIG", json.dumps({
       "cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}))
-  with pytest.raises(UserError, match="worker 1, expected.*worker 0 to 0"):
+  with pytest.raises(UserError, match="worker 1, expected one.*: worker 0$"):
     distribute.make_strategy(config("multi_worker"))
   monkeypatch.setenv("TF_CONFIG", json.dumps({
       "cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}))

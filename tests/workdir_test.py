@@ -74,8 +74,8 @@ def test_an_older_run_with_noise_does_not_go_on(
   if goes_on:
     workdir.check_run(str(tmp_path), config)
     return
-  with pytest.raises(UserError, match="config.json: augment.absolute_noise is "
-                     "0.01, this run has None; expected the same config or"):
+  with pytest.raises(UserError, match="config.json: augment.noise is 0.01, .*"
+                     "expected another --workdir, and --config.init="):
     workdir.check_run(str(tmp_path), config)
 
 

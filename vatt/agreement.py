@@ -6,15 +6,16 @@ one of them would train on without a word, to weights that are nobody's.
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 from ml_collections import FrozenConfigDict
 
-from vatt import distribute, workdir
+from vatt import distribute
 from vatt.data.sources import Source
-from vatt.errors import UserError, one_line
+from vatt.errors import Temporary, UserError, one_line
+from vatt.workdir import flat
 
 # Paths, which may be others on other machines: what lies there is compared.
 OWN_FIELDS = ("data.data_dir", "data.vocabulary")
@@ -32,7 +33,7 @@ def facts_of(config: FrozenConfigDict, data_sources: Sequence[Source],
   """
   facts = {"the code's SHA-256": code_sha256(), **others}
   facts |= {f"config.{field}": value
-            for field, value in workdir.flat(config).items()
+            for field, value in flat(config).items()
             if field not in OWN_FIELDS}
   facts |= {f"the records of {source.name}, split '{source.split}'":
             source.index.fingerprint() for source in data_sources}
@@ -41,14 +42,16 @@ def facts_of(config: FrozenConfigDict, data_sources: Sequence[Source],
   return facts
 
 
-def agree(strategy: tf.distribute.Strategy, facts: Mapping[str, Any],
-          what: str = "", error: UserError | None = None) -> None:
+def agree(strategy: tf.distribute.Strategy,
+          facts: Callable[[], Mapping[str, Any]], workdir: str,
+          error: UserError | None = None) -> None:
   """Returns if all workers have the same facts; every worker must call it.
 
   Args:
     strategy: of the workers.
-    facts: by name; of whatever JSON has.
-    what: a worker's own, for the error.
+    facts: returns them by name, of whatever JSON has; called where there are
+      several workers, and no error.
+    workdir: this worker's, for errors.
     error: what kept this worker from having facts.
 
   Raises:
@@ -58,14 +61,17 @@ def agree(strategy: tf.distribute.Strategy, facts: Mapping[str, Any],
     if error:
       raise error
     return
-  mine = json.dumps({"error": error and one_line(error), "facts": facts})
-  found = [json.loads(text)
-           for text in distribute.gather_texts(strategy, mine)]
+  mine = {"facts": {} if error else dict(facts())}
+  if error:
+    mine |= {"error": one_line(error), "code": error.code}
+  found = [json.loads(text) for text in distribute.gather_texts(
+      strategy, json.dumps(mine))]
   if error:
     raise error
   for number, theirs in enumerate(found):
-    if theirs["error"]:
-      raise UserError(f"worker {number}: {theirs['error']}")
+    if "error" in theirs:
+      kind = Temporary if theirs["code"] == Temporary.code else UserError
+      raise kind(f"worker {number}: {theirs['error']}")
   first = found[0]["facts"]
   for number, theirs in enumerate(found):
     for name in {**first, **theirs["facts"]}:
@@ -74,8 +80,8 @@ def agree(strategy: tf.distribute.Strategy, facts: Mapping[str, Any],
         raise UserError(
             f"workers differ: {name} is {values[0]!r} for worker 0 and "
             f"{values[1]!r} for worker {number}; expected the same command, "
-            "code and data for each, and a --workdir that all share"
-            + (f" ({what} here)" if what else ""))
+            "code and data for each, and a --workdir that all share ("
+            f"{workdir} here)")
 
 
 def code_sha256() -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from absl import app, flags
 
+from vatt import stopping
 from vatt.errors import UserError, one_line
 
 # The folder of `configs`, which a config of one's own imports: the checkout's
@@ -193,10 +194,16 @@ def run(main: Callable[[], object],
       _end_without_reader()
     except Exception as error:  # a fault of ours
       _end_without_room(error)
+      if flags.FLAGS.pdb_post_mortem:
+        raise
       traceback.print_exc()
       sys.exit(FAULT)
 
-  app.run(guarded, flags_parser=parse)
+  try:
+    app.run(guarded, flags_parser=parse)
+  except SystemExit as end:
+    stopping.leave(end.code)
+    raise
 
 
 def _open_what_is_closed():

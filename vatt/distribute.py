@@ -2,8 +2,10 @@
 several workers tell each other."""
 import contextlib
 import functools
+import itertools
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,10 +28,10 @@ START_SECONDS = 120
 HEARTBEAT_SECONDS = 10
 # Where TensorFlow notes a SIGTERM.
 NOTICE = "TF_DEFAULT_PREEMPTION_NOTICE_KEY"
-# What an operation that waits for the other workers ends with when one is lost.
-LOST = (tf.errors.UnavailableError, tf.errors.AbortedError,
-        tf.errors.CancelledError, tf.errors.InternalError,
-        tf.errors.DeadlineExceededError, tf.errors.FailedPreconditionError)
+# How often it is looked for there: TensorFlow notes it within a second or so.
+NOTICES = 50
+# What operations say that wait for the other workers, when one is lost.
+LOST = re.compile(r"collective|coordination|heartbeat|socket|connect", re.I)
 
 
 def make_strategy(config: ConfigDict) -> tf.distribute.Strategy:
@@ -86,28 +88,26 @@ def _local_devices(config):
 def _multi_worker(config):
   text = os.environ.get("TF_CONFIG", "")
   try:
-    cluster = json.loads(text)
-    workers = len(cluster["cluster"]["worker"])
-    task = cluster["task"]["type"], int(cluster["task"]["index"])
-  except (ValueError, KeyError, TypeError):
+    given = json.loads(text)
+    jobs = [(job, i) for job in ("chief", "worker")
+            for i in range(len(given["cluster"].get(job, ())))]
+    addresses = [given["cluster"][job][i] for job, i in jobs]
+    task = given["task"]["type"], int(given["task"]["index"])
+  except (ValueError, KeyError, TypeError, AttributeError):
     raise UserError(
         f"the environment's TF_CONFIG is {text!r}, expected for multi_worker "
         '{"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", '
         '"index": n}}') from None
-  if task[0] not in ("worker", "chief") or (
-      task[0] == "worker" and not 0 <= task[1] < workers):
+  if task not in jobs:
     raise UserError(f"TF_CONFIG: this task is {task[0]} {task[1]}, expected "
-                    f"chief, or worker 0 to {workers - 1}")
+                    "one of the cluster: " + ", ".join(
+                        f"{job} {i}" for job, i in jobs))
   gpus = tf.config.list_physical_devices("GPU")
   _check_count(config, max(1, len(gpus)))  # On CPUs one replica a worker.
   if gpus and config.devices:
     tf.config.set_visible_devices(gpus[:config.devices], "GPU")
-  jobs = [(job, i) for job in ("chief", "worker")
-          for i in range(len(cluster["cluster"].get(job, ())))]
-  rendezvous.meet([cluster["cluster"][job][i] for job, i in jobs],
-                  jobs.index(task), config.wait_minutes)
+  rendezvous.meet(addresses, jobs.index(task), config.wait_minutes)
   tf.get_logger().setLevel("WARNING")  # a line for each collective, else
-  handler = signal.getsignal(signal.SIGTERM)
   resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
   # As the strategy would do, which has no limit to its wait.
   context.context().configure_coordination_service(
@@ -121,14 +121,12 @@ def _multi_worker(config):
               name=job, num_tasks=len(addresses))
           for job, addresses in resolver.cluster_spec().as_dict().items()])
   try:
-    strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
-  except LOST as error:
+    with stopping.kept():  # TensorFlow takes SIGTERM for itself
+      return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+  except (tf.errors.OpError, RuntimeError) as error:
     raise Temporary("a worker was lost before all had started "
                     f"({one_line(error)}); expected the same command on each "
                     "of TF_CONFIG's workers") from None
-  finally:
-    signal.signal(signal.SIGTERM, handler)  # TensorFlow takes it for itself
-  return strategy
 
 
 def _tpu(config):
@@ -277,9 +275,15 @@ def stop_asked(strategy: tf.distribute.Strategy) -> int:
   return int(_gather_rows(strategy)([number or _taken_signal()]).max())
 
 
+_looks = itertools.count()
+
+
 def _taken_signal():
   """SIGTERM, if it came in the second in which TensorFlow had taken it for
-  itself: it is among what the workers' service keeps, some time later."""
+  itself: it is among what the workers' service keeps, some time later. (A look
+  for what is not there takes memory for ever, so there are few.)"""
+  if next(_looks) >= NOTICES:
+    return 0
   try:
     context.context().get_config_key_value(NOTICE, timeout_in_ms=1)
   except tf.errors.OpError:
@@ -291,7 +295,7 @@ def end_if_asked(strategy: tf.distribute.Strategy) -> None:
   """Raises Stopped in the midst of what can be done again, if any worker was
   asked to stop; every worker must call it."""
   if number := stop_asked(strategy):
-    logging.warning("stopped by a signal, in the midst of an evaluation")
+    logging.warning("stopped by a signal")
     raise stopping.Stopped(number)
 
 
@@ -302,12 +306,22 @@ def wait_for_all(strategy: tf.distribute.Strategy) -> None:
 
 
 @contextlib.contextmanager
-def tell_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
-  """Raises Temporary where the loss of another worker ends an operation."""
+def together(strategy: tf.distribute.Strategy) -> Iterator[None]:
+  """Of several workers, has the program end soon when another one is lost.
+
+  The loss raises Temporary. However the program ends then, it does so at once:
+  TensorFlow would wait for the others.
+  """
+  if not several_workers(strategy):
+    yield
+    return
+  stopping.end_at_once()
   try:
     yield
-  except LOST as error:
-    if not several_workers(strategy):
+  except tf.errors.OpError as error:
+    lost = isinstance(
+        error, (tf.errors.UnavailableError, tf.errors.AbortedError))
+    if not lost and not LOST.search(str(error)):
       raise
     raise Temporary(
         f"another worker was lost ({one_line(error)}); expected all of them: "

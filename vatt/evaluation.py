@@ -10,6 +10,7 @@ from vatt import distribute
 from vatt.checkpoints import Checkpoints
 from vatt.errors import UserError, one_line
 from vatt.metric_writers import MetricWriter
+from vatt.stopping import Stopped
 
 
 def line_of(results: Iterable[tuple[str, float]]) -> str:
@@ -55,6 +56,10 @@ class Evaluation:
     """
     try:
       results = dict(self.evaluate(self.model))
+    except Stopped:
+      logging.warning("stopped in the evaluation of step %d, which is saved: "
+                      "run the same command to go on", step)
+      raise
     # Whatever went wrong, hours of training are not to end for it.
     except Exception as error:
       if not self.alone:

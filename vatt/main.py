@@ -54,7 +54,7 @@ def main() -> None:
   if MODE.value != "train":
     distribute.rows_per_replica(
         strategy, config.eval.batch_size, "eval.batch_size")
-  with distribute.tell_lost_workers(strategy):
+  with distribute.together(strategy):
     run(task, folder, strategy)
 
 
@@ -81,7 +81,7 @@ def run(task: "Task", folder: str, strategy: "tf.distribute.Strategy") -> None:
 
   is_chief, training = distribute.is_chief(strategy), MODE.value != "eval"
   with contextlib.ExitStack() as until_the_end:
-    facts, failed, evaluate = {}, None, None
+    failed = evaluate = None
     try:
       data_sources = task.open_sources(task.config.data.train_split)
       task = task.resolve(data_sources, folder)
@@ -97,15 +97,18 @@ def run(task: "Task", folder: str, strategy: "tf.distribute.Strategy") -> None:
             task, strategy, source, None if training else folder)
       if training and is_chief:
         until_the_end.enter_context(locks.own(folder, "a training run"))
-      facts = agreement.facts_of(config, read, task.words, mode=MODE.value)
     except UserError as error:
       failed = error
-    agreement.agree(strategy, facts, error=failed)
+    agreement.agree(
+        strategy, lambda: agreement.facts_of(
+            config, read, task.words, mode=MODE.value), folder, failed)
 
     if not training:
       model, step = inference.restore_model(folder, task, strategy)
-      agreement.agree(strategy, {"the newest checkpoint": step}, folder)
-      results = evaluate(model)
+      agreement.agree(
+          strategy, lambda: {"the newest checkpoint": step}, folder)
+      with stopping.noted():  # so that all leave together
+        results = evaluate(model)
       if is_chief:
         print(evaluation.line_of(results))
       distribute.wait_for_all(strategy)
@@ -124,7 +127,6 @@ def run(task: "Task", folder: str, strategy: "tf.distribute.Strategy") -> None:
         "%s: %d clips, %d lines in %s", ", ".join(config.data.datasets),
         sum(len(source.index) for source in data_sources), len(task.words),
         task.WORDS_FILE)
-    until_the_end.enter_context(stopping.noted())
     train(task, model, optimizer, data_sources, folder, strategy, evaluate)
     distribute.wait_for_all(strategy)  # the chief may still save
 

@@ -7,7 +7,6 @@ over from it, and the others report to it; when all are there, all go on.
 """
 import contextlib
 import json
-import os
 import select
 import socket
 import time
@@ -31,8 +30,10 @@ def meet(addresses: Sequence[str], index: int, minutes: float) -> None:
     minutes: after which it gives up.
 
   Raises:
-    Temporary: somebody is missing after that time.
-    UserError: an address is none, or the first worker's is taken.
+    Temporary: somebody is missing after that time; the first worker's port is
+      taken.
+    UserError: an address is none; two workers have one index, or not the same
+      addresses.
   """
   if len(addresses) == 1:
     return
@@ -41,7 +42,7 @@ def meet(addresses: Sequence[str], index: int, minutes: float) -> None:
   if index:
     _report(places[0], index, missing)
   else:
-    _gather(places[0], len(addresses), missing)
+    _gather(places[0], missing)
 
 
 class _Missing:
@@ -49,7 +50,7 @@ class _Missing:
   REPEAT seconds."""
 
   def __init__(self, addresses, minutes):
-    self.addresses, self.minutes = addresses, minutes
+    self.addresses, self.minutes = list(addresses), minutes
     self.start, self.said, self.last = time.monotonic(), None, 0.0
 
   def tell(self, numbers):
@@ -69,8 +70,8 @@ class _Missing:
 
 
 def _place(address):
-  host, _, port = address.rpartition(":")
-  if not host or not port.isdigit():
+  host, _, port = str(address).rpartition(":")
+  if not host or not port.isdigit() or not 0 < int(port) < 2 ** 16:
     raise UserError(f"TF_CONFIG: a worker is at {address!r}, expected "
                     "host:port")
   return host.strip("[]"), int(port)
@@ -119,36 +120,46 @@ class _Peer:
       return False
 
 
-def _gather(place, count, missing):
+def _gather(place, missing):
   """Worker 0: listens until all the others have reported, and lets them go."""
   with _listen(place) as server:
     unnamed, peers = [], {}  # connections; those of workers by their index
     try:
       while True:
-        wanted = sorted(set(range(1, count)) - set(peers))
+        # Those that died meanwhile are waited for again.
+        peers = {i: peer for i, peer in peers.items()
+                 if peer.lines() is not None}
+        wanted = [i for i in range(1, len(missing.addresses)) if i not in peers]
         if not wanted:
-          # Those that died meanwhile cannot be told.
-          peers = {i: peer for i, peer in peers.items()
-                   if peer.lines() is not None}
-          if len(peers) == count - 1:
-            break
-          continue
+          break
         missing.tell(wanted)
         for peer in peers.values():
           peer.send(missing=wanted)
-        select.select([server], [], [], TICK)
+        select.select([server, *(peer.socket for peer in unnamed)], [], [],
+                      TICK)
         with contextlib.suppress(OSError):  # nobody came
           unnamed.append(_Peer(server.accept()[0]))
         for peer in list(unnamed):
           lines = peer.lines()
           if lines is None or lines:
             unnamed.remove(peer)
-          if lines:
-            peers[lines[-1]["index"]] = peer
-          elif lines is None:
+          if lines is None:
             peer.socket.close()
-        peers = {i: peer for i, peer in peers.items()
-                 if peer.lines() is not None}
+          elif lines:
+            index, said = lines[-1]["index"], lines[-1]["addresses"]
+            wrong = ""
+            if said != missing.addresses:
+              wrong = f"worker {index} has the workers {said}"
+            elif index in peers:
+              wrong = f"two say that they are worker {index}"
+            if wrong:
+              error = (f"TF_CONFIG: {wrong}, expected {missing.addresses}, and "
+                       "an index of its own for each")
+              for other in (peer, *peers.values()):
+                other.send(error=error)
+              peer.socket.close()
+              raise UserError(error)
+            peers[index] = peer
       for peer in peers.values():
         peer.send(go=True)
     finally:
@@ -185,7 +196,7 @@ def _report(place, index, missing):
         wanted = [0]
         try:
           peer = _Peer(socket.create_connection(place, timeout=5.0))
-          peer.send(index=index, pid=os.getpid())
+          peer.send(index=index, addresses=missing.addresses)
         except OSError:
           time.sleep(TICK)
           continue
@@ -197,8 +208,10 @@ def _report(place, index, missing):
         time.sleep(TICK)
         continue
       for line in lines:
-        if line.get("go"):
+        if "go" in line:
           return
+        if "error" in line:
+          raise UserError(line["error"])
         wanted = line["missing"]
   finally:
     if peer:

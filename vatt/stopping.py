@@ -1,10 +1,13 @@
-"""SIGTERM: a program that is asked to stop does so where nothing is lost.
+"""How programs end: where nothing is lost, and soon.
 
 Whoever runs programs, a scheduler or a cloud that takes its machine back, sends
 SIGTERM and some 30 seconds later SIGKILL.
 """
 import contextlib
+import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 
 from absl import logging
@@ -35,6 +38,19 @@ def listen() -> None:
   signal.signal(signal.SIGTERM, _come)
 
 
+@contextlib.contextmanager
+def kept() -> Iterator[None]:
+  """Puts back what SIGTERM did, which something inside takes for itself."""
+  handler = signal.getsignal(signal.SIGTERM)
+  try:
+    yield
+  finally:
+    # None: not Python's. Other threads cannot.
+    if handler is not None and (
+        threading.current_thread() is threading.main_thread()):
+      signal.signal(signal.SIGTERM, handler)
+
+
 def _come(number, _):
   global _asked
   _asked = number
@@ -56,3 +72,26 @@ def noted() -> Iterator[None]:
     signal.signal(signal.SIGTERM, previous)
     if not _noted:
       _asked = 0
+
+
+_at_once = False
+
+
+def end_at_once() -> None:
+  """Has `leave` end the process without what libraries do at its end."""
+  global _at_once
+  _at_once = True
+
+
+def leave(code: object) -> None:
+  """Ends the process with a code, of a SystemExit, if `end_at_once` said so;
+  programs call it last."""
+  if not _at_once:
+    return
+  if not isinstance(code, int | None):
+    print(code, file=sys.stderr)
+    code = 1
+  for stream in (sys.stdout, sys.stderr):
+    with contextlib.suppress(OSError, ValueError):
+      stream.flush()
+  os._exit(code or 0)

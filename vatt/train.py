@@ -19,6 +19,7 @@ from vatt import (
   optimizers,
   replicas,
   seeds,
+  stopping,
 )
 from vatt.checkpoints import Checkpoints, weights_sha256
 from vatt.data import input_pipeline
@@ -130,6 +131,7 @@ def make_loop(step: Callable, names: Sequence[str], num_steps: int) -> Callable:
   return loop
 
 
+@stopping.noted()  # SIGTERM, and heeded where nothing is lost
 def train(task: Task, model: tf.keras.Model,
           optimizer: tf.keras.optimizers.legacy.Optimizer,
           data_sources: list[Source], workdir: str,
@@ -178,7 +180,7 @@ def train(task: Task, model: tf.keras.Model,
   evaluated = metric_writers.evaluated_steps(workdir)
   missing = [step for step in checkpoints.saved_steps() if step <= start
              and evaluation.is_due(step) and step not in evaluated]
-  agreement.agree(strategy, {
+  agreement.agree(strategy, lambda: {
       "the step to start from": start,
       "the steps to evaluate": missing,
       "the weights' SHA-256": weights_sha256(
@@ -187,32 +189,30 @@ def train(task: Task, model: tf.keras.Model,
     logging.info("%s is trained: step %d", workdir, start)
     return
   writer = MetricWriter(workdir, start, is_chief)
-  evaluation.make_up(missing, checkpoints, writer)
-  if start >= config.total_steps:
-    writer.close()
-    evaluation.tell_failures()
-    return
-
-  # ---- Data: batches from the start step on ---------------------------------
-  with input_pipeline.tell_in_a_line():
-    dataset = distribute.distribute_dataset(
-        strategy, config.batch_size,
-        task.train_dataset(data_sources, start))
-    iterator = iter(dataset)
-
-  # ---- Step: and a loop of them on the device -------------------------------
-  names = (*task.METRICS, "loss", "grad_norm")
-  loop = make_loop(make_step(task, model, optimizer, strategy), names,
-                   config.steps_per_loop)
-  schedule = optimizers.learning_rate(config.optimizer, config.total_steps)
-
-  # ---- Loop: steps, then logs, evaluation and a checkpoint when due ---------
   progress = tqdm(total=config.total_steps, initial=start, unit="step",
                   desc="train", dynamic_ncols=True, disable=not is_chief)
-  num_corrupt = 0
-  logged, since = [], time.monotonic()  # metrics of loops not yet in the log
-  step = start
   try:
+    evaluation.make_up(missing, checkpoints, writer)
+    if start >= config.total_steps:
+      evaluation.tell_failures()
+      return
+
+    # ---- Data: batches from the start step on -------------------------------
+    with input_pipeline.tell_in_a_line():
+      dataset = distribute.distribute_dataset(
+          strategy, config.batch_size,
+          task.train_dataset(data_sources, start))
+      iterator = iter(dataset)
+
+    # ---- Step: and a loop of them on the device -----------------------------
+    names = (*task.METRICS, "loss", "grad_norm")
+    loop = make_loop(make_step(task, model, optimizer, strategy), names,
+                     config.steps_per_loop)
+    schedule = optimizers.learning_rate(config.optimizer, config.total_steps)
+
+    # ---- Loop: steps, then logs, evaluation and a checkpoint when due -------
+    step, num_corrupt = start, 0
+    logged, since = [], time.monotonic()  # metrics of loops not yet in the log
     stop = distribute.stop_asked(strategy)
     while step < config.total_steps and not stop:
       with input_pipeline.tell_in_a_line():
@@ -220,9 +220,11 @@ def train(task: Task, model: tf.keras.Model,
             value.numpy() for value in loop(iterator))  # the one host sync
       if not finite.all():
         first = int(np.argmin(finite))
-        raise NonFinite(dump_non_finite(
+        said = dump_non_finite(
             task, data_sources, workdir, step + first,
-            dict(zip(names, metrics[first])), is_chief))
+            dict(zip(names, metrics[first])), is_chief)
+        distribute.wait_for_all(strategy)  # the chief may still write
+        raise NonFinite(said)
       if corrupt.any():
         num_corrupt += np.count_nonzero(corrupt)
         if is_chief:
@@ -261,21 +263,20 @@ def train(task: Task, model: tf.keras.Model,
       elif evaluation.is_due(step):
         evaluation.run(step, writer)
         since = time.monotonic()
+
     if stop and (step < config.total_steps or evaluation.is_due(step)):
+      progress.close()
+      # Nobody leaves, or says that this is saved, before it is.
+      distribute.wait_for_all(strategy)
+      if is_chief and checkpoints.newest == step:
+        logging.warning("stopped by a signal: saved step %d, run the same "
+                        "command to go on", step)
+      else:
+        logging.warning("stopped by a signal, at step %d", step)
       raise Stopped(stop)
     logging.info("step %d: weights have SHA-256 %s", step,
                  weights_sha256(model.weights))
     evaluation.tell_failures()
-  except Stopped:
-    progress.close()
-    # Nobody leaves, or says that this is saved, before it is.
-    distribute.wait_for_all(strategy)
-    if is_chief and checkpoints.newest == step:
-      logging.warning("stopped by a signal: saved step %d, run the same "
-                      "command to go on", step)
-    else:
-      logging.warning("stopped by a signal, at step %d", step)
-    raise
   finally:
     progress.close()
     writer.close()
@@ -302,8 +303,8 @@ def report_corrupt(config: ConfigDict, data_sources: list[Source], step: int,
 
 
 def dump_non_finite(task: Task, data_sources: list[Source], workdir: str,
-                    step: int, metrics: dict[str, float],
-                    is_chief: bool = True) -> str:
+                    step: int, metrics: dict[str, float], is_chief: bool
+                    ) -> str:
   """Writes the batch and the metrics of a step that was not finite.
 
   The weights from there on are of no use, and those before it are in no

@@ -84,11 +84,6 @@ def read_config(workdir: str) -> FrozenConfigDict:
   if not isinstance(config, dict):
     raise UserError(f"{workdir}/config.json: no fields, expected the config of "
                     "a run")
-  augment = config.get("augment", {})
-  if "color_probability" not in augment and augment.get("noise") and (
-      config["data"]["audio_samples"]):
-    # It was no share of the sound's magnitude: such a run cannot go on.
-    augment["absolute_noise"] = augment["noise"]
   for part, fields in ADDED.items():
     if part in config:
       config[part] = fields | config[part]
@@ -124,12 +119,21 @@ def check_run(workdir: str, config: FrozenConfigDict) -> None:
   """
   if not has_model(workdir):
     return
+  path = os.path.join(workdir, "config.json")
   for field, ours, theirs in _differences(config, read_config(workdir)):
     if not _within(field, FREE_FIELDS):
       raise UserError(
-          f"{os.path.join(workdir, 'config.json')}: {field} is {theirs!r}, "
-          f"this run has {ours!r}; expected the same config or another "
-          "--workdir")
+          f"{path}: {field} is {theirs!r}, this run has {ours!r}; expected the "
+          "same config or another --workdir")
+  written = flat(ConfigDict(read_json(path)))
+  noise = written.get("augment.noise")
+  if noise and config.data.audio_samples and (
+      "augment.color_probability" not in written):
+    raise UserError(
+        f"{path}: augment.noise is {noise}, which was the same for all sounds "
+        "when this run began, and is a share of a sound's largest magnitude "
+        f"now; expected another --workdir, and --config.init={workdir} to "
+        "start from its weights")
 
 
 def check_model(workdir: str, config: FrozenConfigDict) -> None:
