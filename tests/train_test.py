@@ -52,7 +52,7 @@ def test_killed_in_mid_run_ends_with_the_same_weights(
   """Also where a second run wanted the same workdir in the meantime."""
   log, owner = tmp_path / "metrics.jsonl", tmp_path / "owner.json"
   process = run_main(tmp_path, "--mode=train", wait=False)
-  while not owner.exists():
+  while not (owner.exists() and owner.read_text().endswith("}\n")):
     assert process.poll() is None, process.stdout.read()
     time.sleep(0.005)
   process.send_signal(signal.SIGSTOP)  # it is not to end before the second

@@ -43,7 +43,8 @@ def make_strategy(config: ConfigDict) -> tf.distribute.Strategy:
   Args:
     config: config.strategy: `name`; `devices`, how many replicas (0 = all
       devices; on CPUs, mirrored makes as many logical ones as it says); `tpu`,
-      name or address ("local" on a TPU VM, "" = of the environment).
+      name or address ("local" on a TPU VM, "" = of the environment);
+      `wait_minutes`, how long multi_worker waits for the other workers.
 
   Returns:
     The strategy. one_device is TensorFlow's default one: it takes the first
@@ -51,6 +52,8 @@ def make_strategy(config: ConfigDict) -> tf.distribute.Strategy:
 
   Raises:
     UserError: fewer devices than asked for, no TF_CONFIG, no TPU.
+    Temporary: a worker of multi_worker did not come, or was lost at the start;
+      the port of the first one is taken.
   """
   if config.name == "one_device":
     _check_count(config, 1)
@@ -169,11 +172,11 @@ def rows_per_replica(strategy: tf.distribute.Strategy, batch_size: int,
 
   Each host has as many replicas as any other, so that it divides B too.
   """
-  replicas = strategy.num_replicas_in_sync
-  if batch_size < 1 or batch_size % replicas:
+  count = strategy.num_replicas_in_sync
+  if batch_size < 1 or batch_size % count:
     raise UserError(f"{field} is {batch_size}, expected a multiple of the "
-                    f"{replicas} replicas")
-  return batch_size // replicas
+                    f"{count} replicas")
+  return batch_size // count
 
 
 def distribute_dataset(strategy: tf.distribute.Strategy, batch_size: int,
