@@ -272,8 +272,9 @@ def test_workers_without_data_say_which_and_end(start, tmp_path):
   codes, outputs = ends(start(
       tmp_path / "run", others=[f"--config.data.data_dir={tmp_path}"]))
   assert codes == [1, 1], outputs
-  assert outputs[0].splitlines()[-1].startswith(f"error: worker 1: {tmp_path}")
-  assert outputs[1].splitlines()[-1].startswith(f"error: {tmp_path}")
+  said = "spoken_digits/official: no finished data set in"
+  assert outputs[0].splitlines()[-1].startswith(f"error: worker 1: {said}")
+  assert outputs[1].splitlines()[-1].startswith(f"error: {said}")
 
 
 # -----------------------------------------------------------------------------

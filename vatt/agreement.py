@@ -31,15 +31,15 @@ def facts_of(config: FrozenConfigDict, data_sources: Sequence[Source],
     words: the vocabulary, or the names of the classes.
     **others: by name.
   """
+  # First what others follow from.
   facts = {"the code's SHA-256": code_sha256(), **others}
-  facts |= {f"config.{field}": value
-            for field, value in flat(config).items()
-            if field not in OWN_FIELDS}
   facts |= {f"the records of {source.name}, split '{source.split}'":
             source.index.fingerprint() for source in data_sources}
   facts["the words' SHA-256"] = hashlib.sha256(
       "\n".join(words).encode()).hexdigest()
-  return facts
+  return facts | {
+      f"config.{field}": value for field, value in flat(config).items()
+      if field not in OWN_FIELDS}
 
 
 def agree(strategy: tf.distribute.Strategy,
