@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from vatt import distribute
+from vatt import distribute, replicas
 from vatt.config import check_strategy
 from vatt.errors import UserError
 
@@ -44,14 +44,14 @@ def rows_of_host(batch_size):
 
 
 def test_rows_reach_the_replicas_in_order(strategy):
-  replicas = strategy.num_replicas_in_sync
+  count = strategy.num_replicas_in_sync
   dataset = distribute.distribute_dataset(strategy, 8, rows_of_host(8))
   batches = list(dataset)
   assert len(batches) == 5
   for step, batch in enumerate(batches):
     want = np.arange(8) + 8 * step
     local = strategy.experimental_local_results(batch["row"])
-    assert [rows.shape for rows in local] == [8 // replicas] * replicas
+    assert [rows.shape for rows in local] == [8 // count] * count
     np.testing.assert_array_equal(np.concatenate(local), want)
     got = distribute.gathered(strategy, lambda batch: batch)(batch)
     np.testing.assert_array_equal(got["row"], want)
@@ -60,11 +60,38 @@ def test_rows_reach_the_replicas_in_order(strategy):
     assert [got[n].dtype for n in ("odd", "byte")] == [np.bool_, np.uint8]
 
 
+def test_a_nest_is_gathered_in_the_order_of_rows(strategy):
+  """Of all types and shapes, the empty one too."""
+  rng = np.random.default_rng(0)
+  want = {"bools": rng.random(8) < 0.5,
+          "parts": [rng.normal(size=(8, 2, 3)).astype(np.float32),
+                    rng.normal(size=(8, 0)).astype(np.float32)],
+          "bytes": rng.integers(0, 256, (8, 5)).astype(np.uint8),
+          "wide": rng.integers(0, 2 ** 60, 8), "int": np.arange(8, dtype="i4")}
+  rows = 8 // strategy.num_replicas_in_sync
+
+  @tf.function(autograph=False)
+  def run():
+    def replica():
+      first = replicas.rank() * rows
+      return replicas.gather_all(tf.nest.map_structure(
+          lambda x: tf.ensure_shape(
+              tf.constant(x)[first:first + rows], [rows, *x.shape[1:]]), want))
+    return strategy.run(replica)
+
+  found = tf.nest.map_structure(
+      lambda value: strategy.experimental_local_results(value)[-1].numpy(),
+      run())
+  tf.nest.map_structure(np.testing.assert_array_equal, found, want)
+  assert [x.dtype for x in tf.nest.flatten(found)] == [
+      x.dtype for x in tf.nest.flatten(want)]
+
+
 def test_batch_that_the_replicas_do_not_divide(strategy):
-  replicas = strategy.num_replicas_in_sync
-  for batch_size in {0, replicas + 1} - {replicas * 2}:
+  count = strategy.num_replicas_in_sync
+  for batch_size in {0, count + 1} - {count * 2}:
     with pytest.raises(
-        UserError, match=f"batch_size is {batch_size}.* {replicas} replicas"):
+        UserError, match=f"batch_size is {batch_size}.* {count} replicas"):
       distribute.distribute_dataset(strategy, batch_size, rows_of_host(8))
 
 

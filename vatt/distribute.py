@@ -224,8 +224,8 @@ def gathered(strategy: tf.distribute.Strategy, function: Callable
 
   def replica(*args):
     found = function(*args)
-    # One by one, TensorFlow would trace a function a tensor a batch.
-    return tf.nest.map_structure(replicas.gather, found) if several else found
+    # Out here, TensorFlow would trace a function a tensor a batch.
+    return replicas.gather_all(found) if several else found
 
   @tf.function(autograph=False)
   def run(*args):

@@ -3,6 +3,7 @@
 Gradients pass through them. Sums and rows of all need a replica context, which
 there also is outside of a strategy.
 """
+import math
 from typing import Any
 
 import tensorflow as tf
@@ -39,3 +40,23 @@ def gather(x: tf.Tensor) -> tf.Tensor:
   rows = tf.distribute.get_replica_context().all_gather(
       tf.identity(tf.cast(x, wide)), axis=0)
   return tf.cast(rows, x.dtype)
+
+
+def gather_all(values: Any) -> Any:
+  """`gather` of each tensor [b, …] of a nest, by one collective a type."""
+  tensors = tf.nest.flatten(values)
+  places = {}  # by the type that they are gathered as
+  for i, x in enumerate(tensors):
+    places.setdefault(GATHERED_AS.get(x.dtype, x.dtype), []).append(i)
+  for dtype, mine in places.items():
+    shapes = [tensors[i].shape for i in mine]
+    sizes = [math.prod(shape[1:]) for shape in shapes]
+    # [b, …] -> [b, n], side by side
+    rows = gather(tf.concat([
+        tf.reshape(tf.cast(tensors[i], dtype), [shape[0], size])
+        for i, shape, size in zip(mine, shapes, sizes)], axis=1))
+    for i, shape, part in zip(mine, shapes, tf.split(rows, sizes, axis=1)):
+      # [B, n] -> [B, …]
+      tensors[i] = tf.cast(
+          tf.reshape(part, [part.shape[0] or -1, *shape[1:]]), tensors[i].dtype)
+  return tf.nest.pack_sequence_as(values, tensors)
