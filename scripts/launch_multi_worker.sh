@@ -19,41 +19,30 @@
 #   --supervise    starts all again by scripts/supervise.sh, which must see the
 #                  workdir
 #   --dry_run      prints what would run
+#   --help         prints this
 #
 # PYTHON=/path/to/python chooses the interpreter, on hosts too (default: that of
 # the checkout's .venv).
 #
 # SIGTERM and Ctrl-C reach all workers, which save; so does the end of this
 # script, whatever ended it. When a worker fails, the others are stopped. This
-# ends with the code of the first that failed.
+# ends with 0 if all workers have; else with the first code that is no
+# consequence of another worker's end, as 75 is. 143: it was told to stop; 137:
+# something killed a process of this script.
 set -euo pipefail
 unset CDPATH  # which may lead elsewhere
 {  # Read as a whole before it runs: the file may change meanwhile.
 
-usage() { echo "error: $*" >&2; exit 2; }
-
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# shellcheck source=scripts/quoting.sh
-source "$root/scripts/quoting.sh"
-arguments=("$@")
-hosts="" workers="" dir=$root port="" logs=logs grace=60 supervise="" dry_run=""
+# shellcheck source=scripts/launching.sh
+source "$root/scripts/launching.sh"
+hosts="" local="" dir=$root port="" logs=logs grace=60 supervise="" dry_run=""
 ssh="ssh -o BatchMode=yes -o ServerAliveInterval=30"
-while (($#)); do
-  case $1 in
-    --hosts=*) hosts=${1#*=} ;;
-    --local=*) workers=${1#*=} ;;
-    --dir=*) dir=${1#*=} ;;
-    --port=*) port=${1#*=} ;;
-    --ssh=*) ssh=${1#*=} ;;
-    --logs=*) logs=${1#*=} ;;
-    --grace=*) grace=${1#*=} ;;
-    --supervise) supervise=yes ;;
-    --dry_run) dry_run=yes ;;
-    --) shift; break ;;
-    *) break ;;
-  esac
-  shift
-done
+options flags "hosts= local= dir= port= ssh= logs= grace= supervise dry_run" \
+  "$@"
+own=("${@:1:$#-${#rest[@]}}")
+set -- ${rest[@]+"${rest[@]}"}
+workers=$local
 flags=("$@" --config.strategy.name=multi_worker)
 (($#)) || usage "no flags of vatt.main, expected them behind the options"
 [[ -z $hosts || -z $workers ]] || usage "--hosts and --local: expected one"
@@ -67,11 +56,11 @@ python=${PYTHON:-$dir/.venv/bin/python}
 
 if [[ -n $supervise && -z $dry_run ]]; then
   again=()
-  for argument in "${arguments[@]}"; do
+  for argument in "${own[@]}"; do
     if [[ $argument != --supervise ]]; then again+=("$argument"); fi
   done
   exec "$root/scripts/supervise.sh" -- "$root/scripts/launch_multi_worker.sh" \
-    "${again[@]}"
+    ${again[@]+"${again[@]}"} "$@"
 fi
 
 # ---- Who is who -------------------------------------------------------------
@@ -151,27 +140,25 @@ fi
 # SIGTERM, and $1 seconds later SIGKILL. ssh passes on no signals, but the end
 # of its input it does. Goes to hosts as text.
 hold() {
-  local grace=$1 child watch code before signals=0
+  local grace=$1 child watch code=0
   shift
   exec 3<&0
+  trap : TERM INT HUP  # what is ignored, the child could never hear
   "$@" </dev/null 3<&- &
   child=$!
-  trap 'signals=$((signals + 1)); kill -TERM $child 2>/dev/null' TERM INT HUP
+  # From here on the input alone counts. A trap that runs while the child ends
+  # can have bash miss that, and wait for ever.
+  trap '' TERM INT HUP
   (
-    trap - TERM INT HUP
     while read -r <&3; do :; done
     kill -TERM "$child"
     sleep "$grace"
     kill -KILL "$child"
   ) >/dev/null 2>&1 &
   watch=$!
-  while true; do
-    before=$signals
-    code=0
-    wait "$child" 2>/dev/null || code=$?
-    if ((signals == before)); then break; fi
-  done
-  kill "$watch" 2>/dev/null || true
+  wait "$child" 2>/dev/null || code=$?
+  kill -KILL "$watch" 2>/dev/null || true
+  wait "$watch" 2>/dev/null || true
   return "$code"
 }
 
@@ -209,38 +196,52 @@ trap 'asked=yes; stop' TERM INT
 pids=()
 for ((i = 0; i < workers; i++)); do
   (
+    # A signal to all of us, as a terminal and a scheduler send it, must end
+    # neither this, which is to say how the worker ends, nor ssh, whose input
+    # tells the host.
+    trap '' TERM INT
     exec 4>&-
     code=0
     if ((i == 0)); then
-      run "$i" <&5 2>&1 | (
-        trap '' TERM INT  # it is to show how the worker ends
-        exec tee -a "$logs/worker-$i.log") || code=${PIPESTATUS[0]}
+      run "$i" <&5 2>&1 | tee -a "$logs/worker-$i.log" || code=${PIPESTATUS[0]}
     else
-      run "$i" <&5 >>"$logs/worker-$i.log" 2>&1 || code=$?
+      exec <&5 >>"$logs/worker-$i.log" 2>&1
+      run "$i" || code=$?
     fi
     echo "$i $code" >>"$folder/ended"
     if ((code)); then kill -USR1 $$ 2>/dev/null || true; fi
   ) &
   pids+=($!)
 done
-for pid in "${pids[@]}"; do
-  while true; do
-    before=$signals
-    wait "$pid" || true
-    if ((signals == before)); then break; fi
-  done
-done
+for pid in "${pids[@]}"; do await "$pid"; done
 
+# ---- How they ended ---------------------------------------------------------
+ended=0   # workers
+first=""  # worker and code of the first that failed
+cause=""  # of the first whose code is not another's doing
 while read -r i code; do
-  if [[ $code == 143 && -n $asked ]]; then
-    echo "Stopped by a signal: run the same command to go on." >&2
-    exit 143
-  elif ((code)); then
-    echo "Worker $i of $workers ended with code $code first, the last of" \
-      "$logs/worker-$i.log:" >&2
-    tail -n 5 "$logs/worker-$i.log" >&2
-    exit "$code"
+  ended=$((ended + 1))
+  if ((code)); then
+    # 75: another was lost. 143: it was told to stop; after the first, by us.
+    if [[ -z $cause && $code != 75 && ($code != 143 || -z $first$asked) ]]; then
+      cause="$i $code"
+    fi
+    first=${first:-$i $code}
   fi
 done <"$folder/ended"
+if [[ -z $cause && -n $asked && (-n $first || $ended -lt $workers) ]]; then
+  echo "Stopped by a signal: run the same command to go on." >&2
+  exit 143
+elif [[ -z $cause ]] && ((ended < workers)); then
+  echo "How $((workers - ended)) of $workers workers ended is not known:" \
+    "something killed a process of this script." >&2
+  exit 137
+elif [[ -n $first ]]; then
+  read -r i code <<<"${cause:-$first}"
+  echo "Worker $i of $workers ended with code $code, the last of" \
+    "$logs/worker-$i.log:" >&2
+  tail -n 5 "$logs/worker-$i.log" >&2
+  exit "$code"
+fi
 exit 0
 }

@@ -27,36 +27,22 @@
 #   --spot            cheaper, and may be taken away at any time: then delete,
 #                     create, install, and start again
 #   --dry_run         prints what would run
+#   --help            prints this
 #
 # gcloud has to be installed and logged in.
 set -euo pipefail
 unset CDPATH  # which may lead elsewhere
 
-usage() { echo "error: $*" >&2; exit 2; }
-
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# shellcheck source=scripts/quoting.sh
-source "$root/scripts/quoting.sh"
+# shellcheck source=scripts/launching.sh
+source "$root/scripts/launching.sh"
 command=${1:-}
-shift || true
+if [[ $command != --help ]]; then shift || true; fi
 name="" zone="" type=v3-256 version="" project="" queued="" valid_until=""
 spot="" dry_run=""
-while (($#)); do
-  case $1 in
-    --name=*) name=${1#*=} ;;
-    --zone=*) zone=${1#*=} ;;
-    --type=*) type=${1#*=} ;;
-    --version=*) version=${1#*=} ;;
-    --project=*) project=${1#*=} ;;
-    --queued) queued=yes ;;
-    --valid_until=*) valid_until=${1#*=} ;;
-    --spot) spot=yes ;;
-    --dry_run) dry_run=yes ;;
-    --) shift; break ;;
-    *) break ;;
-  esac
-  shift
-done
+options flags \
+  "name= zone= type= version= project= queued valid_until= spot dry_run" "$@"
+set -- ${rest[@]+"${rest[@]}"}
 
 case $command in
   create | install | start | tail | status | stop | delete)

@@ -5,6 +5,8 @@
 #   ./scripts/supervise.sh [--failures=5] [--pause=10] [--workdir=DIR] \
 #       [--] COMMAND...
 #
+# --help prints this.
+#
 # COMMAND is python -m vatt.main, or what starts it; its own --workdir=DIR names
 # the workdir. What its end means:
 #
@@ -26,24 +28,18 @@ unset CDPATH  # which may lead elsewhere
 
 LONGEST=600  # seconds of a pause
 
-usage() { echo "error: $*" >&2; exit 2; }
+# shellcheck source=scripts/launching.sh
+source "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/launching.sh"
 say() { echo "$(date '+%Y-%m-%d %H:%M:%S') supervise: $*" >&2; }
 
 failures=5
 pause=10
 workdir=""
-while (($#)); do
-  case $1 in
-    --failures=*) failures=${1#*=} ;;
-    --pause=*) pause=${1#*=} ;;
-    --workdir=*) workdir=${1#*=} ;;
-    --) shift; break ;;
-    -*) usage "$1: expected --failures=N, --pause=SECONDS, --workdir=DIR or" \
-      "--, and a command" ;;
-    *) break ;;
-  esac
-  shift
-done
+options command "failures= pause= workdir=" "$@"
+set -- ${rest[@]+"${rest[@]}"}
+[[ ${1:-} != -* ]] ||
+  usage "$1: expected --failures=N, --pause=SECONDS, --workdir=DIR or --, and" \
+    "a command"
 [[ $failures =~ ^[1-9][0-9]{0,5}$ ]] ||
   usage "--failures is '$failures', expected a number above 0"
 [[ $pause =~ ^(0|[1-9][0-9]{0,5})$ ]] ||
@@ -100,7 +96,7 @@ trap stop TERM INT
 # Runs the command. What it says on its standard error is shown, and the end of
 # it kept in a file. Sets `code`.
 run() {
-  local keeper listener before tries=0
+  local keeper listener tries=0
   # Neither is to be ended by a signal to all of us: the command still has to
   # say how it ends.
   (trap '' TERM INT; exec tail -c 20000 <"$folder/copy" >"$folder/said") &
@@ -111,13 +107,7 @@ run() {
   child=$!
   # A signal that came before there was a child.
   if ((signals)); then kill -TERM "$child" 2>/dev/null || true; fi
-  while true; do
-    before=$signals
-    code=0
-    wait "$child" 2>/dev/null || code=$?
-    # A signal ends `wait` too; the command may go on for some time.
-    if ((signals == before)); then break; fi
-  done
+  await "$child"
   child=""
   # What it started may hold the pipe for longer than it lived.
   while kill -0 "$listener" 2>/dev/null && ((tries++ < 20)); do sleep 0.1; done

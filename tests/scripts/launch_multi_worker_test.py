@@ -1,5 +1,6 @@
 """The script that starts several workers: a small program stands for Python,
 and a shell for ssh; slow, the real training."""
+import contextlib
 import json
 import os
 import pathlib
@@ -8,39 +9,55 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
+
+from tests.scripts.waiting import wait_until
 
 ROOT = pathlib.Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts/launch_multi_worker.sh"
 # Notes what it was started with; ends as --end=INDEX:CODE says, or waits for
-# SIGTERM; --deaf=INDEX does not hear it.
+# SIGTERM, which --deaf=INDEX does not hear and --told=INDEX:CODE ends by, or
+# for SIGUSR1, which has it be done, or end by --itself=INDEX:CODE.
 PYTHON = """#!/usr/bin/env bash
 if [[ $1 == -c ]]; then exec "$REAL" "$@"; fi
 index=${TF_CONFIG##*: }
 index=${index%%\\}*}
 sleep 60 >/dev/null 2>&1 &  # which may outlive it, and holds no output
-trap 'kill $!; echo "worker $index got TERM"; exit 143' TERM
+trap 'kill $! 2>/dev/null; echo "worker $index got TERM"; exit 143' TERM
 trap 'echo "worker $index got INT"' INT
+trap 'kill $! 2>/dev/null; exit ${itself:-0}' USR1
 for flag; do
   case $flag in
-    --end=$index:*) kill $!; echo "error: ${flag##*:} of $index" >&2
+    --end=$index:*) kill $! 2>/dev/null; echo "error: ${flag##*:} of $index" >&2
                     exit "${flag##*:}" ;;
-    --deaf=$index) trap '' TERM ;;
+    --deaf=$index) trap '' TERM; sleep 60 >/dev/null 2>&1 & ;;
+    --told=$index:*)
+      told=${flag##*:}
+      trap 'kill $! 2>/dev/null; exit $told' TERM ;;
+    --itself=$index:*) itself=${flag##*:} ;;
   esac
 done
+echo $$ >"$NOTES/$index.pid"
 printf '%s\\n' "$PWD" "$TF_CONFIG" "${CUDA_VISIBLE_DEVICES-none}" "$@" \\
     >"$NOTES/$index.tmp"
 mv "$NOTES/$index.tmp" "$NOTES/$index"
 while kill -0 $! 2>/dev/null; do wait $!; done
 """
-SSH = """#!/bin/sh
-[ "$1" = -q ] || exit 255
-echo "$2" >>"$NOTES/hosts"
-shift 2
-cd /
-exec sh -c "$*"
+# Ends by signals that it does not ignore, as ssh does; the other side is a
+# session of its own, and goes on.
+SSH = f"""#!{sys.executable} -SE
+import os, signal, subprocess, sys
+if sys.argv[1] != "-q":
+  sys.exit(255)
+with open(os.environ["NOTES"] + "/hosts", "a") as file:
+  file.write(sys.argv[2] + "\\n")
+def other_side():
+  for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
+code = subprocess.run(["sh", "-c", " ".join(sys.argv[3:])], cwd="/",
+                      start_new_session=True, preexec_fn=other_side).returncode
+sys.exit(code if code >= 0 else 128 - code)
 """
 
 
@@ -64,9 +81,21 @@ def start(tmp_path, notes):
   def start(*arguments, **more):  # more of the environment
     return subprocess.Popen(
         ["bash", SCRIPT, *arguments], stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=env | more)
+        stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=env | more,
+        start_new_session=True)
 
   return start
+
+
+@pytest.fixture
+def wait_for(notes, tmp_path):
+  """A function (*indices) that waits until those workers have started."""
+  def logs():
+    return "\n".join(f"{path}:\n{path.read_text()}"
+                     for path in tmp_path.glob("*logs/*"))
+
+  return lambda *indices: wait_until(
+      lambda: all((notes / str(i)).exists() for i in indices), logs)
 
 
 @pytest.fixture(params=["local", "hosts"])
@@ -77,18 +106,13 @@ def where(request, tmp_path):
                     f"--dir={tmp_path}/no tes"]}[request.param]
 
 
-def wait_for(*paths):
-  while not all(path.exists() for path in paths):
-    time.sleep(0.01)
-
-
 FLAGS = ["--workdir=a dir", "--config.data.datasets=('it''s', \"$HOME\")"]
 
 
 def test_each_worker_gets_its_place_and_all_the_flags(
-    start, where, notes, tmp_path):
+    start, wait_for, where, notes, tmp_path):
   process = start(*where, *FLAGS)
-  wait_for(*(notes / str(i) for i in range(3)))
+  wait_for(0, 1, 2)
   configs = []
   for i in range(3):
     folder, config, gpus, *arguments = (
@@ -120,21 +144,96 @@ def test_each_worker_gets_its_place_and_all_the_flags(
         tmp_path / f"logs/worker-{i}.log").read_text()
 
 
-def test_ctrl_c_is_a_request_to_save(start, where, notes):
-  process = start(*where, *FLAGS)
-  wait_for(*(notes / str(i) for i in range(3)))
-  process.send_signal(signal.SIGINT)
-  said, _ = process.communicate(timeout=30)
+@pytest.mark.parametrize("supervised", [[], ["--supervise"]])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_is_a_request_to_save(
+    start, wait_for, where, tmp_path, number, supervised):
+  """As Ctrl-C in a terminal and a scheduler's SIGTERM reach the group."""
+  process = start(*where, *supervised, *FLAGS)
+  wait_for(0, 1, 2)
+  os.killpg(process.pid, number)
+  said, errors = process.communicate(timeout=30)
   assert process.returncode == 143 and said == "worker 0 got TERM\n"
+  assert "Stopped by a signal" in errors
+  for i in (1, 2):  # it has waited for them
+    assert f"worker {i} got TERM\n" in (
+        tmp_path / f"logs/worker-{i}.log").read_text()
+
+
+def test_who_is_done_in_spite_of_a_signal_is_done(start, wait_for, where):
+  process = start(*where, *FLAGS, *(f"--told={i}:0" for i in range(3)))
+  wait_for(0, 1, 2)
+  os.killpg(process.pid, signal.SIGTERM)
+  process.communicate(timeout=30)
+  assert process.returncode == 0
+
+
+def test_an_error_of_who_was_asked_to_stop_counts(start, wait_for, where):
+  """As of one that cannot save."""
+  process = start(*where, *FLAGS, "--told=1:1")
+  wait_for(0, 1, 2)
+  os.killpg(process.pid, signal.SIGTERM)
+  _, errors = process.communicate(timeout=30)
+  assert process.returncode == 1 and "Worker 1 of 3 ended" in errors
+
+
+@pytest.mark.parametrize("asked, code", [(False, 137), (True, 143)])
+def test_workers_whose_end_is_not_known_are_not_done(
+    start, wait_for, where, notes, asked, code):
+  """What runs worker 2 is killed, and cannot say how it ends."""
+  process = start(*where, *FLAGS)
+  wait_for(0, 1, 2)
+  os.kill(max(children(process.pid)), signal.SIGKILL)  # the last that came
+  if asked:
+    process.terminate()
+  else:
+    end_itself(notes, 0)
+    end_itself(notes, 1)
+  _, errors = process.communicate(timeout=30)
+  assert process.returncode == code
+  if not asked:
+    assert errors == ("How 1 of 3 workers ended is not known: something killed "
+                      "a process of this script.\n")
+
+
+def end_itself(notes, index):
+  os.kill(int((notes / f"{index}.pid").read_text()), signal.SIGUSR1)
+
+
+def children(parent):
+  """The ids of the processes that a process has started."""
+  found = []
+  for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+    with contextlib.suppress(OSError):  # it has ended
+      if int(path.read_text().rpartition(")")[2].split()[1]) == parent:
+        found.append(int(path.parent.name))
+  return found
+
+
+@pytest.mark.parametrize("ends, code, index", [
+    # 75 is what the end of another leads to, 143 what ours does.
+    (["--itself=0:75", "--told=1:1"], 1, 1),
+    (["--itself=0:75", "--told=1:75"], 75, 0),
+    # Somebody else had worker 0 stop, a preemption.
+    (["--itself=0:143", "--told=1:1", "--told=2:75"], 143, 0),
+])
+def test_the_cause_is_told_from_what_follows(
+    start, wait_for, where, notes, ends, code, index):
+  process = start(*where, *FLAGS, *ends)
+  wait_for(0, 1, 2)
+  end_itself(notes, 0)
+  _, errors = process.communicate(timeout=30)
+  assert process.returncode == code
+  assert f"Worker {index} of 3 ended with code {code}," in errors
 
 
 def test_the_first_that_fails_ends_all_with_its_code(
     start, where, notes, tmp_path):
-  process = start(*where, "--logs=my logs", *FLAGS, "--end=1:75")
+  process = start(*where, "--logs=my logs", *FLAGS, "--end=1:70")
   _, errors = process.communicate(timeout=30)
-  assert process.returncode == 75
-  assert "Worker 1 of 3 ended with code 75 first" in errors
-  assert errors.endswith("error: 75 of 1\n")
+  assert process.returncode == 70
+  assert "Worker 1 of 3 ended with code 70, the last of" in errors
+  assert errors.endswith("error: 70 of 1\n")
   assert "got TERM" in (tmp_path / "my logs/worker-2.log").read_text() or not (
       notes / "2").exists()
 
@@ -145,22 +244,21 @@ def test_all_done(start, where):
   assert process.returncode == 0 and said == "error: 0 of 0\n"
 
 
-def test_who_does_not_stop_is_killed(start, where, notes, tmp_path):
+def test_who_does_not_stop_is_killed(start, wait_for, where):
   process = start(*where, "--grace=0", *FLAGS, "--deaf=2")
-  wait_for(*(notes / str(i) for i in range(3)))
-  process.terminate()
+  wait_for(0, 1, 2)
+  os.killpg(process.pid, signal.SIGTERM)
   process.communicate(timeout=30)
-  assert process.returncode in (137, 143)  # of who ended first
+  assert process.returncode == 137
 
 
-def test_workers_do_not_outlive_it(start, where, notes, tmp_path):
+def test_workers_do_not_outlive_it(start, wait_for, where, tmp_path):
   process = start(*where, *FLAGS)
-  wait_for(*(notes / str(i) for i in range(3)))
+  wait_for(0, 1, 2)
   process.kill()
   process.wait()
   log = tmp_path / "logs/worker-2.log"
-  while "worker 2 got TERM" not in log.read_text():
-    time.sleep(0.01)
+  wait_until(lambda: "worker 2 got TERM" in log.read_text(), log.read_text)
 
 
 def test_supervised(start, where, tmp_path, notes):
@@ -222,11 +320,39 @@ def test_dry_run(start, tmp_path, notes):
      "--port is 'x', expected a number"),
     (["--local=2", "--grace=x", "--workdir=x"],
      "--grace is 'x', expected seconds"),
+    (["--local=2", "--workdir=x", "--dry_run"],
+     "--dry_run: expected before the flags, or behind --"),
+    (["--local=2", "--workdir=x", "-port=3"],
+     "-port=3: expected before the flags, or behind --"),
+    (["--local=2", "--workdir=x", "--help", "--", "--port=3"],
+     "--help: expected before the flags, or behind --"),
+    (["--local", "2", "--workdir=x"], "--local: expected --local=VALUE"),
+    (["--local=2", "--dry_run=no", "--workdir=x"],
+     "--dry_run=no: expected --dry_run"),
 ])
 def test_bad_arguments(start, arguments, said):
   process = start(*arguments, CUDA_VISIBLE_DEVICES="0,1,2,3")
   assert process.communicate(timeout=30) == ("", f"error: {said}\n")
   assert process.returncode == 2
+
+
+def test_options_behind_dashes_are_flags(start):
+  """Whose name may be one of this script's."""
+  lines = {}
+  for flags in (["--", *FLAGS, "--port=3"], [*FLAGS, "--", "--port=3"]):
+    process = start("--local=1", "--port=4000", "--dry_run", *flags)
+    lines[len(lines)] = shlex.split(process.communicate(timeout=30)[0])[2:]
+  assert lines == {
+      0: lines[1][:3] + [*FLAGS, "--port=3", lines[1][-1]],
+      1: lines[0][:3] + [*FLAGS, "--", "--port=3", lines[0][-1]]}
+
+
+def test_help(start):
+  process = start("--help")
+  said, errors = process.communicate(timeout=30)
+  assert process.returncode == 0 and not errors
+  assert said.startswith("Starts a training of several workers")
+  assert "\n  --grace=60 " in said and "set -" not in said
 
 
 # ---- The real training ------------------------------------------------------
@@ -270,9 +396,11 @@ def test_a_killed_worker_costs_nothing_but_time(
     workdir = tmp_path / name
     process = start(workdir)
     if name == "killed":
-      while not list(workdir.glob("checkpoints/ckpt-*.manifest.json")):
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.01)
+      wait_until(
+          lambda workdir=workdir, process=process: process.poll() is not None
+          or list(workdir.glob("checkpoints/ckpt-*.manifest.json")),
+          seconds=600)
+      assert process.poll() is None, process.stderr.read()
       os.kill(worker_of(workdir, 1), signal.SIGKILL)
     said, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors

@@ -7,9 +7,10 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 
 import pytest
+
+from tests.scripts.waiting import wait_until
 
 ROOT = pathlib.Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts/launch_tpu_pod.sh"
@@ -183,8 +184,7 @@ def test_what_workers_are_told(worker):
   done = run("start", *TPU, *flags, **env)
   assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
   log = home / "vatt.log"
-  while not (log.exists() and "step 1" in log.read_text()):
-    time.sleep(0.01)
+  wait_until(lambda: log.exists() and "step 1" in log.read_text())
   assert (home / "asked").read_text() == (
       f"{home}/vatt my-pod 0: -m vatt.main --tpu=my-pod {' '.join(flags)}\n")
   assert run("status", *TPU, **env).stdout.startswith("training\n")
@@ -225,8 +225,20 @@ def test_what_workers_are_told(worker):
      "v3-256 read it"),
     (["start", *TPU, "--workdir=gs://b/w", "--tpu=x"],
      "--tpu=x: expected none, as the TPU is that of --name"),
+    (["start", *TPU, "--workdir=gs://b/w", "--dry_run"],
+     "--dry_run: expected before the flags, or behind --"),
+    (["start", "--name", "a", "--workdir=gs://b/w"],
+     "--name: expected --name=VALUE"),
 ])
 def test_bad_arguments(arguments, said):
   done = run(*arguments)
   assert (done.returncode, done.stdout) == (2, "")
   assert done.stderr == f"error: {said}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["start", "--help"]])
+def test_help(arguments):
+  done = run(*arguments)
+  assert (done.returncode, done.stderr) == (0, "")
+  assert done.stdout.startswith("A training on a Cloud TPU")
+  assert "\n  --spot " in done.stdout and "set -" not in done.stdout

@@ -7,15 +7,16 @@ import time
 
 import pytest
 
+from tests.scripts.waiting import wait_until
+
 SCRIPT = pathlib.Path(__file__).parents[2] / "scripts/supervise.sh"
 # Its start number N does what its argument number N says: CODE, or CODE+STEP to
-# leave a checkpoint before.
+# leave a checkpoint before. Where it waits, the file `ready` tells.
 PROGRAM = """#!/usr/bin/env bash
 set -u
 workdir=${1#--workdir=}
 shift
 echo >>"$workdir/starts"
-trap 'echo "got TERM" >>"$workdir/said"; kill $!; exit 143' TERM
 does=${*:$(wc -l <"$workdir/starts"):1}
 if [[ $does == *+* ]]; then
   mkdir -p "$workdir/checkpoints"
@@ -23,9 +24,16 @@ if [[ $does == *+* ]]; then
   touch "$workdir/checkpoints/ckpt-999.index"
 fi
 case $does in
-  sleep) sleep 60 2>/dev/null & wait $!; exit 3 ;;
-  finish) trap 'sleep 0.2; echo finished >&2; kill $!; exit 0' TERM
-          sleep 60 2>/dev/null & wait $!; wait ;;
+  sleep)
+    sleep 60 2>/dev/null &
+    trap 'echo "got TERM" >>"$workdir/said"; kill $! 2>/dev/null; exit 143' TERM
+    touch "$workdir/ready"
+    wait $!; exit 3 ;;
+  finish)
+    sleep 60 2>/dev/null &
+    trap 'sleep 0.2; echo finished >&2; kill $! 2>/dev/null; exit 0' TERM
+    touch "$workdir/ready"
+    wait $!; wait ;;
   killed) kill -KILL $$ ;;
 esac
 printf 'train: 1/2\\rerror: reason %s\\nnot that\\n' "$does" >&2
@@ -126,9 +134,7 @@ def test_pauses_grow(command, tmp_path):
 def test_a_signal_reaches_the_program_and_ends_both(command, workdir, sign):
   process = subprocess.Popen(["bash", SCRIPT, "--pause=0", *command, "sleep"],
                              stderr=subprocess.PIPE, text=True)
-  while not (workdir / "starts").exists():
-    time.sleep(0.01)
-  time.sleep(0.1)  # its trap
+  wait_until((workdir / "ready").exists)
   process.send_signal(sign)
   _, said = process.communicate(timeout=30)
   assert process.returncode == 143
@@ -143,9 +149,7 @@ def test_a_signal_to_all_of_them_lets_it_finish(command, workdir):
   process = subprocess.Popen(["bash", SCRIPT, *command, "finish"],
                              stderr=subprocess.PIPE, text=True,
                              start_new_session=True)
-  while not (workdir / "starts").exists():
-    time.sleep(0.01)
-  time.sleep(0.1)  # its trap
+  wait_until((workdir / "ready").exists)
   os.killpg(process.pid, signal.SIGTERM)
   _, said = process.communicate(timeout=30)
   assert process.returncode == 0
@@ -197,6 +201,14 @@ def test_bad_arguments(arguments, said):
   done = subprocess.run(["bash", SCRIPT, *arguments], capture_output=True,
                         text=True)
   assert done.returncode == 2 and done.stderr == f"error: {said}\n"
+
+
+def test_help():
+  done = subprocess.run(["bash", SCRIPT, "--help"], capture_output=True,
+                        text=True)
+  assert done.returncode == 0 and not done.stderr
+  assert done.stdout.startswith("Runs a training, and starts it again")
+  assert "set -" not in done.stdout
 
 
 @pytest.mark.parametrize("flags", [
