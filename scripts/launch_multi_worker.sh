@@ -140,7 +140,7 @@ fi
 # SIGTERM, and $1 seconds later SIGKILL. ssh passes on no signals, but the end
 # of its input it does. Goes to hosts as text.
 hold() {
-  local grace=$1 child watch code=0
+  local grace=$1 child watch i code=0
   shift
   exec 3<&0
   trap : TERM INT HUP  # what is ignored, the child could never hear
@@ -152,7 +152,11 @@ hold() {
   (
     while read -r <&3; do :; done
     kill -TERM "$child"
-    sleep "$grace"
+    # Its number may soon be another's, where nobody is left to end this.
+    for ((i = 0; i < grace; i++)); do
+      kill -0 "$child" || exit
+      sleep 1
+    done
     kill -KILL "$child"
   ) >/dev/null 2>&1 &
   watch=$!
