@@ -53,8 +53,9 @@ def kept() -> Iterator[None]:
 
 def _come(number, _):
   global _asked
-  _asked = number
-  if not _noted:
+  again, _asked = _asked, number
+  # A second one, as of a group's and a launcher's, is not to end the end.
+  if not _noted and not again:
     logging.warning("signal %d: stopped, with nothing to save", number)
     raise Stopped(number)
 
@@ -65,12 +66,16 @@ def noted() -> Iterator[None]:
   global _asked, _noted
   previous = signal.signal(signal.SIGTERM, _come)
   _noted += 1
+  ends = False
   try:
     yield
+  except Stopped:
+    ends = True
+    raise
   finally:
     _noted -= 1
     signal.signal(signal.SIGTERM, previous)
-    if not _noted:
+    if not _noted and not ends:
       _asked = 0
 
 
