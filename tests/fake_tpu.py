@@ -401,7 +401,7 @@ def dump(file: str, argument: str, data_dir: str) -> list[str]:
   task = task.resolve(data_sources)
   with tempfile.TemporaryDirectory() as folder:
     train.dump_non_finite(task, data_sources, folder, 1, {
-        "loss": math.nan, "grad_norm": math.nan})
+        "loss": math.nan, "grad_norm": math.nan}, is_chief=True)
     with np.load(f"{folder}/non_finite_1.npz") as arrays:
       return sorted(arrays)
 

@@ -139,6 +139,7 @@ def test_ops_without_a_kernel_are_found():
 # ---- Reads ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_loop_is_read_once(digits_dir, tmp_path, monkeypatch):
   """Of all tensors, the host reads those that a loop returns, and after it."""
   config = fake_tpu.tiny("finetune", "audioset,base", digits_dir)
