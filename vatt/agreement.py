@@ -27,7 +27,7 @@ def facts_of(config: FrozenConfigDict, data_sources: Sequence[Source],
 
   Args:
     config: resolved.
-    data_sources: the training split of each dataset.
+    data_sources: the splits that are read.
     words: the vocabulary, or the names of the classes.
     **others: by name.
   """

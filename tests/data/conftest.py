@@ -157,3 +157,19 @@ def clips_dir(tmp_path_factory):
       "train": [serialize(clip(i)) for i in range(23)],
       "test": [serialize(clip(100 + i)) for i in range(7)]})
   return data_dir
+
+
+def check_rows_are_changed_alike(change, batch):
+  """To the last bit: in a larger batch or a smaller one, on two replicas."""
+  strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+  halves = strategy.experimental_distribute_values_from_function(
+      lambda context: tf.split(batch, 2)[context.replica_id_in_sync_group])
+  run = tf.function(lambda batch: strategy.run(change, args=(batch,)),
+                    autograph=False)
+  # A graph may divide otherwise than single operations do.
+  change_alone = tf.function(change, autograph=False)
+  whole = change_alone(batch)
+  np.testing.assert_array_equal(
+      tf.concat(strategy.experimental_local_results(run(halves)), 0), whole)
+  for few in (2, 3):
+    np.testing.assert_array_equal(change_alone(batch[:few]), whole[:few])

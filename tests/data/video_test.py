@@ -5,6 +5,7 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
+from tests.data.conftest import check_rows_are_changed_alike
 from vatt import seeds
 from vatt.data import video
 
@@ -300,21 +301,8 @@ def test_a_clip_is_changed_alike_in_any_batch_and_on_any_replica(batch):
   augment = augmentation(flip=True, brightness=0.1, saturation=0.4,
                          contrast=0.4, hue=0.2, color_probability=0.5)
   batch = tf.concat([batch, batch[:3]], 0)
-  strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-  halves = strategy.experimental_distribute_values_from_function(
-      lambda context: tf.split(batch, 2)[context.replica_id_in_sync_group])
-
-  def change(batch):
-    return video.augment_video(batch, seeds.root(1), augment)
-
-  run = tf.function(lambda batch: strategy.run(change, args=(batch,)),
-                    autograph=False)
-  # A graph may divide otherwise than single operations do.
-  change_alone = tf.function(change, autograph=False)
-  whole = change_alone(batch)
-  np.testing.assert_array_equal(
-      tf.concat(strategy.experimental_local_results(run(halves)), 0), whole)
-  np.testing.assert_array_equal(change_alone(batch[:3]), whole[:3])
+  check_rows_are_changed_alike(
+      lambda batch: video.augment_video(batch, seeds.root(1), augment), batch)
 
 
 def test_augment_video_by_seed_in_tf_data_and_compiled(batch, records):
