@@ -97,6 +97,33 @@ def test_clip_amid_a_real_file_is_that_of_the_whole_file_decoded(
   assert abs(np.argmax(correlation) - 50) <= 33 and max(correlation) > 0.95
 
 
+SPANS = [(0.0, 2.0), (1.5, 3.0), (3.0, 4.0), (30.0, 32.5), (33.0, 34.0),
+         (59.0, 59.9)]
+
+
+@pytest.mark.parametrize("name", ["band.mp4", "band.webm", "band.mpg"])
+def test_clips_that_are_read_in_a_pass_are_those_read_alone(test_data, name):
+  path = str(test_data / "media" / name)
+  clips = list(media_lib.read_clips(path, SPANS, fps=5, size=64))
+  for span, clip in zip(SPANS, clips, strict=True):
+    alone = media_lib.read(path, *span, fps=5, size=64)
+    np.testing.assert_array_equal(clip.frames, alone.frames)
+    # Where resampling begins, it rounds by a unit or two.
+    np.testing.assert_allclose(clip.audio, alone.audio, atol=3)
+    assert (clip.start, clip.end) == span
+  sound, = media_lib.read_clips(path, SPANS[:1], kinds=("audio",))
+  assert sound.frames is None and len(sound.audio) == 96_000
+
+
+def test_clips_beside_one_that_is_damaged_are_read(test_data):
+  path = str(test_data / "media" / "band.ogv")
+  clips = list(media_lib.read_clips(
+      path, [(1, 2), (2, 3), (6, 7), (58, 59)], fps=4))
+  assert [type(clip) for clip in clips] == [
+      MediaError, media_lib.Media, media_lib.Media, MediaError]
+  assert "frames are there; " in str(clips[3])
+
+
 def test_real_damaged_file_is_refused_with_the_reason(test_data):
   with pytest.raises(MediaError, match=(
       r"of 100 frames are there; \d+ packets are damaged$")):
@@ -163,6 +190,16 @@ def test_slides_of_seconds_are_whole(tmp_path, media, suffix, b_frames):
   assert numbers(media, media_lib.read(path, 0, 15.5, fps=2).frames) == want
   assert numbers(
       media, media_lib.read(path, 9, 14, fps=2).frames) == want[18:28]
+
+
+def test_a_slide_stays_on_screen_in_the_clips_after_its_own(tmp_path, media):
+  path = media.write_media(
+      tmp_path / "a.mkv", [media.numbered(i) for i in range(4)],
+      times=[0, 4, 14, 15.5])
+  spans = [(1.0, 2.0), (3.0, 5.0), (6.0, 8.0), (9.0, 9.5), (13.0, 15.0)]
+  clips = media_lib.read_clips(path, spans, fps=2)
+  assert [numbers(media, clip.frames) for clip in clips] == [
+      [0, 0], [0, 0, 1, 1], [1] * 4, [1], [1, 1, 2, 2]]
 
 
 def test_matroska_that_begins_late_has_its_own_length(tmp_path, media):

@@ -54,3 +54,39 @@ def test_processes_end_with_their_owner():
   except Exception:
     os.kill(pid, 9)
     raise
+
+
+def count(upto, wrong=None):
+  """Yields numbers; a function of a module, as those of other processes are."""
+  for i in range(upto):
+    if i == wrong:
+      raise MediaError("no more")
+    yield i
+
+
+def test_items_come_one_by_one_and_what_goes_wrong_behind_them():
+  workers = Workers()
+  assert list(workers.stream(1, count, 3)) == [0, 1, 2]
+  assert list(workers.stream(1, count, 0)) == []
+  items = workers.stream(1, count, 9, wrong=2)
+  assert [next(items), next(items)] == [0, 1]
+  with pytest.raises(MediaError, match="^no more$"):
+    next(items)
+  assert workers.call(1, math.sqrt, 4) == 2
+
+
+def test_who_takes_no_more_items_gets_none_of_them_later():
+  workers = Workers()
+  items = workers.stream(1, count, 10 ** 9)
+  assert next(items) == 0
+  items.close()
+  assert workers.call(1, math.sqrt, 4) == 2
+
+
+def test_an_item_is_waited_for_no_longer_than_the_limit():
+  workers = Workers()
+  items = workers.stream(0.3, count, 10)
+  time.sleep(4)  # who takes them may take longer than ten times that
+  assert list(items) == list(range(10))
+  with pytest.raises(MediaError, match="took longer"):
+    list(workers.stream(0.3, sum, range(10 ** 13)))

@@ -4,11 +4,12 @@ Times are seconds of the file's timeline: 0 is where players start it, and what
 a stream has before that is cut. A stream that starts later than another keeps
 its distance to it.
 """
+import collections
 import functools
 import io
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -25,9 +26,11 @@ from vatt.data.ingest.media_tracks import (
     frame_rate,
 )
 
+KINDS = ("video", "audio")
 AUDIO = ("pcm", "flac")  # how a record keeps sound
 LONGEST = 600.0  # seconds of a clip: it is one record, and held in memory
 LEAST = 0.1  # of a clip that a stream must have to be in it
+NEAR = 10.0  # seconds between clips that are decoded rather than sought past
 MAX_PIXELS = 8192 * 8192  # of a frame; damaged headers ask for any size
 # Their headers do not have the length: it is a guess by the bit rate.
 GUESSED = ("aac", "mp3")
@@ -57,9 +60,20 @@ def length(path: str) -> float:
   Raises:
     MediaError: it is no media, or has neither video nor sound.
   """
+  return examine(path)[0]
+
+
+def examine(path: str) -> tuple[float, dict[str, float]]:
+  """How long a local file is, in seconds, and when what it has of KINDS ends.
+
+  Raises:
+    MediaError: it is no media, or has neither video nor sound.
+  """
   with _open(path) as container:
-    _streams(container)
-    return _length(container)
+    streams, length = _streams(container), _length(container)
+    return length, {
+        kind: min(length, _bounds(container, stream)[1])
+        for kind, stream in zip(KINDS, streams) if stream}
 
 
 def read(path: str, start: float = 0.0, end: float | None = None, *,
@@ -97,15 +111,49 @@ def read(path: str, start: float = 0.0, end: float | None = None, *,
   if not 0 < end - start <= LONGEST:
     raise MediaError(f"{end - start:.3f} s long, expected more than 0 and at "
                      f"most {LONGEST:.0f} s")
-  for back in (1.0, 10.0, 60.0, math.inf):
-    try:
-      with _open(path) as container:
-        return _read(container, start, end, fps, size, audio_rate,
-                     convert, start - back)
-    except Late:
-      continue  # not where reading began at the file's start
-    except av.error.FFmpegError as error:
-      raise MediaError(_reason(error)) from error
+  clip, = read_clips(path, [(start, end)], fps=fps, size=size,
+                     audio_rate=audio_rate, convert=convert)
+  if isinstance(clip, MediaError):
+    raise clip
+  return clip
+
+
+def read_clips(path: str, spans: Sequence[tuple[float, float]], *,
+               fps: float = 10.0, size: int = 256, audio_rate: int = 48000,
+               convert: Callable[[np.ndarray], Any] | None = None,
+               kinds: Sequence[str] = KINDS) -> Iterator[Media | MediaError]:
+  """Reads clips of a file, those that lie near each other in one pass.
+
+  Args:
+    path: of a local file.
+    spans: (start, end) of each clip in seconds, within the file, in the order
+      of their starts; they may overlap.
+    fps, size, audio_rate, convert: those of `read`.
+    kinds: of KINDS, what to read.
+
+  Yields:
+    Each clip as `read` returns it, or why it cannot be read.
+
+  Raises:
+    MediaError: the file cannot be read, or has nothing of these kinds.
+  """
+  first = 0
+  while first < len(spans):
+    last = first + 1
+    while last < len(spans) and spans[last][0] - spans[last - 1][1] < NEAR:
+      last += 1
+    for back in (1.0, 10.0, 60.0, math.inf):
+      try:
+        with _open(path) as container:
+          for clip in _read(container, spans[first:last], fps, size, audio_rate,
+                            convert, kinds, spans[first][0] - back):
+            first += 1
+            yield clip
+        break
+      except Late:
+        continue  # not where reading began at the file's start
+      except av.error.FFmpegError as error:
+        raise MediaError(_reason(error)) from error
 
 
 def read_encoded(path: str, start: float, end: float | None, fps: float,
@@ -277,22 +325,105 @@ def _bounds(container, stream):
 # -----------------------------------------------------------------------------
 # A clip of it.
 # -----------------------------------------------------------------------------
-def _read(container, start, end, fps, size, audio_rate, convert, seek_to):
-  """`read`, beginning at `seek_to`, or at the file's start if that is < 0."""
-  video, audio = _streams(container)
-  tracks = {}
-  for stream in filter(None, (video, audio)):
-    begin, stop = _bounds(container, stream)
-    span = start, min(end, stop)
-    if span[1] - max(start, begin) < LEAST * (end - start):
-      continue  # as good as nothing of it
-    if stream is video:
-      tracks[stream.index] = VideoTrack(
-          stream, begin, span, fps, size, convert, seek_to > 0)
-    else:
-      tracks[stream.index] = AudioTrack(begin, span, audio_rate, seek_to > 0)
-  if not tracks:
-    raise MediaError(f"nothing between {start:.3f} and {end:.3f} s")
+class _Clip:
+  """A clip that is being read: a track of each stream that it has enough of."""
+
+  def __init__(self, span, tracks):
+    self.span, self.tracks = span, tracks  # tracks by the index of the stream
+    self.damaged, self.problem = 0, ""
+
+  @property
+  def done(self):
+    return all(track.done for track in self.tracks.values())
+
+  def damage(self, error, index=None):
+    """Notes an error of a packet of a stream, or of the container."""
+    self.damaged += 1
+    if index is not None:
+      self.tracks[index].damaged = True
+    if not isinstance(error, PermissionError):  # a decoder's bare -1
+      self.problem = _reason(error)
+
+  def finish(self):
+    """The Media, or the MediaError that says why there is none."""
+    start, end = self.span
+    if not self.tracks:
+      return MediaError(f"nothing between {start:.3f} and {end:.3f} s")
+    problem = ""
+    if self.damaged:
+      problem = f"; {self.damaged} packets are damaged" + (
+          self.problem and f": {self.problem}")
+    try:
+      taken = {type(track): track.finish(problem)
+               for track in self.tracks.values()}
+    except MediaError as error:
+      return error
+    return Media(taken.get(VideoTrack), taken.get(AudioTrack), start, end,
+                 self.damaged)
+
+
+class _Feed:
+  """Hands the frames of a stream to the clips, each from a second before its
+  start; and, as it may still be on screen, the frame before that."""
+
+  def __init__(self, stream, begin, clips):
+    self._stream, self._begin = stream, begin
+    self._waiting = collections.deque(
+        clip for clip in clips if stream.index in clip.tracks)
+    # The first clip knows what to do with the first frames after a seek.
+    self._joined = [self._waiting.popleft()] if self._waiting else []
+    self._last = self._next = None  # (frame, time); when the next one is due
+
+  @property
+  def clip(self):
+    """The first clip that is not done; None behind the last."""
+    self._joined = [clip for clip in self._joined
+                    if not clip.tracks[self._stream.index].done]
+    return next(iter((*self._joined, *self._waiting)), None)
+
+  def add(self, frame, time):
+    """Goes on to a frame, at a time in seconds or None."""
+    time = self._next if time is None else time
+    for clip in self._joined:
+      clip.tracks[self._stream.index].add(frame, time)
+    time = self._begin if time is None else time
+    while self._waiting and self._waiting[0].span[0] - 1.0 <= time and (
+        self._last is not None):
+      clip = self._waiting.popleft()
+      self._joined.append(clip)
+      for seen in self._last, (frame, time):
+        clip.tracks[self._stream.index].add(*seen)
+    if not self._joined or self._joined[0].tracks[self._stream.index].started:
+      self._next = time + (
+          1 / frame_rate(self._stream) if self._stream.type == "video"
+          else frame.samples / frame.sample_rate)
+      if not frame.is_corrupt:
+        self._last = frame, time
+
+
+def _read(container, spans, fps, size, audio_rate, convert, kinds, seek_to):
+  """`read_clips`, beginning at `seek_to`, or at the file's start if that is
+  < 0."""
+  streams = [stream for kind, stream in zip(KINDS, _streams(container))
+             if stream and kind in kinds]
+  if not streams:
+    raise MediaError(f"has no {' and no '.join(kinds)}")
+  bounds = {stream.index: _bounds(container, stream) for stream in streams}
+  clips = collections.deque()
+  for start, end in spans:
+    tracks, sought = {}, seek_to > 0 and not clips
+    for stream in streams:
+      begin, stop = bounds[stream.index]
+      span = start, min(end, stop)
+      if span[1] - max(start, begin) < LEAST * (end - start):
+        continue  # as good as nothing of it
+      tracks[stream.index] = (
+          VideoTrack(stream, begin, span, fps, size, convert, sought)
+          if stream.type == "video" else
+          AudioTrack(begin, span, audio_rate, sought))
+    clips.append(_Clip((start, end), tracks))
+  feeds = {stream.index: _Feed(stream, bounds[stream.index][0], clips)
+           for stream in streams}
 
   zero = _zero(container)
   if seek_to > 0:
@@ -300,29 +431,25 @@ def _read(container, start, end, fps, size, audio_rate, convert, seek_to):
       container.seek(int((seek_to + zero) * av.time_base))
     except av.error.FFmpegError as error:
       raise Late from error
-  damaged, problem = 0, ""
   try:
-    for packet in container.demux(
-        [s for s in (video, audio) if s and s.index in tracks]):
-      track = tracks[packet.stream.index]
-      if all(track.done for track in tracks.values()):
-        break
-      if track.done:
+    for packet in container.demux(streams):
+      while clips and clips[0].done:
+        yield clips.popleft().finish()
+      if not clips:
+        return
+      index = packet.stream.index
+      clip = feeds[index].clip
+      if clip is None:
         continue
       try:
         frames = packet.decode()
       except av.error.FFmpegError as error:
-        damaged += 1
-        track.damaged = True
-        if not isinstance(error, PermissionError):  # a decoder's bare -1
-          problem = _reason(error)
+        clip.damage(error, index)
         continue
       for frame in frames:
-        track.add(frame, None if frame.time is None else frame.time - zero)
+        feeds[index].add(
+            frame, None if frame.time is None else frame.time - zero)
   except av.error.FFmpegError as error:  # of the container: as if it ended
-    damaged, problem = damaged + 1, _reason(error)
-  if damaged:
-    problem = f"; {damaged} packets are damaged" + (problem and f": {problem}")
-  taken = {type(track): track.finish(problem) for track in tracks.values()}
-  return Media(
-      taken.get(VideoTrack), taken.get(AudioTrack), start, end, damaged)
+    clips[0].damage(error)
+  while clips:
+    yield clips.popleft().finish()

@@ -77,6 +77,11 @@ class VideoTrack:
     self.damaged = False  # since the last frame
 
   @property
+  def started(self) -> bool:
+    """Whether it has a frame that can be shown."""
+    return self._frame is not None
+
+  @property
   def done(self) -> bool:
     return len(self._taken) == len(self._times)
 
@@ -163,6 +168,10 @@ class AudioTrack:
     self._run = None  # (kind, time, resampler, arrays) of what is gapless
     self._next = None  # time at which the next frame should start
     self.damaged = False
+
+  @property
+  def started(self) -> bool:
+    return self._next is not None
 
   @property
   def done(self) -> bool:

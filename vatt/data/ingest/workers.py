@@ -3,12 +3,14 @@
 Decoders are native code, and media comes from anywhere: a damaged file may
 crash one, or keep it busy for ever. Then the process is lost and nothing else.
 """
+import contextlib
+import inspect
 import os
 import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing import Pipe, connection
 from typing import Any
 
@@ -16,6 +18,9 @@ from vatt.data.ingest.media import MediaError
 
 # Sent to all processes of a terminal or a job.
 STOPPED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# What a process answers: an item, that there is no more, or why.
+ITEM, DONE, FAILED = range(3)
+_END = object()
 MAX_MEMORY = 8 << 30  # bytes of addresses; damaged headers ask for any size
 
 
@@ -45,10 +50,19 @@ class Workers:
     Raises:
       MediaError: the function raised anything, took too long or crashed.
     """
+    result, = self.stream(limit, function, *args, **kwargs)
+    return result
+
+  def stream(self, limit: float, function: Callable[..., Any], *args: Any,
+             **kwargs: Any) -> Iterator[Any]:
+    """Calls a function in a process, and yields the items that it yields, each
+    within the limit, or its one result; see `call`. The process waits, with an
+    item or two in hand, for who takes them."""
     process, pipe = self._idle.pop() if self._idle else _start()
     try:
       pipe.send((limit, function, args, kwargs))
-      done, result = pipe.recv()
+      while (answer := pipe.recv())[0] == ITEM:
+        yield answer[1]
     except (EOFError, OSError) as error:
       pipe.close()
       code = process.wait()
@@ -61,9 +75,8 @@ class Workers:
       process.kill()
       raise
     self._idle.append((process, pipe))
-    if not done:
-      raise MediaError(result)
-    return result
+    if answer[0] == FAILED:
+      raise MediaError(answer[1])
 
 
 def _start():
@@ -88,17 +101,35 @@ def _serve(pipe):
       limit, function, args, kwargs = pipe.recv()
     except EOFError:
       return
-    signal.setitimer(signal.ITIMER_PROF, limit)
-    signal.setitimer(signal.ITIMER_REAL, 10 * limit)
     try:
-      answer = True, function(*args, **kwargs)
+      with _limited(limit):
+        result = function(*args, **kwargs)
+      if not inspect.isgenerator(result):
+        result = iter([result])
+      while True:
+        with _limited(limit):
+          item = next(result, _END)
+        if item is _END:
+          break
+        pipe.send((ITEM, item))
+      answer = DONE, None
     except MediaError as error:
-      answer = False, str(error)
+      answer = FAILED, str(error)
     except Exception as error:  # damaged media raise nearly anything
-      answer = False, f"{type(error).__name__}: {' '.join(str(error).split())}"
+      answer = FAILED, f"{type(error).__name__}: {' '.join(str(error).split())}"
+    pipe.send(answer)
+
+
+@contextlib.contextmanager
+def _limited(limit):
+  """Ends the process if what stands within takes too long."""
+  signal.setitimer(signal.ITIMER_PROF, limit)
+  signal.setitimer(signal.ITIMER_REAL, 10 * limit)
+  try:
+    yield
+  finally:
     signal.setitimer(signal.ITIMER_PROF, 0)
     signal.setitimer(signal.ITIMER_REAL, 0)
-    pipe.send(answer)
 
 
 if __name__ == "__main__":
