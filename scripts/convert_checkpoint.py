@@ -20,7 +20,7 @@ first two (padding and unknown). It does not come with the checkpoints.
 import os
 import re
 
-from vatt import cli, inference, recipes
+from vatt import cli, recipes, restore, transfer
 from vatt import config as config_lib
 from vatt.data import text
 from vatt.errors import UserError
@@ -58,7 +58,7 @@ def convert(path, workdir, vocabulary, size, head_dim):
     UserError: no released checkpoint, words of another number, a workdir that
       has a model.
   """
-  inference.check_new(workdir)
+  transfer.check_new(workdir)
   shapes = released.read_shapes(path)
   facts = released.describe(shapes, path, head_dim)
   tuned = "modality" in facts
@@ -98,7 +98,7 @@ def convert(path, workdir, vocabulary, size, head_dim):
   task = make_task(config, words)
   model = task.build_model()
   released.load(path, model, resize=bool(size))
-  inference.create(workdir, task, model)
+  transfer.create(workdir, task, model)
   count = sum(variable.shape.num_elements() for variable in model.variables)
   print(f"{workdir}: {len(model.variables)} variables, {count:,} parameters: "
         + ", ".join(f"{part} {size['depth']} x {size['width']}"
@@ -117,7 +117,7 @@ def export(workdir, path):
   Raises:
     UserError: its fields are not those of the released weights.
   """
-  task, model, step = inference.load_model(workdir)
+  task, model, step = restore.load_model(workdir)
   config = task.config
   if config.model.heads != "released":
     raise UserError(f"{workdir}: not of the released flavour: model.heads is "

@@ -23,7 +23,7 @@ the model, and AGG the last of them: it stands before each sentence.
 import os
 import shlex
 
-from vatt import cli, inference
+from vatt import cli, restore, transfer
 from vatt import config as config_lib
 from vatt.errors import UserError
 from vatt.models.convert import standard
@@ -58,7 +58,7 @@ def convert(config, workdir, files, words):
     UserError: a file that cannot be read or does not fit the model; a workdir
       that has a model.
   """
-  inference.check_new(workdir)
+  transfer.check_new(workdir)
   if config.task != "pretrain":
     raise UserError(f"--config: a config of the task {config.task}, expected "
                     "one of pre-training")
@@ -81,7 +81,7 @@ def convert(config, workdir, files, words):
   for modality, path in files.items():
     for note in standard.load(path, model.towers[modality], words):
       print(f"{path}: {note}")
-  inference.create(workdir, task, model)
+  transfer.create(workdir, task, model)
   flags_of = [f"--config.init={workdir}"] + [
       f"--config.{part}.epsilon={sizes['epsilon']}"
       for part, sizes in fields.items()]
@@ -101,7 +101,7 @@ def main():
       raise UserError("--config is missing")
     convert(cli.config(), workdir, files, FLAGS.words)
     return
-  trained = inference.load_model(workdir)
+  trained = restore.load_model(workdir)
   if FLAGS.modality not in trained.model.towers:
     raise UserError(f"{workdir}: has towers of "
                     f"{', '.join(trained.model.towers)}, expected "

@@ -14,7 +14,7 @@ import json
 import os
 import re
 
-from vatt import agreement, cli, distribute, files, inference, stopping
+from vatt import agreement, cli, distribute, files, restore, stopping
 from vatt.config import check_probe
 from vatt.data import sources
 from vatt.errors import UserError, one_line
@@ -127,7 +127,7 @@ def probe(config, workdir, strategy):
   options = config.probe
   distribute.rows_per_replica(
       strategy, options.batch_size, "probe.batch_size")
-  model_config, tower, step = inference.load_tower(
+  model_config, tower, step = restore.load_tower(
       workdir, options.modality, strategy)
   model_config = features.config_for(
       model_config, options, config.data.data_dir)

@@ -172,8 +172,8 @@ def run(config, workdir, strategy):
   """Evaluates, or answers a query."""
   is_chief = distribute.is_chief(strategy)
   source = None
+  check_evaluation(config)
   if POOL.value is None:
-    check_evaluation(config)
     distribute.rows_per_replica(
         strategy, config.eval.batch_size, "eval.batch_size")
     source, *_ = make_task(config).open_sources(config.data.eval_split)
@@ -186,7 +186,8 @@ def run(config, workdir, strategy):
     count = len(clips["label"])
   if EXPORT.value is not None and is_chief:
     pools.make_folder(os.path.expanduser(EXPORT.value))
-  embedder = inference.Embedder(workdir, config, strategy)
+  embedder = inference.Model(workdir, config=config, strategy=strategy)
+  embedder.require_text()
   agreement.agree(strategy, lambda: agreement.facts_of(
       embedder.task.config, [source] if source else [], embedder.task.words,
       step=embedder.step, flags=[flag.value for flag in (

@@ -228,7 +228,7 @@ def preload():
       "vatt", "tensorflow", "absl.app", "ml_collections.config_flags", "tqdm",
       "av", "matplotlib.figure", "scipy.signal", "sklearn.svm",
       "tensorflow_datasets", "vatt.checkpoints", "vatt.distribute",
-      "vatt.train", "vatt.optimizers", "vatt.inference",
+      "vatt.train", "vatt.optimizers", "vatt.transfer",
       "vatt.data.input_pipeline", "vatt.data.ingest.builder",
       "vatt.models.vatt", "vatt.models.cost"):
     importlib.import_module(name)

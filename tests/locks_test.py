@@ -15,7 +15,7 @@ import time
 import pytest
 import tensorflow as tf
 
-from vatt import inference, locks
+from vatt import locks, restore, transfer
 from vatt.errors import UserError
 from vatt.workdir import read_config
 
@@ -335,13 +335,13 @@ def test_without_locks_the_last_to_write_owns(tmp_path, monkeypatch):
 
 def test_a_conversion_has_its_workdir_to_itself(tmp_path):
   config = read_config(str(FIXTURES / "specific"))
-  task, model, _ = inference.load_model(str(FIXTURES / "specific"))
+  task, model, _ = restore.load_model(str(FIXTURES / "specific"))
   workdir = tmp_path / "run"
   with locks.own(str(workdir), "a training run"):
     with pytest.raises(UserError, match="run: in use by a training run"):
-      inference.create(str(workdir), task, model)
+      transfer.create(str(workdir), task, model)
     assert os.listdir(workdir) == ["owner.json"]
-  inference.create(str(workdir), task, model)
+  transfer.create(str(workdir), task, model)
   assert read_config(str(workdir)).model == config.model
   assert "owner.json" not in os.listdir(workdir)
 

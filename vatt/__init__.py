@@ -8,3 +8,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # TensorFlow turns these kernels on by itself on some processors only. They are
 # twice as fast in attention on others too, with AVX2.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+
+def load(path, vocabulary=""):
+  """A trained model in use, see `inference.Model`: files in, vectors out.
+
+  Args:
+    path: of a workdir of training, of a converted or an exported model.
+    vocabulary: file with the model's words, a word a line, where the folder has
+      none.
+  """
+  from vatt import inference  # and TensorFlow with it, which takes seconds
+
+  return inference.Model(path, vocabulary)

@@ -1,233 +1,145 @@
-"""A trained model, ready to use, from its workdir; and a workdir of one."""
+"""A trained model in use: vectors, labels and rankings of files and arrays."""
+import collections
 import contextlib
+import functools
 import os
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.special
 import tensorflow as tf
+from absl import logging
 from ml_collections import ConfigDict
+from tqdm import tqdm
 
-from vatt import checkpoints, fields, files, locks, workdir
-from vatt import config as config_lib
-from vatt.data import text
-from vatt.errors import UserError, one_line
-from vatt.models.vatt import Tower
-from vatt.tasks import Task, make_task
+from vatt import fields, restore, similarity
+from vatt.data import media_views, text
+from vatt.data import windows as windows_lib
+from vatt.data.ingest import media
+from vatt.errors import UserError
 
-# Of config.data: what the shapes of a model's inputs, and so its weights,
-# depend on.
-SHAPE_FIELDS = ("frames", "size", "audio_samples", "words")
+LARGEST_BATCH = 64  # views that the model sees at once
+PROGRESS = ("{percentage:3.0f}%|{bar}| {n:.1f}/{total} files "
+            "[{elapsed}<{remaining}, {rate_fmt}]")
+File = str | os.PathLike | np.ndarray
+Files = File | Sequence[File]
 
 
-class Trained(NamedTuple):
-  """A trained model.
+class Found(NamedTuple):
+  """What a model finds in a file.
 
   Attributes:
-    task: with the config that it is used with, and its words, if it has any.
+    name: of the file, or "array" and its number.
+    times: float64 [W, 2], seconds at which its windows start and end.
+    masks: bool [W] by modality, whether a window has it.
+    values: float32 [W, …] by name, as of `Task.infer`, means over the crops of
+      a window; not normalized.
+    problems: why windows, or what they should have, are missing.
+  """
+  name: str
+  times: np.ndarray
+  masks: dict[str, np.ndarray]
+  values: dict[str, np.ndarray]
+  problems: list[str]
+
+  @property
+  def reason(self) -> str:
+    """The problems in a line, each once."""
+    return "; ".join(dict.fromkeys(self.problems))
+
+
+class Model:
+  """A trained model in use: files and arrays in, vectors, labels and rankings
+  out.
+
+  A file is any that FFmpeg reads, of any length. What the model sees of it are
+  windows, as evaluation cuts them: so many, evenly spread (`windows=4`; default
+  `eval.windows` of its config), or all, end to end (`windows="all"`); the value
+  of a file is the mean over them. Files are decoded as many at a time as there
+  are cores.
+
+  Vectors are float32 and of unit length, unless `normalize=False`. They are in
+  a space: "va", which video and audio share; "vt", which all three share (sound
+  is carried into it, section 3.2); or "features", those of a tower, as probes
+  use them.
+
+  Of a list of files, those that cannot be used have rows of NaN, and a warning
+  says why; a file alone that cannot be used is an error.
+
+  Args:
+    path: of a workdir of training, of a converted or an exported model.
+    vocabulary: file with the model's words, a word a line, where the folder has
+      none.
+    config, strategy: as of `restore.load_model`.
+
+  Attributes:
+    task: with the config that it is used with, and its words.
     model: of the task.
-    step: of the checkpoint that its weights are of.
-  """
-  task: Task
-  model: tf.keras.Model
-  step: int
-
-
-def load_model(path: str, config: ConfigDict | None = None,
-               strategy: tf.distribute.Strategy | None = None) -> Trained:
-  """Builds the model of a workdir, with the weights of its newest checkpoint.
-
-  Args:
-    path: of the workdir of a run, or of a converted model.
-    config: the workdir's, or that with other fields of data and eval. It may
-      read nothing of a modality (`data.frames` or `data.audio_samples` of 0):
-      the model is built as it was trained. None for the workdir's.
-    strategy: of `distribute.make_strategy`; None for one device.
+    step: of the checkpoint.
 
   Raises:
-    UserError: no checkpoint, or one of another model; inputs of another size.
-  """
-  trained = workdir.read_config(path)
-  config = trained if config is None else config
-  workdir.check_model(path, config)
-  # The words are the model's own, wherever the data lie now, and the checkpoint
-  # has their vectors.
-  task = make_task(trained)
-  words = task.own_words(path)
-  given = config.data.vocabulary
-  if words and given not in ("", trained.data.vocabulary):
-    workdir.check_words(words, text.load_vocabulary(given), os.path.join(
-        path, task.WORDS_FILE), f"vocabulary {given}")
-  own = {"model.word_vectors": ""}
-  if words and "text" in task.input_shapes():
-    own["data.vocabulary"] = os.path.join(path, task.WORDS_FILE)
-  built = make_task(config_lib.replace(config, own | {
-      f"data.{field}": trained.data[field] for field in SHAPE_FIELDS}), words)
-  fields.check(built.config, table={"dtype": fields.FIELDS["dtype"]})
-  config_lib.check_model(built.config)
-  model, step = restore_model(path, built, strategy)
-  return Trained(make_task(config_lib.replace(config, own), words), model, step)
-
-
-def restore_model(path: str, task: Task,
-                  strategy: tf.distribute.Strategy | None = None
-                  ) -> tuple[tf.keras.Model, int]:
-  """The model of a task, with the weights of a workdir's newest checkpoint, and
-  their step.
-
-  Raises:
-    UserError: no checkpoint, or one of another model.
-  """
-  with (strategy or tf.distribute.get_strategy()).scope():
-    model = task.build_model()
-  return model, checkpoints.restore_model(workdir.checkpoints_of(path), model)
-
-
-def create(path: str, task: Task, model: tf.keras.Model) -> None:
-  """Writes a model as a new workdir, as a run leaves it; whole, or not at all.
-
-  Args:
-    path: of the workdir; what else lies in it stays.
-    task: with a resolved config, and the model's words, if they are known.
-    model: of the task.
-
-  Raises:
-    UserError: it has a model, cannot be written, or another process writes it.
-  """
-  check_new(path)
-  with locks.own(path, "a conversion"):
-    check_new(path)  # by now nobody else makes one
-    _create(path, task, model)
-
-
-def _create(path, task, model):
-  written = {os.path.basename(workdir.checkpoints_of(path)), "config.json",
-             task.WORDS_FILE} - {*tf.io.gfile.listdir(path)}
-  try:
-    checkpoints.Checkpoints(
-        workdir.checkpoints_of(path), model=model).save(0)
-    workdir.write(path, task.config, task.WORDS_FILE, task.words)
-  except BaseException as error:
-    with contextlib.suppress(*files.REFUSED):
-      for name in written & {
-          name.rstrip("/") for name in tf.io.gfile.listdir(path)}:
-        mine = os.path.join(path, name)
-        (tf.io.gfile.rmtree if tf.io.gfile.isdir(mine) else
-         tf.io.gfile.remove)(mine)
-    if isinstance(error, files.REFUSED):
-      raise UserError(f"{path}: cannot be written: {one_line(error)}") from None
-    raise
-
-
-def check_new(path: str) -> None:
-  """Raises UserError unless a path is free for `create`."""
-  if workdir.has_model(path) or tf.io.gfile.exists(
-      workdir.checkpoints_of(path)):
-    raise UserError(f"--workdir={path}: has a model, expected a new one")
-  if tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path):
-    raise UserError(f"--workdir={path}: a file, expected a new folder")
-
-
-def start_from(path: str, task: Task, model: tf.keras.Model) -> int:
-  """Fills a model with the weights of a workdir's.
-
-  Args:
-    path: of the workdir.
-    task, model: of the run that starts.
-
-  Returns:
-    The step of the trained model.
-
-  Raises:
-    UserError: there is none, or it is another one.
-  """
-  donor = load_model(path)
-  _check_donor(path, donor, task, model)
-  tf.keras.mixed_precision.set_global_policy(task.config.dtype)
-  task.start_from(donor.model, model, path)
-  return donor.step
-
-
-def _check_donor(path, donor, task, model):
-  """Raises UserError if a tower would compute something else with its weights
-  than in the model that they are of: shapes do not tell how many heads share
-  them, say, nor which word a row of the embedding is of."""
-  ours, theirs = task.config.model, donor.task.config.model
-  compared = []  # name, our value, the donor's
-  for modality in set(model.towers) & set(donor.model.towers):
-    found, wanted = (getattr(towers[modality].encoder, "untold", {})
-                     for towers in (model.towers, donor.model.towers))
-    compared += [(f"encoders.{modality}.{name}", found.get(name), value)
-                 for name, value in wanted.items()]
-    names = {"video": ["video_patch"], "audio": ["audio_patch", "audio_input"]}
-    compared += [(name, ours[name], theirs[name])
-                 for name in names.get(modality, ())]
-  for name, value, expected in compared:
-    if value != expected:
-      raise UserError(f"init: model.{name} is {value!r}, expected {expected!r} "
-                      f"as in {path}, whose weights are to be used")
-  if "text" in model.towers and "text" in donor.model.towers:
-    workdir.check_words(
-        donor.task.words, task.words, os.path.join(path, task.WORDS_FILE),
-        f"vocabulary {task.config.data.vocabulary}")
-
-
-def load_tower(path: str, modality: str,
-               strategy: tf.distribute.Strategy | None = None
-               ) -> tuple[ConfigDict, Tower, int]:
-  """The trained tower of a modality; no words are needed.
-
-  Args:
-    path: of the workdir of pre-training, fine-tuning or of a converted model.
-    modality: video or audio.
-    strategy: of `distribute.make_strategy`.
-
-  Returns:
-    The workdir's config, the Tower, the step.
-
-  Raises:
-    UserError: there is no model, or it has no such tower.
-  """
-  trained = load_model(path, strategy=strategy)
-  towers = trained.model.towers
-  if modality == "text" or modality not in towers:
-    known = ", ".join(name for name in towers if name != "text")
-    raise UserError(f"probe.modality is {modality!r}, expected {known}, which "
-                    f"{path} has")
-  return trained.task.config, towers[modality], trained.step
-
-
-class Embedder:
-  """A pre-trained model that understands sentences.
-
-  Args:
-    path, config, strategy: as of `load_model`.
-
-  Raises:
-    UserError: as of `load_model`; the model is no pre-trained one, or its words
-      are not known.
+    UserError: there is no model, or the words are not its own.
   """
 
-  def __init__(self, path: str, config: ConfigDict | None = None,
+  def __init__(self, path: str | os.PathLike, vocabulary: str = "",
+               config: ConfigDict | None = None,
                strategy: tf.distribute.Strategy | None = None):
+    self.path = os.path.expanduser(os.fspath(path))
     self.strategy = strategy or tf.distribute.get_strategy()
-    self.task, self.model, self.step = load_model(path, config, self.strategy)
-    config_lib.check_evaluation(self.task.config)
-    if self.task.config.task != "pretrain":
-      raise UserError(f"{path}: a model of the task {self.task.config.task}, "
-                      "expected a pre-trained one")
-    if not self.task.words:
-      raise UserError(f"{path}: has no {self.task.WORDS_FILE}, expected the "
-                      "words of its model, one a line")
-    config = self.task.config
-    words = text.load_vocabulary(config.data.vocabulary)
-    if len(words) + text.FIRST_WORD != config.model.vocab_size:
-      raise UserError(
-          f"{config.data.vocabulary}: {len(words)} words, expected the "
-          f"{config.model.vocab_size - text.FIRST_WORD} of the model")
+    self.task, self.model, self.step = restore.load_model(
+        self.path, config, self.strategy, vocabulary)
+    self.config = self.task.config
+    for part in "data", "eval":
+      fields.check(self.config[part], part)
+    # Each is traced once.
+    self._cutter = functools.cache(functools.partial(
+        windows_lib.make_cutter, self.config.data))
+    self._infer = tf.function(self._infer_batch, autograph=False)
 
-  def embed_text(self, sentences: Sequence[str]) -> np.ndarray:
-    """Embeds sentences in S_vt: float32 [n, 256], not normalized.
+  def _infer_batch(self, batch):
+    return self.task.infer(self.model, batch)
+
+  # ---- What there is --------------------------------------------------------
+  @property
+  def modalities(self) -> tuple[str, ...]:
+    """Those of video, audio and text that the model understands."""
+    return tuple(self.model.towers)
+
+  @property
+  def signals(self) -> list[str]:
+    """Those of video and audio that the model understands."""
+    return [kind for kind in media.KINDS if kind in self.model.towers]
+
+  def require_text(self) -> None:
+    """Raises UserError unless the model understands sentences."""
+    if "text" not in self.model.towers:
+      raise UserError(f"{self.path}: a model of the task {self.config.task}, "
+                      "expected a pre-trained one, which understands text")
+    if not self.task.words:
+      raise UserError(
+          f"{self.path}: has no {self.task.WORDS_FILE}, expected the words of "
+          "its model, one a line, there or as `vocabulary`")
+
+  def _require(self, modality, space):
+    """The name of a modality's vectors in a space, or UserError."""
+    if modality not in self.model.towers:
+      raise UserError(
+          f"{self.path}: a model of {', '.join(self.modalities)}, expected one "
+          f"that has {modality}")
+    known = ["features"] if self.config.task != "pretrain" else (
+        ["vt"] if modality == "text" else ["va", "vt", "features"])
+    space = (space or ("vt" if "vt" in known else "features")).removeprefix(
+        f"{modality}_")
+    if space not in known:
+      raise UserError(f"space is {space!r}, expected one of {known}, which "
+                      f"{modality} has in {self.path}")
+    return f"{modality}_{space}"
+
+  # ---- Vectors --------------------------------------------------------------
+  def embed_text(self, sentences: str | Sequence[str], normalize: bool = True
+                 ) -> np.ndarray:
+    """Embeds sentences in S_vt: float32 [n, E]; a single one is [E].
 
     Words that the vocabulary does not have, to the model all the same, and
     those behind the last that it reads are named in the log.
@@ -235,10 +147,312 @@ class Embedder:
     Raises:
       UserError: a sentence has no word that the model knows.
     """
+    self.require_text()
+    if isinstance(sentences, str):
+      return self.embed_text([sentences], normalize)[0]
+    if not len(sentences):
+      raise UserError("no sentence, expected at least one")
     understood = text.understand(
-        self.task.words, sentences, self.task.config.data.words)
+        self.task.words, sentences, self.config.data.words)
     for one in understood:
       if not one.known:
         raise UserError(f"sentence {one.problem}")
     text.warn_of(understood, "sentence")
-    return self.task.embed_sentences(self.model, self.strategy, sentences)
+    vectors = self.task.embed_sentences(self.model, self.strategy, sentences)
+    return similarity.normalize(vectors) if normalize else vectors
+
+  def embed_video(self, files: Files, space: str = "", *,
+                  windows: int | str | None = None, each: bool = False,
+                  normalize: bool = True, fps: float = 0.0
+                  ) -> np.ndarray | list[tuple[np.ndarray, np.ndarray]]:
+    """Embeds the pictures of files.
+
+    Args:
+      files: a path, an array of frames uint8 [T, H, W, 3], or a list of these.
+      space: va, vt or features; default vt, or features if there is no space.
+      windows: of a file; a number or "all".
+      each: whether to return the vectors of each window, with its times.
+      normalize: whether to scale vectors to unit length.
+      fps: frames a second of arrays; default those that the model reads.
+
+    Returns:
+      float32 [n, E], or [E] of a single file. With `each`, a list of pairs (of
+      a single file one): float32 [W, E], and float64 [W, 2], the seconds at
+      which its windows start and end.
+
+    Raises:
+      UserError: the model has no such space; a single file, or each of a list,
+        cannot be used; an array is none of these.
+    """
+    name = self._require("video", space)
+    return self._embed(files, name, windows, each, normalize, fps=fps)
+
+  def embed_audio(self, files: Files, space: str = "", *,
+                  windows: int | str | None = None, each: bool = False,
+                  normalize: bool = True, rate: int = 0
+                  ) -> np.ndarray | list[tuple[np.ndarray, np.ndarray]]:
+    """Embeds the sound of files.
+
+    Args:
+      files: a path, of sound or of video; an array of samples, int16 or float
+        in [-1, 1], [S] or [S, channels]; or a list of these.
+      space, windows, each, normalize: as of `embed_video`.
+      rate: samples a second of arrays.
+
+    Returns, raises:
+      As `embed_video`.
+    """
+    name = self._require("audio", space)
+    return self._embed(files, name, windows, each, normalize, rate=rate)
+
+  def embed_clip(self, files: Files, *, windows: int | str | None = None,
+                 each: bool = False, normalize: bool = True
+                 ) -> dict[str, Any]:
+    """Embeds pictures and sound of files, decoded once.
+
+    Args:
+      files: paths; else as of `embed_video`.
+      windows, each, normalize: as of `embed_video`.
+
+    Returns:
+      What `embed_video` and `embed_audio` return, by name: `video_va`,
+      `video_vt`, `audio_va`, `audio_vt` and the towers' features. What a file
+      does not have, such as sound, is NaN.
+
+    Raises:
+      UserError: as `embed_video`.
+    """
+    single, inputs = self._inputs(files)
+    found = list(self.infer(inputs, self.signals, windows))
+    _tell(found, [any(mask.any() for mask in one.masks.values())
+                  for one in found])
+    names = dict.fromkeys(name for one in found for name in one.values)
+    table = {name: [self.vectors(one, name, each, normalize) for one in found]
+             for name in names}
+    if not each:
+      table = {name: _stack(rows) for name, rows in table.items()}
+    return {name: rows[0] if single else rows for name, rows in table.items()}
+
+  def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cosines of vectors of one space: float32 [n, m] of [n, E] and [m, E]; a
+    single vector, [E], counts as one row.
+
+    Raises:
+      UserError: they are of different lengths, as of two spaces.
+    """
+    a, b = (np.atleast_2d(np.asarray(each, np.float32)) for each in (a, b))
+    if a.shape[1] != b.shape[1]:
+      raise UserError(f"vectors of {a.shape[1]} and {b.shape[1]} numbers, "
+                      "expected those of one space")
+    return similarity.normalize(a) @ similarity.normalize(b).T
+
+  # ---- Labels ---------------------------------------------------------------
+  def classify(self, files: Files, top: int | None = 5, *,
+               windows: int | str | None = None, fps: float = 0.0,
+               rate: int = 0) -> list[Any]:
+    """Classifies files by a fine-tuned model.
+
+    Args:
+      files: as of `embed_video` or `embed_audio`, whichever the model sees.
+      top: how many classes of a file; None for all.
+      windows, fps, rate: as of these; logits are averaged over the windows.
+
+    Returns:
+      Of each file (label, probability)s, the highest first; [] of one that
+      cannot be used. Of a single file, its own.
+
+    Raises:
+      UserError: the model is no fine-tuned one; as `embed_video`.
+    """
+    if self.config.task == "pretrain":
+      raise UserError(f"{self.path}: a pre-trained model, expected a "
+                      "fine-tuned one, which has classes")
+    single, inputs = self._inputs(files, fps, rate)
+    found = list(self.infer(inputs, self.signals, windows))
+    results = [self.scores(one, top) for one in found]
+    _tell(found, [len(scores) > 0 for scores in results])
+    return results[0] if single else results
+
+  def scores(self, found: Found, top: int | None = None
+             ) -> list[tuple[str, float]]:
+    """The (label, probability)s of a file, the highest first; [] if it could
+    not be used."""
+    mask = found.masks[self.signals[0]]
+    if not mask.any():
+      return []
+    logits = found.values["logits"][mask].mean(axis=0)
+    if self.config.finetune.multi_label:
+      scores = scipy.special.expit(logits)
+    else:
+      scores = scipy.special.softmax(logits)
+    order = np.argsort(-scores, kind="stable")[:top]
+    return [(self.task.words[i], float(scores[i])) for i in order]
+
+  # ---- Files ----------------------------------------------------------------
+  def infer(self, inputs: Sequence[str | media_views.Clip],
+            kinds: Sequence[str], windows: int | str | None = None
+            ) -> Iterator[Found]:
+    """Runs the model on files, one after the other; shows the progress.
+
+    Args:
+      inputs: paths of local files, or clips in hand.
+      kinds: video, audio or both, which the model has.
+      windows: of a file, a number or "all"; default `eval.windows`.
+
+    Yields:
+      What is found in each file, in their order.
+
+    Raises:
+      UserError: there are no files, or no such number of windows.
+    """
+    windows = self.config.eval.windows if windows is None else windows
+    if windows != "all" and not (isinstance(windows, int) and windows > 0):
+      raise UserError(f"windows is {windows!r}, expected a number from 1 or "
+                      "'all'")
+    if not len(inputs):
+      raise UserError("no file, expected at least one")
+    data = self.config.data
+    crops = self.config.eval.crops if "video" in kinds else 1
+    span = windows_lib.span(data)
+    size = min(self.config.eval.batch_size, LARGEST_BATCH)
+    done, batch, ended = {}, [], collections.deque()
+
+    def run():
+      rows = [view.row for view in batch]
+      # Of few sizes, each a program; what is added is left out again.
+      rows += rows[:1] * (2 ** (len(rows) - 1).bit_length() - len(rows))
+      values = self._infer({name: np.stack([row[name] for row in rows])
+                            for name in rows[0]})
+      values = {name: value.numpy() for name, value in values.items()}
+      for i, view in enumerate(batch):
+        done.setdefault(view.file, []).append(
+            (view, {name: value[i] for name, value in values.items()}))
+      batch.clear()
+
+    def finish(end):
+      one = inputs[end.file]
+      return _found(one if isinstance(one, str) else f"array {end.file}", end,
+                    done.pop(end.file, []), span)
+
+    with contextlib.closing(media_views.read_views(
+        inputs, data, self._cutter(tuple(kinds), crops), kinds, windows, crops
+    )) as items, tqdm(
+            total=len(inputs), leave=False, disable=None,
+            bar_format=PROGRESS) as progress:
+      for item in items:
+        if isinstance(item, media_views.View):
+          batch.append(item)
+          progress.update(item.share)
+          if len(batch) == size:
+            run()
+        else:
+          ended.append(item)
+        # Of the files that ended, the last views may still wait.
+        while ended and not (batch and batch[0].file <= ended[0].file):
+          yield finish(ended.popleft())
+      if batch:
+        run()
+      for end in ended:
+        yield finish(end)
+
+  def vectors(self, found: Found, name: str, each: bool = False,
+              normalize: bool = True) -> Any:
+    """The vectors of a file.
+
+    Args:
+      found: of `infer`.
+      name: of the vectors, such as `video_vt`.
+      each, normalize: as of `embed_video`.
+
+    Returns:
+      Their mean over the windows as `eval.average` takes it, float32 [E], or
+      None if there is no window with any; with `each`, all with their times.
+    """
+    kind = name.partition("_")[0]
+    mask = found.masks.get(kind, np.zeros([len(found.times)], bool))
+    values = found.values[name][mask] if mask.any() else np.zeros([0, 0])
+    if normalize and (each or self.config.eval.average == "similarity"):
+      values = similarity.normalize(values)
+    if each:
+      return values, found.times[mask]
+    if not len(values):
+      return None
+    mean = values.mean(axis=0)
+    return similarity.normalize(mean[None])[0] if normalize else mean
+
+  def _embed(self, files, name, windows, each, normalize, **rates):
+    """What `embed_video` and `embed_audio` return of vectors of that name."""
+    single, inputs = self._inputs(files, **rates)
+    found = list(self.infer(inputs, [name.partition("_")[0]], windows))
+    vectors = [self.vectors(one, name, each, normalize) for one in found]
+    _tell(found, [len(one[1] if each else one) > 0 if one is not None else False
+                  for one in vectors])
+    if not each:
+      vectors = _stack(vectors)
+    return vectors[0] if single else vectors
+
+  def _inputs(self, files, fps=0.0, rate=0):
+    """Whether `files` is a single one; and a list of paths and Clips."""
+    single = isinstance(files, (str, os.PathLike)) or hasattr(files, "dtype")
+    inputs = []
+    for number, one in enumerate([files] if single else files):
+      if isinstance(one, (str, os.PathLike)):
+        inputs.append(os.path.expanduser(os.fspath(one)))
+      elif hasattr(one, "dtype"):
+        inputs.append(media_views.make_clip(
+            one, fps or self.config.data.fps, rate, f"array {number}"))
+      else:
+        raise UserError(f"file {number} is {one!r:.60}, expected a path or an "
+                        "array")
+    return single, inputs
+
+
+def _found(name, end, views, span):
+  """The Found of an input.
+
+  Args:
+    name: of the input.
+    end: its media_views.End.
+    views: its media_views.Views, and what was inferred of each by name.
+    span: seconds of a window.
+  """
+  number = np.array([view.window for view, _ in views], np.int64)
+  _, first, crops = np.unique(number, return_index=True, return_counts=True)
+  firsts = [views[i][0] for i in first]
+  values = {}
+  for key in views[0][1] if views else ():
+    each = np.stack([values[key] for _, values in views])  # [V, …]
+    values[key] = np.zeros([len(firsts), *each.shape[1:]], np.float32)
+    np.add.at(values[key], number, each)
+    values[key] /= crops[:, None]
+  masks = {kind: np.array([view.row[f"{kind}_mask"] for view in firsts], bool)
+           for kind in media.KINDS}
+  problems = list(end.problems)
+  if masks["audio"].any() and all(
+      view.silent for view in firsts if view.row["audio_mask"]):
+    masks["audio"][:] = False
+    problems.append("its sound is silent")
+  starts = np.array([view.start for view in firsts], np.float64)
+  return Found(name, np.stack([starts, starts + span], 1), masks, values,
+               problems)
+
+
+def _tell(found, used):
+  """Warns of the files that are not used; a UserError if none is."""
+  failed = [f"{one.name}: {one.reason or 'has nothing of that kind'}"
+            for one, has in zip(found, used) if not has]
+  if len(failed) == len(found):
+    more = f" (and {len(failed) - 1} more)" * (len(failed) > 1)
+    raise UserError(f"{failed[0]}{more}, expected media that can be used")
+  for line in failed:
+    logging.warning("%s: left out", line)
+  for one, has in zip(found, used):
+    if has and one.problems:
+      logging.warning("%s: in part: %s", one.name, one.reason)
+
+
+def _stack(rows):
+  """Vectors [E], or None -> [n, E], with rows of NaN for None."""
+  shape = next((row.shape for row in rows if row is not None), (0,))
+  return np.stack([np.full(shape, np.nan, np.float32) if row is None else row
+                   for row in rows])

@@ -70,10 +70,11 @@ def run(task: "Task", folder: str, strategy: "tf.distribute.Strategy") -> None:
     agreement,
     distribute,
     evaluation,
-    inference,
     locks,
     optimizers,
+    restore,
     stopping,
+    transfer,
     workdir,
   )
   from vatt.errors import UserError
@@ -104,7 +105,7 @@ def run(task: "Task", folder: str, strategy: "tf.distribute.Strategy") -> None:
             config, read, task.words, mode=MODE.value), folder, failed)
 
     if not training:
-      model, step = inference.restore_model(folder, task, strategy)
+      model, step = restore.restore_model(folder, task, strategy)
       agreement.agree(
           strategy, lambda: {"the newest checkpoint": step}, folder)
       with stopping.noted():  # so that all leave together
@@ -119,7 +120,7 @@ def run(task: "Task", folder: str, strategy: "tf.distribute.Strategy") -> None:
       optimizer = optimizers.make_optimizer(
           config.optimizer, config.total_steps)
     if config.init and not workdir.has_checkpoint(folder):
-      step = inference.start_from(config.init, task, model)
+      step = transfer.start_from(config.init, task, model)
       logging.info("weights of %s, step %d", config.init, step)
     if is_chief:
       workdir.claim(folder, config, task.WORDS_FILE, task.words)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from vatt import checkpoints, inference
+from vatt import checkpoints, restore
 from vatt.evaluators import classification, linear_probe, retrieval
 from vatt.tasks import finetune
 
@@ -136,7 +136,7 @@ def test_programs_on_a_model_of_one_weight(programs, python, tmp_path, value):
   for task, folder in workdirs.items():
     workdir = tmp_path / task
     shutil.copytree(folder, workdir, ignore=shutil.ignore_patterns("*ckpt*"))
-    _, model, step = inference.load_model(str(folder))
+    _, model, step = restore.load_model(str(folder))
     for variable in model.variables:
       variable.assign(tf.fill(variable.shape, tf.cast(value, variable.dtype)))
     checkpoints.Checkpoints(

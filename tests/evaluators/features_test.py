@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from configs import common, linear_probe
 from tests.data import conftest as records
 from tests.media import number_of, numbered
-from vatt import checkpoints, inference, preprocess, seeds, workdir
+from vatt import checkpoints, preprocess, restore, seeds, workdir
 from vatt.data import input_pipeline, record_index, sources
 from vatt.errors import UserError
 from vatt.evaluators import features
@@ -38,7 +38,7 @@ def make_workdir(folder, digits_dir, name):
 
 def prepare(folder, modality, **options):
   strategy = tf.distribute.get_strategy()
-  config, tower, step = inference.load_tower(
+  config, tower, step = restore.load_tower(
       str(folder), modality, strategy)
   assert step == 7
   config = features.config_for(config, ConfigDict(dict(dict(
@@ -187,5 +187,5 @@ def test_a_modality_that_is_not_there(tmp_path, digits_dir):
   make_workdir(tmp_path, digits_dir, "finetune")
   with pytest.raises(UserError, match="probe.modality is 'audio', expected "
                      "video, which"):
-    inference.load_tower(
+    restore.load_tower(
         str(tmp_path), "audio", tf.distribute.get_strategy())

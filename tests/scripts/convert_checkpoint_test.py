@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from configs import common
-from vatt import inference, workdir
+from vatt import inference, restore, transfer, workdir
 from vatt.config import replace
 from vatt.errors import UserError
 from vatt.models.convert import released
@@ -40,14 +40,15 @@ def test_golden_there_and_back(golden, tmp_path, convert):
   # Its sound is shorter than its video at the rates that were released.
   config = replace(config, {"data.audio_rate": round(
       config.data.audio_samples * config.data.fps / config.data.frames)})
-  embedder = inference.Embedder(f"{tmp_path}/ma", config)
+  embedder = inference.Model(f"{tmp_path}/ma", config=config)
   embedded = embedder.task.embed_sentences(  # one is empty
       embedder.model, embedder.strategy, sentences)
   np.testing.assert_allclose(
       embedded, expected["head_text_tovid"], atol=1e-5)
   known = [i for i, sentence in enumerate(sentences) if sentence]
   np.testing.assert_allclose(
-      embedder.embed_text([sentences[i] for i in known]), embedded[known],
+      embedder.embed_text([sentences[i] for i in known], normalize=False),
+      embedded[known],
       atol=1e-5)
 
   # Fine-tuning starts from it.
@@ -58,7 +59,7 @@ def test_golden_there_and_back(golden, tmp_path, convert):
   _, facts = golden.describe("vit_from_ma")
   task = make_task(replace(common.finetuning("video", "ma", "released"), {
       f"model.{field}": value for field, value in facts["model"].items()}))
-  inference.start_from(f"{tmp_path}/ma", task, model)
+  transfer.start_from(f"{tmp_path}/ma", task, model)
   np.testing.assert_allclose(
       model(tuned["input"])[0], tuned["logits"], atol=1e-5)
 
@@ -96,7 +97,7 @@ def test_golden_fine_tuned_there_and_back(golden, tmp_path, convert):
   task = make_task(workdir.read_config(f"{tmp_path}/vit"))
   assert task.config.data.size == size > golden.sizes["video"][1]
   model = task.build_model()
-  inference.start_from(f"{tmp_path}/vit", task, model)
+  transfer.start_from(f"{tmp_path}/vit", task, model)
   vertical = model.tower.tokenizer.position.tables["vertical"]
   assert vertical.shape[0] == size // golden.sizes["video_patch"][1]
 
@@ -105,7 +106,7 @@ def test_golden_fine_tuned_there_and_back(golden, tmp_path, convert):
     done = convert(f"--checkpoint={path}.index", f"--workdir={tmp_path}/{name}",
                    f"--head_dim={golden.sizes['head_width']}")
     assert done.returncode == 0, done.stderr
-    task, model, _ = inference.load_model(f"{tmp_path}/{name}")
+    task, model, _ = restore.load_model(f"{tmp_path}/{name}")
     expected = golden.npz(f"ft_{name}")
     assert list(task.input_shapes().values()) == [expected["input"].shape[1:]]
     np.testing.assert_allclose(

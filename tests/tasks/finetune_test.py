@@ -7,7 +7,7 @@ from sklearn import metrics
 
 from configs import common
 from tests.data import conftest as records
-from vatt import checkpoints, inference, optimizers, seeds, train, workdir
+from vatt import checkpoints, optimizers, seeds, train, transfer, workdir
 from vatt.data import input_pipeline
 from vatt.errors import UserError
 from vatt.evaluators import classification
@@ -69,7 +69,7 @@ def test_starts_from_a_pretrained_tower(
   task = resolved(config)
   model = task.build_model()
   last = model.classifier.kernel.numpy()
-  assert inference.start_from(str(tmp_path), task, model) == 7
+  assert transfer.start_from(str(tmp_path), task, model) == 7
   np.testing.assert_array_equal(model.classifier.kernel, last)
   ours, theirs = model.tower, donor
   for a, b in zip(ours.encoder.variables, theirs.encoder.variables):
@@ -89,7 +89,7 @@ def test_start_from_another_model_is_refused(tmp_path, digits_dir):
 
   def start(folder):
     task = resolved(config)
-    inference.start_from(str(folder), task, task.build_model())
+    transfer.start_from(str(folder), task, task.build_model())
 
   config.model.encoders.video.depth = 2
   with pytest.raises(UserError, match="its video tower has .* variables, "
@@ -118,7 +118,7 @@ def test_start_from_a_model_without_the_tower_is_refused(tmp_path, digits_dir):
   save_workdir(tmp_path, task, task.build_model())
   task = resolved(small(common.finetuning("video", "base"), digits_dir))
   with pytest.raises(UserError, match="has towers of audio, expected video"):
-    inference.start_from(str(tmp_path), task, task.build_model())
+    transfer.start_from(str(tmp_path), task, task.build_model())
 
 
 def test_resolve_names_the_classes(digits_dir):
@@ -279,7 +279,7 @@ def test_what_is_frozen_stays(tmp_path, digits_dir, what, names):
   config.finetune.freeze = what
   task = resolved(config)
   model = task.build_model()
-  inference.start_from(str(tmp_path), task, model)
+  transfer.start_from(str(tmp_path), task, model)
 
   def parts_of(model):
     encoder = model.tower.encoder

@@ -137,22 +137,8 @@ def _decode(encoded, size, choose):
   """Decodes string [T] -> uint8 [M, T, size, size, 3], the crops of the int32
   [M, 4] that `choose` makes of height and width."""
   num_crops = choose(tf.constant(size), tf.constant(size)).shape[0]
-
-  def use(boxes):
-    filtered = tf.unstack(tf.reduce_any(boxes[:, 2:] > 2 * size, 1))
-    boxes = [tf.unstack(box) for box in tf.unstack(boxes)]
-
-    def resize(part):
-      if num_crops == 1:  # It is all of the part.
-        return (_resize(part, size, filtered[0]),)
-      return tuple(
-          _resize(part[top:top + height, left:left + width], size, much)
-          for (top, left, height, width), much in zip(boxes, filtered))
-
-    return resize
-
   crops, position = decode_parts(
-      encoded, choose, use,
+      encoded, choose, lambda boxes: _resizer(boxes, size, num_crops),
       (tf.TensorSpec([size, size, 3], tf.uint8),) * num_crops)
 
   def repeat(crop):
@@ -164,6 +150,51 @@ def _decode(encoded, size, choose):
   if num_crops == 1:
     return repeat(crops[0])[None]
   return tf.stack([repeat(crop) for crop in crops])
+
+
+def crop_frames(frames: tf.Tensor, size: int, crops: int) -> tf.Tensor:
+  """The crops of frames that are decoded already, as `decode_crops` takes them.
+
+  Args:
+    frames: uint8 [T, H, W, 3], T static.
+    size: height and width of the result, pixels.
+    crops: M, the largest squares, spread evenly along the longer side.
+
+  Returns:
+    uint8 [M, T, size, size, 3].
+  """
+  shape = tf.shape(frames)
+  boxes = square_boxes(shape[1], shape[2], crops)
+  top, left, height, width = tf.unstack(_around(boxes))
+  resize = _resizer(boxes - [top, left, 0, 0], size, crops)
+  resized = tf.map_fn(
+      lambda frame: resize(frame[top:top + height, left:left + width]), frames,
+      fn_output_signature=(tf.TensorSpec([size, size, 3], tf.uint8),) * crops)
+  return tf.stack([tf.ensure_shape(
+      crop, [frames.shape[0], size, size, 3]) for crop in resized])
+
+
+def _around(boxes):
+  """The smallest box, int32 [4], that has all of [M, 4] in it."""
+  first = tf.reduce_min(boxes[:, :2], 0)
+  return tf.concat(
+      [first, tf.reduce_max(boxes[:, :2] + boxes[:, 2:], 0) - first], 0)
+
+
+def _resizer(boxes, size, num_crops):
+  """A function: the part of a frame, uint8 [h, w, 3], that has all boxes, int32
+  [M, 4], -> the boxes' resized content."""
+  filtered = tf.unstack(tf.reduce_any(boxes[:, 2:] > 2 * size, 1), num_crops)
+  boxes = [tf.unstack(box) for box in tf.unstack(boxes, num_crops)]
+
+  def resize(part):
+    if num_crops == 1:  # It is all of the part.
+      return (_resize(part, size, filtered[0]),)
+    return tuple(
+        _resize(part[top:top + height, left:left + width], size, much)
+        for (top, left, height, width), much in zip(boxes, filtered))
+
+  return resize
 
 
 def decode_parts(encoded: tf.Tensor,
@@ -191,10 +222,8 @@ def decode_parts(encoded: tf.Tensor,
   shape = tf.cond(is_jpeg, lambda: tf.io.extract_jpeg_shape(encoded[0]),
                   lambda: tf.shape(_decode_image(encoded[0])))
   boxes = choose(shape[0], shape[1])
-  first = tf.reduce_min(boxes[:, :2], 0)
-  box = tf.concat(
-      [first, tf.reduce_max(boxes[:, :2] + boxes[:, 2:], 0) - first], 0)
-  use_part = use(boxes - tf.concat([first, [0, 0]], 0))
+  box = _around(boxes)
+  use_part = use(boxes - tf.concat([box[:2], [0, 0]], 0))
 
   def decode_jpeg(frame):
     return use_part(tf.io.decode_and_crop_jpeg(

@@ -1,6 +1,7 @@
 """What is made of a record: a window of it, decoded, as a row of a batch."""
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
@@ -67,6 +68,48 @@ def read_window(data: ConfigDict, source: Source, raw: tf.Tensor,
     window["video"] = tf.cond(has_video, frames, lambda: nothing()["video"])
   return window | {"has_video": has_video, "start": start, "audio": sound} | {
       key: example[key] for key in ("audio_rate", "label", *CAPTIONS)}
+
+
+def make_cutter(data: ConfigDict, kinds: Sequence[str], num_crops: int
+                ) -> Callable[..., dict[str, tf.Tensor]]:
+  """Makes a function that cuts windows of clips which are decoded, as
+  `read_window` and `make_row` cut them of records.
+
+  Args:
+    data: config.data.
+    kinds: video, audio or both: what to cut.
+    num_crops: M, square crops along the frame's longer side.
+
+  Returns:
+    A function of the frames, uint8 [F, H, W, 3] (F may be 0), how many there
+    are a second, the sound, int16 [S] (S may be 0), its samples a second, and
+    the window's start in seconds. It returns a dict: of the kinds video uint8
+    [M, T, H, W, 3], audio int16 [S, 1]; video_mask and audio_mask bool [].
+  """
+  @tf.function(autograph=False, input_signature=[
+      tf.TensorSpec([data.frames, None, None, 3], tf.uint8),
+      tf.TensorSpec([None], tf.int16), tf.TensorSpec([], tf.int32),
+      tf.TensorSpec([], tf.float64)])
+  def cut(frames, sound, rate, start):
+    row = {}
+    if "video" in kinds:
+      row["video"] = video_lib.crop_frames(frames, data.size, num_crops)
+    if "audio" in kinds:
+      row["audio"] = audio_lib.cut_audio(
+          sound, rate, start, data.audio_samples, data.audio_rate)
+    return row
+
+  def cut_window(frames, fps, sound, rate, start):
+    if len(frames):
+      taken = frames[video_lib.sample_indices(
+          len(frames), fps, start, data.frames, data.fps)]
+    else:
+      taken = np.zeros([data.frames, data.size, data.size, 3], np.uint8)
+    return cut(taken, sound, rate, start) | {
+        "video_mask": tf.constant("video" in kinds and len(frames) > 0),
+        "audio_mask": tf.constant("audio" in kinds and len(sound) > 0)}
+
+  return cut_window
 
 
 def empty_window(data: ConfigDict, corrupt: bool, num_crops: int = 1

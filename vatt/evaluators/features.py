@@ -30,7 +30,7 @@ def config_for(config: ConfigDict, options: ConfigDict, data_dir: str
   a stride of 2 at 25 a second), whatever the model was trained with.
 
   Args:
-    config: the workdir's, as `inference.load_tower` returns it.
+    config: the workdir's, as `restore.load_tower` returns it.
     options: the `probe` part of a config.
     data_dir: where the dataset was built; "" for the config's own.
   """

@@ -157,6 +157,22 @@ class Task:
     """
     raise NotImplementedError
 
+  # ---- Use ------------------------------------------------------------------
+  def infer(self, model: tf.keras.Model, batch: dict[str, tf.Tensor]
+            ) -> dict[str, tf.Tensor]:
+    """What a trained model makes of raw signals.
+
+    Args:
+      model: of `build_model`.
+      batch: any of `video` uint8 [B, T, H, W, 3], `audio` int16 [B, S, 1].
+
+    Returns:
+      float32 by name: `video_features` and `audio_features` [B, D], those of
+      the AGG token; embeddings as `video_va` [B, E], or `logits` [B, C]. None
+      is normalized.
+    """
+    raise NotImplementedError
+
 
 def make_task(config: ConfigDict, words: Sequence[str] = ()) -> Task:
   """The task that a config names.
@@ -173,3 +189,13 @@ def make_task(config: ConfigDict, words: Sequence[str] = ()) -> Task:
     raise UserError(f"task is {config.task!r}, expected one of {known}")
   module = importlib.import_module(f"{__name__}.{config.task}")
   return getattr(module, config.task.title().replace("_", ""))(config, words)
+
+
+def features_of(out: dict[str, dict[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
+  """The features of towers by name, such as `video_features`, float32 [B, D].
+
+  Args:
+    out: intermediates of `Tower`s by modality.
+  """
+  return {f"{modality}_features": tf.cast(tower["pooled"], tf.float32)
+          for modality, tower in out.items()}

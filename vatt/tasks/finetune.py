@@ -15,7 +15,7 @@ from vatt.models.tokenizers import resize_positions
 from vatt.models.vatt import Classifier, Tower
 from vatt.predict import Views, predict
 from vatt.similarity import TIE
-from vatt.tasks import Task
+from vatt.tasks import Task, features_of
 
 
 class Finetune(Task):
@@ -156,6 +156,13 @@ class Finetune(Task):
     except UserError as error:
       raise UserError(f"{source.directory}: split '{source.split}', {modality}:"
                       f" {error}") from None
+
+  def infer(self, model, batch):
+    modality = self.config.finetune.modality
+    inputs = preprocess.model_inputs(
+        {modality: batch[modality]}, self.config)
+    logits, out = model(inputs[modality])
+    return {"logits": logits} | features_of({modality: out})
 
 
 def freeze(model: Classifier, what: str) -> None:

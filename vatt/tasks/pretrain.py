@@ -14,7 +14,7 @@ from vatt.errors import UserError
 from vatt.evaluators import classification, retrieval
 from vatt.models.vatt import VATT
 from vatt.predict import Views, predict
-from vatt.tasks import Task
+from vatt.tasks import Task, features_of
 
 SIGNALS = {"video": "frames", "audio": "audio_samples", "text": "captions"}
 
@@ -185,3 +185,7 @@ class Pretrain(Task):
       return strategy.experimental_local_results(result)[0]
 
     return embed(ids, mask).numpy()
+
+  def infer(self, model, batch):
+    embeddings, out = model(preprocess.model_inputs(batch, self.config))
+    return embeddings | features_of(out)

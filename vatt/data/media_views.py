@@ -1,0 +1,222 @@
+"""Views of files and arrays: what evaluation would cut from records of them."""
+import collections
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from ml_collections import ConfigDict
+
+from vatt.data import windows as windows_lib
+from vatt.data.ingest import views
+from vatt.data.ingest.media import MediaError
+from vatt.data.ingest.workers import Workers
+from vatt.errors import UserError
+from vatt.host import num_cores
+
+LIMIT = 180  # seconds of processor time for a part of a file
+LOUDEST = 2.0  # of float samples: a little too loud is clipped, as players do
+AHEAD = 8  # views of a file that wait
+NO_FRAMES, NO_SOUND = np.zeros([0, 1, 1, 3], np.uint8), np.zeros([0], np.int16)
+
+
+class Clip(NamedTuple):
+  """A clip in hand, in place of a file.
+
+  Attributes:
+    frames: uint8 [F, H, W, 3], or None.
+    fps: of the frames, a second.
+    audio: int16 [S], mono, or None.
+    audio_rate: samples a second.
+  """
+  frames: np.ndarray | None = None
+  fps: float = 0.0
+  audio: np.ndarray | None = None
+  audio_rate: int = 0
+
+
+class View(NamedTuple):
+  """A view of a file: a row of a batch.
+
+  Attributes:
+    file: number of the file.
+    window: number of its window among those that could be read.
+    start: seconds of the file at which the window starts.
+    share: of the windows of the file, of which this is one, and of its views.
+    silent: whether the file has sound there and all of it is 0.
+    row: video uint8 [T, H, W, 3], audio int16 [S, 1], video_mask and
+      audio_mask bool [].
+  """
+  file: int
+  window: int
+  start: float
+  share: float
+  silent: bool
+  row: dict[str, np.ndarray]
+
+
+class End(NamedTuple):
+  """Comes behind the last view of a file.
+
+  Attributes:
+    file: number of the file.
+    problems: what of it could not be read, and why; [] for nothing.
+  """
+  file: int
+  problems: list[str]
+
+
+def read_views(inputs: Sequence[str | Clip], data: ConfigDict,
+               cut: Callable[..., dict[str, tf.Tensor]], kinds: Sequence[str],
+               windows: int | str, crops: int) -> Iterator[View | End]:
+  """Reads files, as many at a time as there are cores.
+
+  Args:
+    inputs: paths of local files, or Clips.
+    data: config.data.
+    cut: of `windows.make_cutter`, for these kinds and crops.
+    kinds: of media.KINDS, what to read.
+    windows: how many of each file, evenly spread, or "all": end to end.
+    crops: M, squares along the longer side of a frame; a view each.
+
+  Yields:
+    The views of each input in turn, its crops next to each other, and its End.
+  """
+  stop, workers = threading.Event(), Workers()
+  waiting, ahead = enumerate(inputs), collections.deque()
+
+  def start_next():
+    for number, one in waiting:
+      ahead.append(_Reader(stop, lambda: _views_of(  # noqa: B023 called at once
+          number, one, data, cut, kinds, windows, crops, workers)))  # noqa: B023
+      return
+
+  try:
+    for _ in range(num_cores()):
+      start_next()
+    while ahead:
+      reader = ahead.popleft()
+      yield from reader
+      start_next()
+  finally:
+    stop.set()
+
+
+class _Reader:
+  """Runs a generator in a thread, a few items ahead of who takes them."""
+
+  def __init__(self, stop, make):
+    self._items = queue.Queue(AHEAD)
+    generator = make()
+
+    def put(item):
+      while not stop.is_set():
+        try:
+          self._items.put(item, timeout=1.0)
+          return True
+        except queue.Full:
+          pass
+      return False
+
+    def work():
+      try:
+        for item in generator:
+          if not put((item, None)):
+            return
+        put((None, None))
+      except BaseException as error:  # raised where the items are taken
+        put((None, error))
+      finally:
+        generator.close()
+
+    threading.Thread(target=work, daemon=True).start()
+
+  def __iter__(self):
+    while True:
+      item, error = self._items.get()
+      if error is not None:
+        raise error
+      if item is None:
+        return
+      yield item
+
+
+def _views_of(number, one, data, cut, kinds, windows, crops, workers):
+  """The views of an input and its End."""
+  span = windows_lib.span(data)
+  read = max(span, data.audio_samples / data.audio_rate)  # from a start
+  problems, count = [], 0
+  if isinstance(one, Clip):
+    parts = [_part_of(one, span, windows)]
+    fps, rate = one.fps, one.audio_rate
+  else:
+    parts = workers.stream(
+        LIMIT, views.read_parts, os.fspath(one), kinds, windows, span, read,
+        data.fps, crops == 1)
+    fps, rate = data.fps, views.AUDIO_RATE
+  try:
+    for part in parts:
+      if part.problem:
+        problems.append(part.problem)
+        continue
+      frames = NO_FRAMES if part.frames is None else part.frames
+      audio = NO_SOUND if part.audio is None else part.audio
+      for start in part.windows:
+        row = {name: value.numpy() for name, value in cut(
+            frames, fps, audio, rate, start - part.start).items()}
+        silent = "audio" in row and not row["audio"].any()
+        for crop in row.pop("video", [None]):
+          yield View(number, count, float(start), part.share / crops, silent,
+                     row | ({} if crop is None else {"video": crop}))
+        count += 1
+  except MediaError as error:
+    problems.append(str(error))
+  yield End(number, problems)
+
+
+def _part_of(clip, span, windows):
+  """All of a clip, as of a file."""
+  count, rate = ((len(clip.audio), clip.audio_rate) if clip.frames is None
+                 else (len(clip.frames), clip.fps))
+  starts = views.window_starts(count, rate, span, windows) / rate
+  return views.Part(0.0, starts, 1 / len(starts), clip.frames, clip.audio)
+
+
+def make_clip(array: np.ndarray, fps: float, rate: int, name: str) -> Clip:
+  """A Clip of frames, uint8 [T, H, W, 3], or of samples, int16 or float in
+  [-1, 1], [S] or [S, channels].
+
+  Args:
+    array: the frames or samples.
+    fps: of frames, a second.
+    rate: of samples, a second.
+    name: of the array, for errors.
+
+  Raises:
+    UserError: it is neither, or the samples are out of range.
+  """
+  array = np.asarray(array)
+  found = f"{name}: {array.dtype} {list(array.shape)}"
+  if array.ndim == 4:
+    if array.dtype != np.uint8 or array.shape[3] != 3 or not array.size:
+      raise UserError(f"{found}, expected frames, uint8 [T, H, W, 3]")
+    return Clip(frames=array, fps=float(fps))
+  if array.ndim not in (1, 2) or not array.size or (
+      array.dtype != np.int16 and array.dtype.kind != "f"):
+    raise UserError(f"{found}, expected frames, uint8 [T, H, W, 3], or samples,"
+                    " int16 or float, [S] or [S, channels]")
+  if not rate > 0:
+    raise UserError(f"rate is {rate}, expected the samples a second of {name}")
+  if array.dtype != np.int16:
+    if not np.isfinite(array).all() or np.abs(array).max() > LOUDEST:
+      raise UserError(
+          f"{name}: samples from {array.min():g} to {array.max():g}, expected "
+          "finite ones within -1 and 1")
+    array = array.astype(np.float64) * 32768
+  if array.ndim == 2:
+    array = array.mean(axis=1, dtype=np.float64)
+  return Clip(audio=np.clip(np.round(array), -32768, 32767).astype(np.int16),
+              audio_rate=int(rate))
