@@ -55,6 +55,10 @@ setup(
               "vatt.shipped.configs"],
     package_dir={"vatt.shipped.configs": "configs"},
     install_requires=REQUIRED,
+    entry_points={"console_scripts": [
+        "vatt-embed = vatt.embed:entry",
+        "vatt-classify = vatt.classify:entry",
+    ]},
     extras_require={
         "gpu": ["tensorflow[and-cuda]==2.15.1"],
         # pytest-xdist 3.8 cannot keep tests together with pytest 9.

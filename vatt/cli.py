@@ -47,6 +47,45 @@ def define_workdir(what: str, required: bool = True) -> None:
     require("workdir")
 
 
+def define_windows() -> None:
+  """Defines --windows, of a file."""
+  flags.DEFINE_string("windows", None, "Windows of a file, evenly spread, or "
+                      "all: end to end. Default as in the model's evaluation.")
+
+
+def windows() -> int | str | None:
+  """What --windows says; UserError if it is no number and not all."""
+  given = flags.FLAGS.windows
+  if given in (None, "all"):
+    return given
+  if not given.isdecimal() or not int(given):
+    raise UserError(f"--windows={given}: expected a number from 1, or all")
+  return int(given)
+
+
+def media_files(arguments: list[str]) -> list[str]:
+  """The files of a command line; of a folder all media in it.
+
+  Raises:
+    UserError: there are none.
+  """
+  from vatt.data.ingest import clip_sources
+
+  found = []
+  for argument in map(os.path.expanduser, arguments):
+    if os.path.isdir(argument):
+      inside = clip_sources.find_media(argument)
+      if not inside:
+        raise UserError(f"{argument}: no media file in it, expected some, whose"
+                        " names end in .mp4, .wav or the like")
+      found += [os.path.join(argument, name) for name in inside]
+    else:
+      found.append(argument)
+  if not found:
+    raise UserError("no file, expected the names of media files or folders")
+  return list(dict.fromkeys(found))
+
+
 def require(name: str) -> None:
   """Has a run without the flag of that name end in a line."""
   def is_given(value):
@@ -137,9 +176,9 @@ def fail(error: object) -> None:
   sys.exit(getattr(error, "code", 1))
 
 
-def run(main: Callable[[], object],
-        define_flags: Callable[[list[str]], list[str] | None] | None = None
-        ) -> None:
+def run(main: Callable[..., object],
+        define_flags: Callable[[list[str]], list[str] | None] | None = None,
+        arguments: bool = False) -> None:
   """Runs a program; bad flags and UserErrors end it in one line, with the
   error's code; any other exception with a traceback and the code FAULT.
 
@@ -151,6 +190,8 @@ def run(main: Callable[[], object],
       `sys.exit`.
     define_flags: called with the command line before it is parsed, for flags
       that depend on it; may return another one to parse.
+    arguments: whether the program takes others than flags, such as files; then
+      `main` is called with a list of them.
   """
   _open_what_is_closed()
   for stream in (sys.stdout, sys.stderr):
@@ -178,13 +219,13 @@ def run(main: Callable[[], object],
     except Exception as error:
       _end_without_room(error)
       fail(_line_of(error, sys.argv))
-    if len(rest) > 1:
+    if len(rest) > 1 and not arguments:
       fail(f"unexpected argument {rest[1]!r}, expected flags")
     return rest
 
-  def guarded(_):
+  def guarded(argv):
     try:
-      result = main()
+      result = main(argv[1:]) if arguments else main()
       # What is left to be written: at exit, nobody could say that it failed.
       print(end="", flush=True)
       return result

@@ -19,7 +19,7 @@ from vatt.data import windows as windows_lib
 from vatt.data.ingest import media
 from vatt.errors import UserError
 
-LARGEST_BATCH = 64  # views that the model sees at once
+BATCH_BYTES = 64 << 20  # of the views that the model sees at once
 PROGRESS = ("{percentage:3.0f}%|{bar}| {n:.1f}/{total} files "
             "[{elapsed}<{remaining}, {rate_fmt}]")
 File = str | os.PathLike | np.ndarray
@@ -47,6 +47,10 @@ class Found(NamedTuple):
   def reason(self) -> str:
     """The problems in a line, each once."""
     return "; ".join(dict.fromkeys(self.problems))
+
+  def mask(self, name: str) -> np.ndarray:
+    """Bool [W], the windows that have values of that name."""
+    return self.masks.get(name.partition("_")[0], np.array([], bool))
 
 
 class Model:
@@ -121,14 +125,18 @@ class Model:
           f"{self.path}: has no {self.task.WORDS_FILE}, expected the words of "
           "its model, one a line, there or as `vocabulary`")
 
-  def _require(self, modality, space):
-    """The name of a modality's vectors in a space, or UserError."""
+  def require(self, modality: str) -> None:
+    """Raises UserError unless the model has a modality."""
     if modality not in self.model.towers:
       raise UserError(
           f"{self.path}: a model of {', '.join(self.modalities)}, expected one "
           f"that has {modality}")
-    known = ["features"] if self.config.task != "pretrain" else (
-        ["vt"] if modality == "text" else ["va", "vt", "features"])
+
+  def _name_of(self, modality, space):
+    """The name of a modality's vectors in a space, or UserError."""
+    self.require(modality)
+    known = (["va", "vt", "features"] if self.config.task == "pretrain"
+             else ["features"])
     space = (space or ("vt" if "vt" in known else "features")).removeprefix(
         f"{modality}_")
     if space not in known:
@@ -184,7 +192,7 @@ class Model:
       UserError: the model has no such space; a single file, or each of a list,
         cannot be used; an array is none of these.
     """
-    name = self._require("video", space)
+    name = self._name_of("video", space)
     return self._embed(files, name, windows, each, normalize, fps=fps)
 
   def embed_audio(self, files: Files, space: str = "", *,
@@ -202,7 +210,7 @@ class Model:
     Returns, raises:
       As `embed_video`.
     """
-    name = self._require("audio", space)
+    name = self._name_of("audio", space)
     return self._embed(files, name, windows, each, normalize, rate=rate)
 
   def embed_clip(self, files: Files, *, windows: int | str | None = None,
@@ -224,13 +232,11 @@ class Model:
     """
     single, inputs = self._inputs(files)
     found = list(self.infer(inputs, self.signals, windows))
-    _tell(found, [any(mask.any() for mask in one.masks.values())
-                  for one in found])
+    tell(found, [any(mask.any() for mask in one.masks.values())
+                 for one in found])
     names = dict.fromkeys(name for one in found for name in one.values)
     table = {name: [self.vectors(one, name, each, normalize) for one in found]
-             for name in names}
-    if not each:
-      table = {name: _stack(rows) for name, rows in table.items()}
+             if each else self.table(found, name, normalize) for name in names}
     return {name: rows[0] if single else rows for name, rows in table.items()}
 
   def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -270,7 +276,7 @@ class Model:
     single, inputs = self._inputs(files, fps, rate)
     found = list(self.infer(inputs, self.signals, windows))
     results = [self.scores(one, top) for one in found]
-    _tell(found, [len(scores) > 0 for scores in results])
+    tell(found, [len(scores) > 0 for scores in results])
     return results[0] if single else results
 
   def scores(self, found: Found, top: int | None = None
@@ -314,7 +320,9 @@ class Model:
     data = self.config.data
     crops = self.config.eval.crops if "video" in kinds else 1
     span = windows_lib.span(data)
-    size = min(self.config.eval.batch_size, LARGEST_BATCH)
+    view = data.frames * data.size ** 2 * 3 if "video" in kinds else (
+        2 * data.audio_samples)
+    size = max(1, min(self.config.eval.batch_size, BATCH_BYTES // view))
     done, batch, ended = {}, [], collections.deque()
 
     def run():
@@ -355,6 +363,13 @@ class Model:
       for end in ended:
         yield finish(end)
 
+  def windows(self, found: Found, name: str, normalize: bool = True
+              ) -> np.ndarray:
+    """The vectors of all windows of a file: float32 [W, E], with rows of NaN
+    for those that have none; see `vectors`."""
+    vectors = np.where(found.mask(name)[:, None], found.values[name], np.nan)
+    return similarity.normalize(vectors) if normalize else vectors
+
   def vectors(self, found: Found, name: str, each: bool = False,
               normalize: bool = True) -> Any:
     """The vectors of a file.
@@ -368,8 +383,7 @@ class Model:
       Their mean over the windows as `eval.average` takes it, float32 [E], or
       None if there is no window with any; with `each`, all with their times.
     """
-    kind = name.partition("_")[0]
-    mask = found.masks.get(kind, np.zeros([len(found.times)], bool))
+    mask = found.mask(name)
     values = found.values[name][mask] if mask.any() else np.zeros([0, 0])
     if normalize and (each or self.config.eval.average == "similarity"):
       values = similarity.normalize(values)
@@ -380,15 +394,22 @@ class Model:
     mean = values.mean(axis=0)
     return similarity.normalize(mean[None])[0] if normalize else mean
 
+  def table(self, found: Sequence[Found], name: str, normalize: bool = True
+            ) -> np.ndarray:
+    """The vectors of n files: float32 [n, E], with rows of NaN for those that
+    have none; see `vectors`."""
+    rows = [self.vectors(one, name, normalize=normalize) for one in found]
+    size = max((len(row) for row in rows if row is not None), default=0)
+    return np.stack([np.full([size], np.nan, np.float32) if row is None else row
+                     for row in rows])
+
   def _embed(self, files, name, windows, each, normalize, **rates):
     """What `embed_video` and `embed_audio` return of vectors of that name."""
     single, inputs = self._inputs(files, **rates)
     found = list(self.infer(inputs, [name.partition("_")[0]], windows))
-    vectors = [self.vectors(one, name, each, normalize) for one in found]
-    _tell(found, [len(one[1] if each else one) > 0 if one is not None else False
-                  for one in vectors])
-    if not each:
-      vectors = _stack(vectors)
+    tell(found, [one.mask(name).any() for one in found])
+    vectors = ([self.vectors(one, name, each, normalize) for one in found]
+               if each else self.table(found, name, normalize))
     return vectors[0] if single else vectors
 
   def _inputs(self, files, fps=0.0, rate=0):
@@ -437,8 +458,8 @@ def _found(name, end, views, span):
                problems)
 
 
-def _tell(found, used):
-  """Warns of the files that are not used; a UserError if none is."""
+def tell(found: Sequence[Found], used: Sequence[bool]) -> None:
+  """Warns of the files that are not used, or in part; UserError if none is."""
   failed = [f"{one.name}: {one.reason or 'has nothing of that kind'}"
             for one, has in zip(found, used) if not has]
   if len(failed) == len(found):
@@ -449,10 +470,3 @@ def _tell(found, used):
   for one, has in zip(found, used):
     if has and one.problems:
       logging.warning("%s: in part: %s", one.name, one.reason)
-
-
-def _stack(rows):
-  """Vectors [E], or None -> [n, E], with rows of NaN for None."""
-  shape = next((row.shape for row in rows if row is not None), (0,))
-  return np.stack([np.full(shape, np.nan, np.float32) if row is None else row
-                   for row in rows])
