@@ -9,11 +9,12 @@ taken. DIR is the workdir of a run, a converted or an exported model. For
 
 The .npz has `path` [n], and float32 [n, E] by the name of the space: `video_va`
 and `audio_va`, near each other where picture and sound belong together;
-`video_vt` and `audio_vt`, near the `text_vt` of what they show; and the towers'
-features, `video_features` and `audio_features`. Vectors have unit length; what a
-file does not have is NaN. A file is seen in `--windows`, evenly spread, or in
-all, end to end, and its vector is their mean. With --each every window is a row,
-`path` [W] says of which file, and `time` [W, 2] its first and last second.
+`video_vt` and `audio_vt`, near the `text_vt` of what they show; and features of
+the towers, `video_features` and `audio_features`. Vectors have unit length, and
+are NaN of what a file does not have. A file is seen in `--windows`, evenly
+spread, or in all, end to end, and its vector is their mean. With --each every
+window is a row: `path` [W] is that of its file, `time` [W, 2] the seconds at
+which it starts and ends.
 
 Files that cannot be used are left out and listed.
 """
