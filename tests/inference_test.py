@@ -6,7 +6,6 @@ import sys
 
 import numpy as np
 import pytest
-import scipy.ndimage
 import tensorflow as tf
 from scipy.io import wavfile
 
@@ -105,21 +104,6 @@ def model():
   config = read_config(str(FIXTURES / "specific"))
   return inference.Model(FIXTURES / "specific", config=replace(
       config, {"eval.windows": 4, "data.cache": False}))
-
-
-@pytest.fixture(scope="module")
-def films(tmp_path_factory, media):
-  """A film of 5.25 s with sound, one of 10 s without."""
-  folder = tmp_path_factory.mktemp("films")
-  chance = np.random.default_rng(0)
-  sound = scipy.ndimage.gaussian_filter1d(
-      chance.normal(size=[1, 252_000]), 20).astype(np.float32)
-  noise = scipy.ndimage.gaussian_filter(
-      chance.normal(size=[80, 48, 64, 3]), [4, 4, 4, 0])
-  pictures = list(np.uint8(127 + 100 * noise / np.abs(noise).max()))
-  return [media.write_media(folder / "sound.mkv", pictures[:42], sound, rate=8,
-                            audio="flac"),
-          media.write_media(folder / "mute.mp4", pictures, rate=8)]
 
 
 def write_record(path, file, fps):

@@ -227,3 +227,18 @@ def run_main(digits_dir, python, python_env):
     return done.returncode, done.stdout
 
   return run
+
+
+@pytest.fixture(scope="session")
+def films(tmp_path_factory):
+  """A film of 5.25 s with sound, one of 10 s without."""
+  folder = tmp_path_factory.mktemp("films")
+  chance = np.random.default_rng(0)
+  sound = scipy.ndimage.gaussian_filter1d(
+      chance.normal(size=[1, 252_000]), 20).astype(np.float32)
+  noise = scipy.ndimage.gaussian_filter(
+      chance.normal(size=[80, 48, 64, 3]), [4, 4, 4, 0])
+  pictures = list(np.uint8(127 + 100 * noise / np.abs(noise).max()))
+  return [write_media(folder / "sound.mkv", pictures[:42], sound, rate=8,
+                            audio="flac"),
+          write_media(folder / "mute.mp4", pictures, rate=8)]

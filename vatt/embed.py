@@ -52,6 +52,9 @@ def main(arguments: list[str]) -> None:
   model = inference.Model(cli.workdir())
   for modality in MODALITIES.value:
     model.require(modality)
+    if modality == "text":
+      raise UserError("--modalities=text: expected video or audio, which files "
+                      "have")
   found = list(model.infer(paths, MODALITIES.value or model.signals, windows))
   inference.tell(found, [len(one.times) > 0 for one in found])
   found = [one for one in found if len(one.times)]
