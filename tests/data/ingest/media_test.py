@@ -1,5 +1,4 @@
 """Reading media: files encoded here, and real ones of VATT_TEST_DATA."""
-import io
 import os
 import pathlib
 import struct
@@ -419,44 +418,3 @@ def test_truncated_file_is_refused_from_where_it_ends(tmp_path, media):
   assert len(media_lib.read(str(path), 0, 2).frames) == 20
   with pytest.raises(MediaError, match="0 of 20 frames are there"):
     media_lib.read(str(path), 6, 8)
-
-
-def test_encoded_frames_and_samples(tmp_path, media):
-  import tensorflow as tf
-  path = media.write_media(
-      tmp_path / "a.mp4", [media.numbered(i) for i in range(50)],
-      media.clicks([0.5], 2))
-  clip = media_lib.read(path, 0.5, 1.5, fps=8, size=40, audio_rate=16000)
-  frames, audio, length = media_lib.read_encoded(path, 0.5, 1.5, 8, 40, 16000)
-  assert length == 1 and len(frames) == 8
-  for data, frame in zip(frames, clip.frames):
-    decoded = tf.io.decode_jpeg(data).numpy()
-    assert decoded.shape == frame.shape == (40, 133, 3)
-    assert np.abs(decoded.astype(int) - frame).mean() < 4
-  np.testing.assert_array_equal(np.frombuffer(audio, "<i2"), clip.audio)
-  _, flac, _ = media_lib.read_encoded(path, 0.5, 1.5, 8, 40, 16000, "flac")
-  assert flac[:4] == b"fLaC" and len(flac) < len(audio) / 4
-  np.testing.assert_array_equal(decode(flac), clip.audio)
-
-
-def decode(flac):
-  """The samples of a FLAC file, by FFmpeg."""
-  with av.open(io.BytesIO(flac)) as container:
-    return np.concatenate(
-        [frame.to_ndarray()[0] for frame in container.decode(audio=0)])
-
-
-# Blocks have 4608 samples at 48 kHz, and 192 at 2.
-@pytest.mark.parametrize("count, rate", [
-    (1, 48000), (15, 8000), (193, 2000), (4608, 48000), (9217, 48000),
-    (1000, 999_999)])
-def test_flac_is_lossless(count, rate):
-  import tensorflow as tf
-
-  from vatt.data import audio
-  noise = np.random.default_rng(count).integers(
-      -32768, 32768, count).astype(np.int16)
-  flac = media_lib.encode_flac(noise, rate)
-  np.testing.assert_array_equal(decode(flac), noise)
-  np.testing.assert_array_equal(
-      audio.samples(tf.constant(flac), flac=True), noise)

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 
-from vatt.data.ingest import builder, clip_sources, media
+from vatt.data.ingest import builder, clip_sources, encoding, media
 from vatt.data.ingest.clip_sources import SPLITS
 from vatt.data.ingest.workers import Workers
 from vatt.errors import UserError
@@ -132,8 +132,8 @@ def parse_config(config: str, options: Options) -> Options:
     kind, wanted = type(getattr(options, field)), ""
     if kind is str:
       seen[field] = value
-      if value not in media.AUDIO:
-        wanted = " or ".join(media.AUDIO)
+      if value not in encoding.AUDIO:
+        wanted = " or ".join(encoding.AUDIO)
     else:
       try:
         seen[field] = kind(value)
@@ -214,7 +214,7 @@ class ClipReader:
     longest = (start + media.LONGEST if end is None else end) - start
     try:
       frames, audio, length = self._workers.call(
-          LIMIT + LIMIT_PER_SECOND * longest, media.read_encoded,
+          LIMIT + LIMIT_PER_SECOND * longest, encoding.read_encoded,
           os.path.join(self._manual_dir, clip.file), start, end, options.fps,
           options.size, options.audio_rate, options.audio)
     except media.MediaError as error:
