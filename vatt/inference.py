@@ -437,8 +437,9 @@ def _found(name, end, views, span):
     views: its media_views.Views, and what was inferred of each by name.
     span: seconds of a window.
   """
-  number = np.array([view.window for view, _ in views], np.int64)
-  _, first, crops = np.unique(number, return_index=True, return_counts=True)
+  _, first, number, crops = np.unique(
+      np.array([view.window for view, _ in views], np.int64),
+      return_index=True, return_inverse=True, return_counts=True)
   firsts = [views[i][0] for i in first]
   values = {}
   for key in views[0][1] if views else ():

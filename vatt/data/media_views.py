@@ -43,7 +43,7 @@ class View(NamedTuple):
 
   Attributes:
     file: number of the file.
-    window: number of its window among those that could be read.
+    window: number of its window.
     start: seconds of the file at which the window starts.
     share: of the windows of the file, of which this is one, and of its views.
     silent: whether the file has sound there and all of it is 0.
@@ -83,15 +83,19 @@ def read_views(inputs: Sequence[str | Clip], data: ConfigDict,
     crops: M, squares along the longer side of a frame; a view each.
 
   Yields:
-    The views of each input in turn, its crops next to each other, and its End.
+    The views of each input in turn, and its End.
   """
   stop, workers = threading.Event(), Workers()
   waiting, ahead = enumerate(inputs), collections.deque()
+  # Of files that are fewer than cores, several processes read one.
+  shares = num_cores() // max(1, len(inputs)) if windows == "all" else 1
 
   def start_next():
     for number, one in waiting:
-      ahead.append(_Reader(stop, lambda: _views_of(  # noqa: B023 called at once
-          number, one, data, cut, kinds, windows, crops, workers)))  # noqa: B023
+      count = 1 if isinstance(one, Clip) else max(1, shares)
+      ahead.append(_Reader(number, stop, [
+          _views_of(number, one, data, cut, kinds, windows, crops, workers,
+                    (share, count)) for share in range(count)]))
       return
 
   try:
@@ -106,75 +110,79 @@ def read_views(inputs: Sequence[str | Clip], data: ConfigDict,
 
 
 class _Reader:
-  """Runs a generator in a thread, a few items ahead of who takes them."""
+  """Runs generators of a file's views in threads, ahead of who takes them by a
+  few; a MediaError ends one of them and is a problem of the file."""
 
-  def __init__(self, stop, make):
-    self._items = queue.Queue(AHEAD)
-    generator = make()
+  def __init__(self, file, stop, generators):
+    self._file, self._stop = file, stop
+    self._items, self._running = queue.Queue(AHEAD), len(generators)
+    for generator in generators:
+      threading.Thread(
+          target=self._run, args=(generator,), daemon=True).start()
 
-    def put(item):
-      while not stop.is_set():
-        try:
-          self._items.put(item, timeout=1.0)
-          return True
-        except queue.Full:
-          pass
-      return False
+  def _run(self, generator):
+    last = None
+    try:
+      for item in generator:
+        if not self._put(item):
+          return
+    except BaseException as error:  # raised where the items are taken
+      last = error
+    finally:
+      generator.close()
+    self._put(last)
 
-    def work():
+  def _put(self, item):
+    while not self._stop.is_set():
       try:
-        for item in generator:
-          if not put((item, None)):
-            return
-        put((None, None))
-      except BaseException as error:  # raised where the items are taken
-        put((None, error))
-      finally:
-        generator.close()
-
-    threading.Thread(target=work, daemon=True).start()
+        self._items.put(item, timeout=1.0)
+        return True
+      except queue.Full:
+        pass
+    return False
 
   def __iter__(self):
-    while True:
-      item, error = self._items.get()
-      if error is not None:
-        raise error
-      if item is None:
-        return
-      yield item
+    problems = []
+    while self._running:
+      item = self._items.get()
+      if isinstance(item, View):
+        yield item
+      elif isinstance(item, str):
+        problems.append(item)
+      else:
+        self._running -= 1
+        if isinstance(item, MediaError):
+          problems.append(str(item))
+        elif item is not None:
+          raise item
+    yield End(self._file, problems)
 
 
-def _views_of(number, one, data, cut, kinds, windows, crops, workers):
-  """The views of an input and its End."""
+def _views_of(number, one, data, cut, kinds, windows, crops, workers, share):
+  """The views of a share of an input, and its problems, str."""
   span = windows_lib.span(data)
   read = max(span, data.audio_samples / data.audio_rate)  # from a start
-  problems, count = [], 0
   if isinstance(one, Clip):
     parts = [_part_of(one, span, windows)]
     fps, rate = one.fps, one.audio_rate
   else:
     parts = workers.stream(
         LIMIT, views.read_parts, os.fspath(one), kinds, windows, span, read,
-        data.fps, crops == 1)
+        data.fps, crops == 1, share)
     fps, rate = data.fps, views.AUDIO_RATE
-  try:
-    for part in parts:
-      if part.problem:
-        problems.append(part.problem)
-        continue
-      frames = NO_FRAMES if part.frames is None else part.frames
-      audio = NO_SOUND if part.audio is None else part.audio
-      for start in part.windows:
-        row = {name: value.numpy() for name, value in cut(
-            frames, fps, audio, rate, start - part.start).items()}
-        silent = "audio" in row and not row["audio"].any()
-        for crop in row.pop("video", [None]):
-          yield View(number, count, float(start), part.share / crops, silent,
-                     row | ({} if crop is None else {"video": crop}))
-        count += 1
-  except MediaError as error:
-    problems.append(str(error))
-  yield End(number, problems)
+  for part in parts:
+    if part.problem:
+      yield part.problem
+      continue
+    frames = NO_FRAMES if part.frames is None else part.frames
+    audio = NO_SOUND if part.audio is None else part.audio
+    for window, start in enumerate(part.windows, part.first):
+      row = {name: value.numpy() for name, value in cut(
+          frames, fps, audio, rate, start - part.start).items()}
+      silent = "audio" in row and not row["audio"].any()
+      for crop in row.pop("video", [None]):
+        yield View(number, window, float(start), part.share / crops, silent,
+                   row | ({} if crop is None else {"video": crop}))
 
 
 def _part_of(clip, span, windows):
@@ -182,7 +190,7 @@ def _part_of(clip, span, windows):
   count, rate = ((len(clip.audio), clip.audio_rate) if clip.frames is None
                  else (len(clip.frames), clip.fps))
   starts = views.window_starts(count, rate, span, windows) / rate
-  return views.Part(0.0, starts, 1 / len(starts), clip.frames, clip.audio)
+  return views.Part(0.0, 0, starts, 1 / len(starts), clip.frames, clip.audio)
 
 
 def make_clip(array: np.ndarray, fps: float, rate: int, name: str) -> Clip:

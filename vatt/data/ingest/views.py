@@ -23,6 +23,7 @@ class Part(NamedTuple):
 
   Attributes:
     start: seconds at which it starts.
+    first: number of its first window among those of the file.
     windows: float [W], seconds of the file at which its windows start.
     share: of the file's windows, that one of them is.
     frames: uint8 [F, H, W, 3], frame i at start + i / fps seconds; or None.
@@ -30,6 +31,7 @@ class Part(NamedTuple):
     problem: why it could not be read, then without frames and audio; or "".
   """
   start: float
+  first: int
   windows: np.ndarray
   share: float
   frames: np.ndarray | None
@@ -38,8 +40,8 @@ class Part(NamedTuple):
 
 
 def read_parts(path: str, kinds: Sequence[str], windows: int | str,
-               span: float, seconds: float, fps: float, square: bool
-               ) -> Iterator[Part]:
+               span: float, seconds: float, fps: float, square: bool,
+               share: tuple[int, int] = (0, 1)) -> Iterator[Part]:
   """Reads the windows of a file, part after part.
 
   Args:
@@ -51,6 +53,7 @@ def read_parts(path: str, kinds: Sequence[str], windows: int | str,
     seconds: that are read from a window's start, at least `span`.
     fps: frames a second.
     square: whether frames are cut to the square in their middle.
+    share: (k, n): of the n shares of the file, one after the other, the k-th.
 
   Raises:
     MediaError: the file cannot be read, or has nothing of these kinds.
@@ -65,6 +68,9 @@ def read_parts(path: str, kinds: Sequence[str], windows: int | str,
   margin = max(1 / fps, 0.1)  # for the filter that resamples sound
   margin = np.ceil(margin * rate) / rate
   groups = _group(starts, seconds, length)
+  first, end = (len(groups) * k // share[1] for k in (share[0], share[0] + 1))
+  number = sum(map(len, groups[:first]))
+  groups = groups[first:end]
   # The last frames of a file may be a little before its end.
   last = np.floor((length - TAIL) * rate) / rate
   spans = [(0.0, length) if length <= LONGEST else (
@@ -74,7 +80,8 @@ def read_parts(path: str, kinds: Sequence[str], windows: int | str,
       path, spans, fps=fps, size=SIZE, audio_rate=AUDIO_RATE, kinds=kinds,
       convert=_square if square else None)
   for group, (start, _), clip in zip(groups, spans, clips):
-    part = start, group, 1 / len(starts)
+    part = start, number, group, 1 / len(starts)
+    number += len(group)
     yield (Part(*part, None, None, str(clip))
            if isinstance(clip, MediaError) else
            Part(*part, clip.frames, clip.audio))
