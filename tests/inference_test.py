@@ -167,6 +167,15 @@ def test_arrays_are_what_files_are(model, films):
       atol=1e-5)
 
 
+def test_an_image_is_a_film_that_stands_still(tmp_path, model, films):
+  frame, *_ = media_lib.read(films[0], fps=4.0).frames
+  (tmp_path / "a.png").write_bytes(tf.io.encode_png(frame).numpy())
+  vectors, times = model.embed_video(tmp_path / "a.png", each=True)
+  assert times.tolist() == [[0, 1]] * 4 and vectors.shape == (4, 8)
+  np.testing.assert_allclose(
+      vectors[0], model.embed_video(np.stack([frame] * 4)), atol=1e-6)
+
+
 @pytest.mark.parametrize("array, rate, said", [
     (np.zeros([4, 8, 8, 3], np.float32), 0, r"array 0: float32 \[4, 8, 8, 3\], "
      "expected frames, uint8"),
