@@ -50,7 +50,8 @@ class Found(NamedTuple):
 
   def mask(self, name: str) -> np.ndarray:
     """Bool [W], the windows that have values of that name."""
-    return self.masks.get(name.partition("_")[0], np.array([], bool))
+    return self.masks.get(name.partition("_")[0],
+                          np.zeros([len(self.times)], bool))
 
 
 class Model:
@@ -332,9 +333,11 @@ class Model:
       values = self._infer({name: np.stack([row[name] for row in rows])
                             for name in rows[0]})
       values = {name: value.numpy() for name, value in values.items()}
-      for i, view in enumerate(batch):
-        done.setdefault(view.file, []).append(
-            (view, {name: value[i] for name, value in values.items()}))
+      for i, view in enumerate(batch):  # and no longer its frames
+        row = {name: view.row[name] for name in ("video_mask", "audio_mask")}
+        done.setdefault(view.file, []).append((
+            view._replace(row=row),
+            {name: value[i] for name, value in values.items()}))
       batch.clear()
 
     def finish(end):
@@ -384,7 +387,7 @@ class Model:
       None if there is no window with any; with `each`, all with their times.
     """
     mask = found.mask(name)
-    values = found.values[name][mask] if mask.any() else np.zeros([0, 0])
+    values = found.values.get(name, np.zeros([0, 0], np.float32))[mask]
     if normalize and (each or self.config.eval.average == "similarity"):
       values = similarity.normalize(values)
     if each:
