@@ -56,8 +56,8 @@ setup(
     package_dir={"vatt.shipped.configs": "configs"},
     install_requires=REQUIRED,
     entry_points={"console_scripts": [
-        "vatt-embed = vatt.embed:entry",
-        "vatt-classify = vatt.classify:entry",
+        "vatt-embed = vatt.cli:entry",
+        "vatt-classify = vatt.cli:entry",
     ]},
     extras_require={
         "gpu": ["tensorflow[and-cuda]==2.15.1"],

@@ -79,6 +79,22 @@ def test_configs_run_from_any_folder(installed, tmp_path, theirs):
   assert list(map(tuple, found)) == [expected for _, expected in ours]
 
 
+def test_commands_lead_to_programs(installed, tmp_path):
+  setup("egg_info", "--egg-base", str(tmp_path))
+  lines = (tmp_path / "vatt.egg-info/entry_points.txt").read_text().split("\n")
+  commands = dict(line.split(" = ") for line in lines if " = " in line)
+  assert {"vatt-embed", "vatt-classify"} <= commands.keys()
+  for name, place in commands.items():
+    module, function = place.split(":")
+    script = tmp_path / name  # as pip writes it
+    script.write_text(f"from {module} import {function}\n{function}()\n")
+    done = subprocess.run(
+        [sys.executable, script, "--help"], cwd=tmp_path, capture_output=True,
+        env=dict(os.environ, PYTHONPATH=str(installed)), text=True)
+    assert f"python -m {name.replace('-', '.')} " in done.stdout, done.stderr
+    assert "--workdir: " in done.stdout and "usage: " in done.stdout.lower()
+
+
 def test_sources_are_whole(tmp_path):
   """What a source distribution has beside the package: all that is at the top
   but what only a checkout needs."""

@@ -36,8 +36,9 @@ def main(arguments: list[str]) -> None:
                     "there, whose name ends in .csv")
   paths, windows = cli.media_files(arguments), cli.windows()
 
-  from vatt import files, inference
+  from vatt import files, host, inference
 
+  host.hold_memory()
   model = inference.Model(cli.workdir())
   results = model.classify(paths, TOP.value, windows=windows)
   content = io.StringIO()
@@ -58,10 +59,5 @@ def main(arguments: list[str]) -> None:
                       ) from None
 
 
-def entry() -> None:
-  """`vatt-classify`."""
-  cli.run(main, arguments=True)
-
-
 if __name__ == "__main__":
-  entry()
+  cli.run(main, arguments=True)

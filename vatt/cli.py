@@ -5,6 +5,7 @@ import itertools
 import os
 import pathlib
 import re
+import runpy
 import signal
 import sys
 import traceback
@@ -167,6 +168,13 @@ def define_config_of_workdir(argv: list[str]) -> list[str]:
   argv = [argv[0], f"--workdir={path}", *rest]
   config_flags.DEFINE_config_dict("config", config, sys_argv=argv)
   return argv
+
+
+def entry() -> None:
+  """Runs the program that a command is called after, as `python -m` does:
+  vatt/embed.py, as `vatt-embed`."""
+  module = os.path.basename(sys.argv[0]).replace("-", ".")
+  runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def fail(error: object) -> None:

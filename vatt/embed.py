@@ -47,8 +47,9 @@ def main(arguments: list[str]) -> None:
 
   import numpy as np  # what takes seconds comes after the command line's errors
 
-  from vatt import files, inference
+  from vatt import files, host, inference
 
+  host.hold_memory()
   model = inference.Model(cli.workdir())
   for modality in MODALITIES.value:
     model.require(modality)
@@ -79,10 +80,5 @@ def main(arguments: list[str]) -> None:
   print(f"{out}: {len(found)} of {len(paths)} files")
 
 
-def entry() -> None:
-  """`vatt-embed`."""
-  cli.run(main, arguments=True)
-
-
 if __name__ == "__main__":
-  entry()
+  cli.run(main, arguments=True)
