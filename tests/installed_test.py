@@ -92,7 +92,7 @@ def test_commands_lead_to_programs(installed, tmp_path):
         [sys.executable, script, "--help"], cwd=tmp_path, capture_output=True,
         env=dict(os.environ, PYTHONPATH=str(installed)), text=True)
     assert f"python -m {name.replace('-', '.')} " in done.stdout, done.stderr
-    assert "--workdir: " in done.stdout and "usage: " in done.stdout.lower()
+    assert "  --workdir: " in done.stdout
 
 
 def test_sources_are_whole(tmp_path):

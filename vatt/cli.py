@@ -26,6 +26,8 @@ if not ROOT.is_dir():
 if str(ROOT) not in sys.path:
   sys.path.append(str(ROOT))
 
+flags.disclaim_key_flags()  # so that --help of a program lists them
+
 # Whatever starts programs again is to tell a fault of ours, which may not come
 # twice, from an error that is told in a line: EX_SOFTWARE of <sysexits.h>.
 FAULT = 70
