@@ -58,6 +58,7 @@ setup(
     entry_points={"console_scripts": [
         "vatt-embed = vatt.cli:entry",
         "vatt-classify = vatt.cli:entry",
+        "vatt-export = vatt.cli:entry",
     ]},
     extras_require={
         "gpu": ["tensorflow[and-cuda]==2.15.1"],

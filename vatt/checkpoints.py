@@ -28,7 +28,6 @@ from vatt import files
 from vatt.errors import UserError, one_line
 from vatt.files import REFUSED
 
-CHUNK = 16 << 20  # bytes read at once
 NAME = re.compile(r"ckpt-(\d+)(\.|_temp$)")
 MANIFEST = ".manifest.json"
 
@@ -229,6 +228,24 @@ def restore_model(directory: str, model: tf.keras.Model) -> int:
   return step
 
 
+def names_of(model: tf.keras.Model) -> dict[str, tf.Variable]:
+  """The variables of a model by the names that its checkpoints give them, such
+  as `towers/video/encoder/blocks/0/attention/qkv/kernel`: the shortest path of
+  attributes. What towers share has its name of the first."""
+  view, found, seen, queue = tf.train.TrackableView(model), {}, set(), [
+      ("", model)]
+  for path, node in queue:  # breadth first: it grows
+    if id(node) in seen:
+      continue
+    seen.add(id(node))
+    if isinstance(node, tf.Variable):
+      found[path[1:]] = node
+    else:
+      queue += [(f"{path}/{name}", child)
+                for name, child in view.children(node).items()]
+  return found
+
+
 def weights_sha256(variables: Sequence[tf.Variable | tf.Tensor]) -> str:
   """SHA-256 of variables, to compare the weights of two runs.
 
@@ -290,15 +307,9 @@ def _damage(directory, step):
   listed = _listed(directory, step)
   if listed is None:
     return f"ckpt-{step}{MANIFEST} is no manifest"
-  for name, facts in listed.items():
-    path = os.path.join(directory, name)
-    if not tf.io.gfile.exists(path):
-      return f"{name} is missing"
-    found = tf.io.gfile.stat(path).length
-    if found != facts["bytes"]:
-      return f"{name} has {found} bytes, expected {facts['bytes']}"
-    if "sha256" in facts and _sha256(path) != facts["sha256"]:
-      return f"{name} has another SHA-256 than when it was written"
+  damage = files.damage(directory, listed)
+  if damage:
+    return damage
   if all("sha256" in facts for facts in listed.values()):
     return None
   logging.warning("%s: ckpt-%d has no SHA-256s, as its save was cut short; its "
@@ -369,17 +380,8 @@ def _write_manifest(directory, step, listed):
 def _add_hashes(directory, step, listed):
   """Writes the manifest again, with the hash of each file that is listed."""
   _write_manifest(directory, step, {
-      name: facts | {"sha256": _sha256(os.path.join(directory, name))}
+      name: facts | {"sha256": files.sha256(os.path.join(directory, name))}
       for name, facts in listed.items()})
-
-
-def _sha256(path):
-  """SHA-256 of a file."""
-  digest = hashlib.sha256()
-  with tf.io.gfile.GFile(path, "rb") as file:
-    while chunk := file.read(CHUNK):
-      digest.update(chunk)
-  return digest.hexdigest()
 
 
 def _name_newest(directory, step):

@@ -1,10 +1,12 @@
 """Files: written whole or not at all, and read by paths of any letters."""
 import contextlib
+import hashlib
 import os
 import re
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import tensorflow as tf
 
@@ -18,6 +20,7 @@ REFUSED = (
     tf.errors.FailedPreconditionError, tf.errors.UnknownError)
 PATTERN = set("*?[]\\")
 TEMPORARY = ".tmp"  # how the name ends of what is not whole yet
+CHUNK = 16 << 20  # bytes read at once
 
 
 def write_whole(path: str, data: bytes | str) -> None:
@@ -125,6 +128,66 @@ def write_together(
   except REFUSED as error:
     raise UserError(f"{folder}: cannot be written ({one_line(error)}), "
                     "expected a folder, and room on its disk") from None
+
+
+@contextlib.contextmanager
+def whole_folder(path: str) -> Iterator[str]:
+  """A new folder, whole or not at all: yields the path of one beside it, to be
+  filled, which gets its name in the end.
+
+  Of several that write a folder of one name, one succeeds. A folder of another
+  name that ends in TEMPORARY is left by a kill, and nothing else.
+
+  Args:
+    path: of the folder. It may be there, if nothing is in it.
+
+  Raises:
+    One of REFUSED.
+  """
+  temporary = f"{path}.{uuid.uuid4().hex[:8]}{TEMPORARY}"
+  try:
+    tf.io.gfile.makedirs(temporary)
+    yield temporary
+    for folder, _, names_in_it in tf.io.gfile.walk(temporary, topdown=False):
+      for name in (*names_in_it, ""):  # the folder last
+        sync(os.path.join(folder, name))
+    if "://" in path:
+      tf.io.gfile.rename(temporary, path)
+    else:
+      os.rename(temporary, path)  # takes the place of an empty folder alone
+  except BaseException:
+    with contextlib.suppress(*REFUSED):
+      tf.io.gfile.rmtree(temporary)
+    raise
+  sync(os.path.dirname(path) or ".")
+
+
+def sha256(path: str) -> str:
+  """SHA-256 of a file, 64 hexadecimal digits."""
+  digest = hashlib.sha256()
+  with tf.io.gfile.GFile(path, "rb") as file:
+    while chunk := file.read(CHUNK):
+      digest.update(chunk)
+  return digest.hexdigest()
+
+
+def damage(folder: str, listed: Mapping[str, Mapping[str, Any]]) -> str | None:
+  """What is wrong with files, or None.
+
+  Args:
+    folder: of the files.
+    listed: {name: {"bytes", "sha256" if it is known}}, as they were written.
+  """
+  for name, facts in listed.items():
+    path = os.path.join(folder, name)
+    if not tf.io.gfile.exists(path):
+      return f"{name} is missing"
+    found = tf.io.gfile.stat(path).length
+    if found != facts["bytes"]:
+      return f"{name} has {found} bytes, expected {facts['bytes']}"
+    if "sha256" in facts and sha256(path) != facts["sha256"]:
+      return f"{name} has another SHA-256 than when it was written"
+  return None
 
 
 def names(folder: str, pattern: str) -> list[str]:

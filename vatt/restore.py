@@ -1,11 +1,11 @@
-"""Trained models from their workdirs."""
+"""Trained models from their workdirs, or from where they were exported to."""
 import os
 from typing import NamedTuple
 
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from vatt import checkpoints, fields, workdir
+from vatt import checkpoints, exports, fields, workdir
 from vatt import config as config_lib
 from vatt.data import text
 from vatt.errors import UserError
@@ -36,7 +36,7 @@ def load_model(path: str, config: ConfigDict | None = None,
   """Builds the model of a workdir, with the weights of its newest checkpoint.
 
   Args:
-    path: of the workdir of a run, or of a converted model.
+    path: of the workdir of a run, or of a converted or an exported model.
     config: the workdir's, or that with other fields of data and eval. It may
       read nothing of a modality (`data.frames` or `data.audio_samples` of 0):
       the model is built as it was trained. None for the workdir's.
@@ -80,14 +80,16 @@ def load_model(path: str, config: ConfigDict | None = None,
 def restore_model(path: str, task: Task,
                   strategy: tf.distribute.Strategy | None = None
                   ) -> tuple[tf.keras.Model, int]:
-  """The model of a task, with the weights of a workdir's newest checkpoint, and
-  their step.
+  """The model of a task, with the weights of a workdir's newest checkpoint, or
+  of an exported model, and their step.
 
   Raises:
-    UserError: no checkpoint, or one of another model.
+    UserError: no checkpoint, or one of another model; a damaged export.
   """
   with (strategy or tf.distribute.get_strategy()).scope():
     model = task.build_model()
+    if workdir.is_exported(path):
+      return model, exports.load(path, model)
   return model, checkpoints.restore_model(workdir.checkpoints_of(path), model)
 
 

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from vatt import files
 from vatt.errors import UserError, one_line
 
+EXPORT = "export.json"  # says what an exported model's folder has
 # Fields that workdirs of older code lack, as their runs were.
 ADDED = {
     "augment": dict(color_probability=1.0),
@@ -47,6 +48,12 @@ def checkpoints_of(workdir: str) -> str:
 def has_model(workdir: str) -> bool:
   """Whether a run, or a converter, has claimed a folder."""
   return tf.io.gfile.exists(os.path.join(workdir, "config.json"))
+
+
+def is_exported(folder: str) -> bool:
+  """Whether a folder is an exported model, which `vatt/exports.py` reads, and
+  no workdir of a run."""
+  return tf.io.gfile.exists(os.path.join(folder, EXPORT))
 
 
 def has_checkpoint(workdir: str) -> bool:
@@ -115,8 +122,13 @@ def check_run(workdir: str, config: FrozenConfigDict) -> None:
   """Validates that a run may go on in a folder, if that has a config.
 
   Raises:
-    UserError: the workdir belongs to a run of another config.
+    UserError: the workdir belongs to a run of another config, or is no workdir
+      of a run.
   """
+  if is_exported(workdir):
+    raise UserError(
+        f"{workdir}: an exported model, expected another --workdir, and "
+        f"--config.init={workdir} to start from its weights")
   if not has_model(workdir):
     return
   path = os.path.join(workdir, "config.json")

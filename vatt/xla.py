@@ -1,6 +1,7 @@
 """XLA: for what lies between TensorFlow's own kernels, or for all (TPUs)."""
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
@@ -10,12 +11,33 @@ from tensorflow.python.ops import control_flow_util
 # microseconds, compiling it some tenths of a second for each shape.
 COMPILED_SIZE = 2 ** 17
 
+_portable = False
+
+
+@contextlib.contextmanager
+def portable() -> Iterator[None]:
+  """What is traced within has TensorFlow's own operations alone: no part that
+  XLA compiles, no gradient of ours, which a saved graph would ask for where
+  none of this code is."""
+  global _portable
+  before, _portable = _portable, True
+  try:
+    yield
+  finally:
+    _portable = before
+
+
+def is_portable() -> bool:
+  """Whether this is within `portable`."""
+  return _portable
+
 
 def compiled(function: Callable) -> Callable:
   """Has XLA compile a function of tensors, where one of them is large: what
   TensorFlow does in a dozen passes over memory becomes one.
 
-  With tensors of unknown sizes, or small ones, the function runs as it is.
+  With tensors of unknown sizes, or small ones, or within `portable`, the
+  function runs as it is.
   Arguments that are no tensors, such as numbers, are constants of a program.
   """
   fast = tf.function(function, jit_compile=True, autograph=False)
@@ -23,7 +45,8 @@ def compiled(function: Callable) -> Callable:
   @functools.wraps(function)
   def call(*args):
     sizes = [x.shape.num_elements() for x in args if tf.is_tensor(x)]
-    large = None not in sizes and max(sizes) >= COMPILED_SIZE
+    large = (None not in sizes and max(sizes) >= COMPILED_SIZE
+             and not _portable)
     return (fast if large else function)(*args)
 
   return call
