@@ -30,10 +30,10 @@ def with_gradient(function: Callable) -> Callable[..., tf.Tensor]:
   """
   @functools.wraps(function)
   def call(*args):
-    if is_portable():
-      return function(*args)[0]
     floats = {i: tf.convert_to_tensor(x) for i, x in enumerate(args)
               if tf.is_tensor(x) and x.dtype.is_floating}
+    if is_portable():
+      return function(*(dict(enumerate(args)) | floats).values())[0]
 
     @tf.custom_gradient
     def of_floats(*values):
