@@ -40,8 +40,8 @@ def main() -> None:
   if "://" not in out:
     out = os.path.abspath(out)
     if not os.path.isdir(os.path.dirname(out)):
-      raise UserError(f"--out={OUT.value}: expected a new folder in one that is "
-                      "there")
+      raise UserError(f"--out={OUT.value}: expected a new folder in one that "
+                      "is there")
 
   from vatt import exports, restore
 

@@ -185,6 +185,15 @@ def _files_of(folder):
 # -----------------------------------------------------------------------------
 # Read.
 # -----------------------------------------------------------------------------
+def check_whole(folder: str) -> None:
+  """Raises UserError if a folder that is not exported has weights as one has
+  that is."""
+  for name in ("saved_model.pb", SAFETENSORS):
+    if tf.io.gfile.exists(os.path.join(folder, name)):
+      raise UserError(f"{folder}: has {name} and no {workdir.EXPORT}, expected "
+                      "both, as vatt-export writes them")
+
+
 def load(folder: str, model: tf.keras.Model) -> int:
   """Fills a model with the weights of an exported one.
 
@@ -215,8 +224,8 @@ def load(folder: str, model: tf.keras.Model) -> int:
                     "as it was written: export it again")
   try:
     values = read(folder)
-  except (*files.REFUSED, tf.errors.OpError, safetensors.SafetensorError
-          ) as error:
+  except (*files.REFUSED, tf.errors.OpError, IndexError,  # of a short file
+          safetensors.SafetensorError) as error:
     raise UserError(f"{folder}: its weights cannot be read ({one_line(error)}),"
                     " expected an exported model") from None
   _assign(values, checkpoints.names_of(model), folder)

@@ -90,6 +90,8 @@ def restore_model(path: str, task: Task,
     model = task.build_model()
     if workdir.is_exported(path):
       return model, exports.load(path, model)
+  if not workdir.has_checkpoint(path):
+    exports.check_whole(path)
   return model, checkpoints.restore_model(workdir.checkpoints_of(path), model)
 
 
