@@ -48,6 +48,9 @@ def load_model(path: str, config: ConfigDict | None = None,
       words that are not the model's.
   """
   trained = workdir.read_config(path)
+  if "task" not in trained:  # as beside the weights of others
+    raise UserError(f"{path}/config.json: no task, expected the config of a "
+                    "run")
   config = trained if config is None else config
   workdir.check_model(path, config)
   # The words are the model's own, wherever the data lie now, and the checkpoint

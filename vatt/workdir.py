@@ -88,9 +88,9 @@ def read_config(workdir: str) -> FrozenConfigDict:
     UserError: there is none.
   """
   config = read_json(os.path.join(workdir, "config.json"))
-  if not isinstance(config, dict) or "task" not in config:
-    raise UserError(f"{workdir}/config.json: no task, expected the config of a "
-                    "run")
+  if not isinstance(config, dict):
+    raise UserError(f"{workdir}/config.json: no fields, expected the config of "
+                    "a run")
   for part, fields in ADDED.items():
     if part in config:
       config[part] = fields | config[part]
