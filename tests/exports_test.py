@@ -13,6 +13,7 @@ import safetensors.numpy
 import tensorflow as tf
 
 import vatt
+from tests import tiny
 from vatt import exports, inference, restore, transfer, workdir, xla
 from vatt.config import replace
 from vatt.errors import UserError
@@ -258,6 +259,27 @@ def test_other_precisions_and_parts_that_are_compiled(
     assert not function.attr["_XlaMustCompile"].b
     for node in function.node_def:
       assert "_gradient_op_type" not in node.attr
+
+
+@pytest.mark.slow
+def test_a_classifier_of_sounds_with_several_labels(tmp_path):
+  config = tiny.make_config("audio")
+  config.finetune.label_smoothing = 0.0
+  classes = [f"class {i}" for i in range(tiny.CLASSES)]
+  task = make_task(config, classes)
+  model = task.build_model()
+  for kind in exports.KINDS:
+    exports.write(str(tmp_path / kind), kind, task, model, 3)
+  sounds = inputs_of(loaded := vatt.load(tmp_path / "safetensors"))["audio"]
+  functions = tf.saved_model.load(str(tmp_path / "saved_model"))
+  assert list(functions.signatures) == ["audio"]
+  found = functions.audio(sounds)
+  for name, value in task.infer(model, {"audio": tf.constant(sounds)}).items():
+    assert_close(found[name].numpy(), value.numpy(), name)
+  scores = dict(loaded.classify(
+      sounds[0], top=None, rate=config.data.audio_rate))
+  for name, logit in zip(classes, found["logits"][0].numpy()):
+    assert scores[name] == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-6)
 
 
 def test_replicas_hold_it(exported, models):
