@@ -5,7 +5,8 @@
 
 DIR is the workdir of a run or of a converted model, or a folder that this
 wrote; the newest checkpoint is taken. FOLDER is new or empty, and may lie in
-DIR. For `vatt-export` read `python -m vatt.export`.
+DIR. It comes whole or not at all; what a kill leaves is beside it and ends in
+.tmp. For `vatt-export` read `python -m vatt.export`.
 
 A SavedModel runs with TensorFlow alone: `tf.saved_model.load(FOLDER)` has the
 functions `video` (uint8 [n, T, H, W, 3]), `audio` (int16 [n, S, 1]), `text`
