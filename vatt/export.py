@@ -54,10 +54,5 @@ def main() -> None:
         f"{sum(written.values()) / 1e6:.3g} MB in {len(written)} files")
 
 
-def entry() -> None:
-  """`vatt-export`."""
-  cli.run(main)
-
-
 if __name__ == "__main__":
-  entry()
+  cli.run(main)
