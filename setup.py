@@ -59,8 +59,10 @@ setup(
         "vatt-embed = vatt.cli:entry",
         "vatt-classify = vatt.cli:entry",
         "vatt-export = vatt.cli:entry",
+        "vatt-search = vatt.cli:entry",
     ]},
     extras_require={
+        "faiss": ["faiss-cpu"],  # search in millions of windows
         "gpu": ["tensorflow[and-cuda]==2.15.1"],
         # pytest-xdist 3.8 cannot keep tests together with pytest 9.
         # transformers: another's ViT and T5, to compare ours with.

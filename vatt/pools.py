@@ -80,19 +80,9 @@ class Pool:
           "%s: of an older version, which did not note weights and config: "
           "that they are those of the workdir is not checked", self.folder)
       return
-    if self.facts["weights_sha256"] != facts["weights_sha256"]:
-      raise UserError(
-          f"{self.folder}: embedded by another model (weights of SHA-256 "
-          f"{self.facts['weights_sha256'][:12]}…), expected that of the "
-          f"workdir ({facts['weights_sha256'][:12]}…)")
-    theirs, ours = (dict(_fields(each["config"])) for each in (
-        self.facts, facts))
-    differ = [f"{field} {theirs[field]!r}, not {value!r}"
-              for field, value in ours.items()
-              if theirs.get(field, value) != value]
+    differ = compare(self.facts, facts)
     if differ:
-      raise UserError(f"{self.folder}: embedded with {'; '.join(differ)}; "
-                      "expected the fields that it was embedded with")
+      raise UserError(f"{self.folder}: embedded {differ}")
 
 
 def describe(config: ConfigDict, model: tf.keras.Model, step: int
@@ -107,6 +97,30 @@ def describe(config: ConfigDict, model: tf.keras.Model, step: int
   return {"step": step,
           "weights_sha256": checkpoints.weights_sha256(model.weights),
           "config": json.loads(config.to_json_best_effort())}
+
+
+def compare(theirs: dict[str, Any], ours: dict[str, Any],
+            free: Sequence[str] = ()) -> str:
+  """How vectors of one model and config are not those of another.
+
+  Args:
+    theirs: of `describe`, when the vectors were made.
+    ours: of `describe`, now.
+    free: fields beside FREE_FIELDS that these vectors do not depend on.
+
+  Returns:
+    "by another model …, expected …" or "with …; expected …"; "" if they are.
+  """
+  if theirs["weights_sha256"] != ours["weights_sha256"]:
+    return (f"by another model (weights of SHA-256 "
+            f"{theirs['weights_sha256'][:12]}…), expected that of the workdir "
+            f"({ours['weights_sha256'][:12]}…)")
+  then, now = (dict(_fields(each["config"])) for each in (theirs, ours))
+  differ = [f"{field} {then[field]!r}, not {value!r}"
+            for field, value in now.items()
+            if field not in free and then.get(field, value) != value]
+  return (f"with {'; '.join(differ)}; expected the fields that it was embedded "
+          "with" if differ else "")
 
 
 def _fields(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -215,9 +215,10 @@ def cut_files(manual_dir: str, length: float, workers: Workers
   return spans, rejected
 
 
-def find_media(manual_dir: str) -> list[str]:
+def find_media(manual_dir: str, skip: str = "") -> list[str]:
   """The media files in a folder and its folders, each once whatever links lead
-  to it: sorted paths, relative to it. Names what it leaves out."""
+  to it: sorted paths, relative to it. Names what it leaves out, but for folders
+  that are called `skip`."""
   found, others, seen = [], collections.Counter(), set()
   for parent, folders, names in os.walk(manual_dir, followlinks=True):
     real = os.path.realpath(parent)
@@ -225,6 +226,7 @@ def find_media(manual_dir: str) -> list[str]:
       folders.clear()
       continue
     seen.add(real)
+    folders[:] = [name for name in folders if name != skip]
     for name in names:
       path, suffix = os.path.join(parent, name), os.path.splitext(name)[1]
       if suffix.lower() not in SUFFIXES:
