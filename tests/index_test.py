@@ -1,0 +1,294 @@
+"""An index of media: what is in it, whatever happens to it and to them."""
+import json
+import os
+import pathlib
+import random
+import shutil
+import sqlite3
+import time
+
+import numpy as np
+import pytest
+from scipy.io import wavfile
+
+from vatt import index as index_lib
+from vatt import inference, locks
+from vatt.errors import UserError
+
+FIXTURES = pathlib.Path(__file__).parent / "fixtures"
+# An update in a process of its own.
+UPDATE = """
+import sys
+from vatt import index, inference
+index.Index(sys.argv[2], inference.Model(sys.argv[1])).update([sys.argv[3]])
+"""
+
+
+@pytest.fixture(scope="module")
+def model():
+  """A pre-trained one, of windows of a second."""
+  return inference.Model(FIXTURES / "specific")
+
+
+def tone(seconds, pitch, rate=8000):
+  return np.int16(9000 * np.sin(np.arange(int(seconds * rate)) * pitch / rate))
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory, media, model):
+  """Folder of a film of 3 s with sound, a mute one of 2 s, a sound of 2.5 s,
+  and of what is no media; with their index."""
+  folder = tmp_path_factory.mktemp("originals")
+  (folder / "b").mkdir()
+  pictures = [media.numbered(i) for i in range(24)]
+  media.write_media(folder / "film.mkv", pictures, media.clicks(
+      np.arange(0, 3, 0.1), 3.0), rate=8, audio="flac")
+  media.write_media(folder / "b/mute.mp4", pictures[:16], rate=8)
+  wavfile.write(folder / "b/sound.wav", 8000, tone(2.5, 2000))
+  (folder / "broken.mp4").write_text("no film")
+  index = index_lib.Index(folder / ".vatt-index", model)
+  assert index.read() == []
+  assert index.update([str(folder)]) == (4, 0, 0, 0, 1)
+  return folder
+
+
+@pytest.fixture
+def films(originals, tmp_path):
+  """A copy of them, that a test may change."""
+  return pathlib.Path(shutil.copytree(originals, tmp_path / "films"))
+
+
+def rows(index, listed=None):
+  """{path: (problem, times, {space: vectors})} of an index."""
+  return {file.path: (file.problem, file.times.tolist(), {
+      space: index.vectors([file], space) for space in index_lib.SPACES})
+      for file in (index.read() if listed is None else listed)}
+
+
+def assert_same(found, wanted):
+  assert found.keys() == wanted.keys()
+  for path, (problem, times, vectors) in wanted.items():
+    assert found[path][:2] == (problem, times)
+    for space, values in vectors.items():
+      np.testing.assert_allclose(found[path][2][space], values, atol=1e-6)
+
+
+def test_every_window_has_the_vectors_that_the_model_finds(model, films):
+  index = index_lib.Index(films / ".vatt-index", model)
+  listed = {os.path.relpath(file.path, films): file for file in index.read()}
+  assert list(listed) == ["b/mute.mp4", "b/sound.wav", "broken.mp4", "film.mkv"]
+  assert listed["film.mkv"].times.tolist() == [[0, 1], [1, 2], [2, 3]]
+  assert [file.kinds for file in listed.values()] == [
+      ("video",), ("audio",), (), ("video", "audio")]
+  assert "no readable media" in listed["broken.mp4"].problem
+  usable = [listed[name] for name in ("b/mute.mp4", "b/sound.wav", "film.mkv")]
+  for space in index_lib.SPACES:
+    modality, _, kind = space.partition("_")
+    embed = getattr(model, f"embed_{modality}")
+    found = index.vectors(usable, space)
+    assert found.dtype == np.float32 and found.shape == (2 + 3 + 3, 8)
+    # A file on its own: other batches of the model.
+    for first, file in zip((0, 2, 5), usable):
+      mine = found[first:first + len(file.times)]
+      if modality in file.kinds:
+        wanted, times = embed(file.path, kind, windows="all", each=True)
+        np.testing.assert_allclose(mine, wanted, atol=1e-6)
+        np.testing.assert_array_equal(file.times, times)
+      else:
+        assert np.isnan(mine).all()
+
+
+def test_an_update_takes_what_changed_and_leaves_the_rest(
+    model, films, monkeypatch):
+  asked = []
+
+  def infer(paths, *args):
+    asked.append(sorted(os.path.relpath(path, films) for path in paths))
+    return inference.Model.infer(model, paths, *args)
+
+  monkeypatch.setattr(model, "infer", infer)
+  index = index_lib.Index(films / ".vatt-index", model)
+  before = {file.path: file for file in index.read()}
+  written = os.stat(index.path).st_mtime_ns
+  assert index.update([str(films)]) == (0, 0, 0, 4, 1)
+  assert os.stat(index.path).st_mtime_ns == written
+  shutil.copy(films / "b/sound.wav", films / "new.wav")
+  wavfile.write(films / "b/sound.wav", 8000, tone(1.5, 3000))
+  (films / "b/mute.mp4").unlink()
+  assert index.update([str(films)]) == (1, 1, 1, 2, 1)
+  assert asked == [["b/sound.wav", "new.wav"]]
+  after = {os.path.relpath(file.path, films): file for file in index.read()}
+  assert sorted(after) == ["b/sound.wav", "broken.mp4", "film.mkv", "new.wav"]
+  assert after["b/sound.wav"].times.tolist() == [[0, 1], [0.5, 1.5]]
+  assert after["film.mkv"].id == before[str(films / "film.mkv")].id
+  # Its number is no other's: a page that is still open must not show another.
+  assert after["b/sound.wav"].id not in [file.id for file in before.values()]
+  # The same size at another time has changed; what cannot be used may be tried.
+  os.utime(films / "new.wav", ns=(1, 1))
+  index.update([str(films)])
+  index.update([str(films)], retry=True)
+  assert asked[1:] == [["new.wav"], ["broken.mp4"]]
+
+
+def test_an_index_moves_with_its_media_and_knows_several_folders(
+    model, films, tmp_path):
+  moved = films.rename(tmp_path / "moved")
+  index = index_lib.Index(moved / ".vatt-index", model)
+  assert index.update([str(moved)]) == (0, 0, 0, 4, 1)
+
+  other = index_lib.Index(tmp_path / "other", model)
+  shutil.copytree(moved / "b", tmp_path / "second")
+  both = [str(moved / "b"), str(tmp_path / "second")]
+  assert other.update(both) == (4, 0, 0, 0, 0)
+  # Files of a folder that is not asked for stay.
+  assert other.update(both[1:]) == (0, 0, 0, 2, 0)
+  assert len(other.read()) == 4
+  assert len(index_lib.within(other.read(), both[1:])) == 2
+  # A name that begins alike is no folder of it.
+  assert not index_lib.within(other.read(), [str(tmp_path / "sec")])
+
+
+def test_names_may_have_any_bytes(model, films, tmp_path):
+  for name in (b"caf\xe9 %41?#.wav", b"it's \"new\"\n.wav"):
+    shutil.copy(films / "b/sound.wav", os.fsencode(films) + b"/b/" + name)
+  folder = str(films / "b")
+  index = index_lib.Index(tmp_path / "i #?%41", model)
+  index.update([folder])
+  assert sorted(os.fsencode(os.path.basename(file.path))
+                for file in index.read() if file.times.size) == [
+      b"caf\xe9 %41?#.wav", b"it's \"new\"\n.wav", b"mute.mp4", b"sound.wav"]
+  assert index.update([folder]).kept == 4
+
+
+def test_an_index_of_another_model_is_refused(model, films):
+  folder = films / ".vatt-index"
+  index = index_lib.Index(folder, model)
+  kept = rows(index)
+  with pytest.raises(UserError, match="index.sqlite3: indexed by another model "
+                     ".*, expected that of the workdir .*; choose another "
+                     "--index, or remove it"):
+    index_lib.Index(folder, inference.Model(FIXTURES / "agnostic"))
+  with pytest.raises(UserError, match="in windows all, not 4; expected as many"
+                     "; choose another"):
+    index_lib.Index(folder, model, 4)
+  for field, value, other in (("fps", 4.0, 2.0), ("words", 12, 3)):
+    with sqlite3.connect(index.path) as database:
+      (text,), = database.execute("SELECT json FROM facts")
+      facts = json.loads(text)
+      assert facts["config"]["data"][field] == value
+      facts["config"]["data"][field] = other
+      database.execute("UPDATE facts SET json = ?", [json.dumps(facts)])
+    if field == "fps":
+      with pytest.raises(UserError, match="with data.fps 2.0, not 4.0; expect"):
+        index_lib.Index(folder, model)
+      with sqlite3.connect(index.path) as database:
+        database.execute("UPDATE facts SET json = ?", [text])
+  # No vector depends on how many words of a sentence are read.
+  assert_same(rows(index_lib.Index(folder, model)), kept)
+  with sqlite3.connect(index.path) as database:
+    database.execute("PRAGMA user_version = 9")
+  with pytest.raises(UserError, match="of version 9, expected 1; remove"):
+    index_lib.Index(folder, model)
+  pathlib.Path(index.path).write_bytes(b"no database" * 500)
+  with pytest.raises(UserError, match="cannot be read .file is not a database"):
+    index_lib.Index(folder, model)
+  with pytest.raises(UserError, match="a model of the task finetune, expected"):
+    index_lib.Index(folder, inference.Model(FIXTURES / "tuned"))
+
+
+def test_one_writes_and_others_read(model, films):
+  index = index_lib.Index(films / ".vatt-index", model)
+  (films / "new.mp4").touch()
+  with locks.own(index.folder, "another update"):
+    assert index.update([str(films / "b")]).kept == 2
+    assert len(index.read()) == 4
+    with pytest.raises(UserError, match="in use by another update, process"):
+      index.update([str(films)])
+  with pytest.raises(UserError, match="no media file in it, expected some"):
+    index.update([str(films / ".vatt-index")])
+  assert len(index.read()) == 4
+
+
+def test_a_disk_without_room_is_told_in_a_line(model, films, small_disk):
+  disk = small_disk("40k")
+  shutil.copytree(films / ".vatt-index", disk / "index")
+  os.rename(films / "b", films / "moved")
+  index = index_lib.Index(disk / "index", model)
+  kept = len(index.read())
+  size = os.statvfs(disk)
+  (disk / "full").write_bytes(b"0" * (size.f_bavail * size.f_bsize - 4096))
+  with pytest.raises(UserError, match=r"cannot be written \(.*(full|space)"):
+    index.update([str(films)])
+  assert len(index_lib.Index(disk / "index", model).read()) == kept
+
+
+def kill_until_done(python, films, folder, kills, wait):
+  """Updates an index in processes that are killed; returns how many rows each
+  kill found."""
+  command = ("-c", UPDATE, str(FIXTURES / "specific"), str(folder), str(films))
+  counts = []
+  for _ in range(kills):
+    process = python.start(*command)
+    wait(folder)
+    process.kill()
+    process.communicate()
+    counts.append(0)
+    if (folder / index_lib.NAME).exists():
+      # A reader rolls back what the kill has left.
+      with sqlite3.connect(folder / index_lib.NAME) as database:
+        assert database.execute("PRAGMA integrity_check").fetchall() == [
+            ("ok",)]
+      counts[-1] = count_of(folder)
+  done = python.run(*command)
+  assert not done.returncode, done.stderr
+  return counts
+
+
+def many(films, count):
+  """More files, so that an update takes a while."""
+  for i in range(count):
+    wavfile.write(films / f"sound{i}.wav", 8000, tone(2 + i % 3, 900 + 70 * i))
+
+
+def count_of(folder):
+  try:
+    with sqlite3.connect(f"file:{folder}/{index_lib.NAME}?mode=ro", uri=True,
+                         timeout=5) as database:
+      return database.execute("SELECT COUNT(*) FROM files").fetchone()[0]
+  except sqlite3.Error:
+    return 0
+
+
+def test_a_killed_update_goes_on(model, films, tmp_path, python):
+  many(films, 16)
+  deadline = time.monotonic() + 120
+
+  def until_some(folder):
+    while count_of(folder) < 3 and time.monotonic() < deadline:
+      time.sleep(0.002)
+
+  counts = kill_until_done(python, films, tmp_path / "killed", 1, until_some)
+  assert 3 <= counts[0] < 20
+  whole = index_lib.Index(tmp_path / "whole", model)
+  whole.update([str(films)])
+  assert_same(rows(index_lib.Index(tmp_path / "killed", model)), rows(whole))
+  assert sorted(os.listdir(tmp_path / "killed")) == [index_lib.NAME]
+
+
+@pytest.mark.slow
+def test_an_index_is_the_same_after_ten_kills(model, films, tmp_path, python):
+  many(films, 150)
+  chance = random.Random(0)
+
+  def wait(folder):
+    start, known = time.monotonic(), count_of(folder)
+    while count_of(folder) == known and time.monotonic() < start + 60:
+      time.sleep(0.002)  # until it has begun
+    time.sleep(chance.uniform(0.0, 0.3))
+
+  counts = kill_until_done(python, films, tmp_path / "killed", 10, wait)
+  print(counts)
+  assert counts == sorted(counts) and counts[0] < counts[-1]
+  whole = index_lib.Index(tmp_path / "whole", model)
+  whole.update([str(films)])
+  assert_same(rows(index_lib.Index(tmp_path / "killed", model)), rows(whole))
