@@ -39,23 +39,25 @@ h2 { font-size: .95rem; margin: 0; overflow-wrap: anywhere; }
 p { margin: .25rem 0 .75rem; color: var(--faint); overflow-wrap: anywhere; }
 p.problem { color: var(--warn); }
 p:empty { display: none; }
+#said { margin-top: .75rem; }
 ol { list-style: none; margin: 1rem 0 0; padding: 0; display: grid; gap: 1rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)); }
 li { border: 1px solid var(--line); border-radius: .5rem; overflow: hidden;
   background: var(--card); display: flex; flex-direction: column; }
-li .shown { position: relative; display: block; aspect-ratio: 16/9;
-  background: #000; }
-li .shown img, li video { display: block; width: 100%; height: 100%;
-  object-fit: contain; }
-li audio { width: 100%; position: absolute; bottom: 0; left: 0; }
-li .time { position: absolute; right: .4rem; bottom: .4rem; padding: 0 .4rem;
-  border-radius: .25rem; background: #000c; color: #fff; font-size: .85rem; }
+.shown { position: relative; display: block; aspect-ratio: 16/9;
+  overflow: hidden; background: #000; }
+.shown img, .shown video, .shown .frames { position: absolute; inset: 0;
+  width: 100%; height: 100%; object-fit: contain; }
+.shown audio { position: absolute; inset: auto 0 0; width: 100%; }
+.shown .play { position: absolute; right: .4rem; bottom: .4rem;
+  padding: 0 .5rem; border-radius: .25rem; background: #000c; color: #fff;
+  font-size: .85rem; }
+.frames { display: grid; grid: 1fr 1fr / 1fr 1fr; }
+.frames[hidden] { display: none; }
+.frames img { position: static; min-height: 0; }
 li .text { padding: .6rem .75rem .75rem; }
 li .text p { margin: .2rem 0 0; font-size: .9rem; }
 meter { width: 5rem; vertical-align: middle; }
-.frames { display: grid; grid-template-columns: 1fr 1fr; height: 100%; }
-.frames[hidden] { display: none; }
-.frames img { min-height: 0; }
 form { display: flex; flex-wrap: wrap; gap: .5rem .75rem; align-items: end; }
 form label { display: flex; flex-direction: column; font-size: .85rem;
   color: var(--faint); }
@@ -269,7 +271,8 @@ def card(hit: Any, rank: int, media: str, pictures: Sequence[str]) -> str:
   return (
       f'<li><a class="shown" href="{address}" data-kind="{kind}" '
       f'data-start="{hit.start:.3f}" aria-label="Play {name} from '
-      f'{clock(hit.start)}">{shown}<span class="time">{times}</span></a>'
+      f'{clock(hit.start)}">{shown}<span class="play">▶ {clock(hit.start)}'
+      '</span></a>'
       f'<div class="text"><h2>{rank}. {name}</h2><p>{times} · '
       f'<meter min="0" max="1" value="{max(0.0, hit.score):.3f}" '
       f'aria-label="Similarity"></meter> {hit.score:.3f}</p>'
