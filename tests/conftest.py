@@ -16,7 +16,7 @@ import pytest
 
 from tests.forkserver import ForkServer
 
-pytest_plugins = ["tests.media"]
+pytest_plugins = ["tests.media", "tests.searching"]
 
 
 def pytest_configure(config):

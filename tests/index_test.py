@@ -11,51 +11,24 @@ import numpy as np
 import pytest
 from scipy.io import wavfile
 
+from tests.searching import tone
 from vatt import index as index_lib
 from vatt import inference, locks
 from vatt.errors import UserError
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
-# An update in a process of its own.
-UPDATE = """
-import sys
-from vatt import index, inference
-index.Index(sys.argv[2], inference.Model(sys.argv[1])).update([sys.argv[3]])
-"""
-
-
-@pytest.fixture(scope="module")
-def model():
-  """A pre-trained one, of windows of a second."""
-  return inference.Model(FIXTURES / "specific")
-
-
-def tone(seconds, pitch, rate=8000):
-  return np.int16(9000 * np.sin(np.arange(int(seconds * rate)) * pitch / rate))
-
-
-@pytest.fixture(scope="module")
-def originals(tmp_path_factory, media, model):
-  """Folder of a film of 3 s with sound, a mute one of 2 s, a sound of 2.5 s,
-  and of what is no media; with their index."""
-  folder = tmp_path_factory.mktemp("originals")
-  (folder / "b").mkdir()
-  pictures = [media.numbered(i) for i in range(24)]
-  media.write_media(folder / "film.mkv", pictures, media.clicks(
-      np.arange(0, 3, 0.1), 3.0), rate=8, audio="flac")
-  media.write_media(folder / "b/mute.mp4", pictures[:16], rate=8)
-  wavfile.write(folder / "b/sound.wav", 8000, tone(2.5, 2000))
-  (folder / "broken.mp4").write_text("no film")
-  index = index_lib.Index(folder / ".vatt-index", model)
-  assert index.read() == []
-  assert index.update([str(folder)]) == (4, 0, 0, 0, 1)
-  return folder
 
 
 @pytest.fixture
-def films(originals, tmp_path):
-  """A copy of them, that a test may change."""
-  return pathlib.Path(shutil.copytree(originals, tmp_path / "films"))
+def model(indexed):
+  """A pre-trained one, of windows of a second."""
+  return indexed.model
+
+
+@pytest.fixture
+def films(indexed, tmp_path):
+  """A copy of the media and their index, that a test may change."""
+  return pathlib.Path(shutil.copytree(indexed.folder, tmp_path / "films"))
 
 
 def rows(index, listed=None):
@@ -82,20 +55,19 @@ def test_every_window_has_the_vectors_that_the_model_finds(model, films):
       ("video",), ("audio",), (), ("video", "audio")]
   assert "no readable media" in listed["broken.mp4"].problem
   usable = [listed[name] for name in ("b/mute.mp4", "b/sound.wav", "film.mkv")]
-  for space in index_lib.SPACES:
-    modality, _, kind = space.partition("_")
-    embed = getattr(model, f"embed_{modality}")
-    found = index.vectors(usable, space)
-    assert found.dtype == np.float32 and found.shape == (2 + 3 + 3, 8)
+  spaces = {space: index.vectors(usable, space) for space in index_lib.SPACES}
+  for first, file in zip((0, 2, 5), usable):
     # A file on its own: other batches of the model.
-    for first, file in zip((0, 2, 5), usable):
+    wanted = model.embed_clip(file.path, windows="all", each=True)
+    for space, found in spaces.items():
+      assert found.dtype == np.float32 and found.shape == (2 + 3 + 3, 8)
       mine = found[first:first + len(file.times)]
-      if modality in file.kinds:
-        wanted, times = embed(file.path, kind, windows="all", each=True)
-        np.testing.assert_allclose(mine, wanted, atol=1e-6)
+      vectors, times = wanted[space]
+      if space.partition("_")[0] in file.kinds:
+        np.testing.assert_allclose(mine, vectors, atol=1e-6)
         np.testing.assert_array_equal(file.times, times)
       else:
-        assert np.isnan(mine).all()
+        assert np.isnan(mine).all() and not len(times)
 
 
 def test_an_update_takes_what_changed_and_leaves_the_rest(
@@ -225,7 +197,8 @@ def test_a_disk_without_room_is_told_in_a_line(model, films, small_disk):
 def kill_until_done(python, films, folder, kills, wait):
   """Updates an index in processes that are killed; returns how many rows each
   kill found."""
-  command = ("-c", UPDATE, str(FIXTURES / "specific"), str(folder), str(films))
+  command = ("-m", "vatt.search", str(films), f"--index={folder}",
+             f"--workdir={FIXTURES / 'specific'}")
   counts = []
   for _ in range(kills):
     process = python.start(*command)
@@ -260,15 +233,15 @@ def count_of(folder):
 
 
 def test_a_killed_update_goes_on(model, films, tmp_path, python):
-  many(films, 16)
+  many(films, 8)
   deadline = time.monotonic() + 120
 
   def until_some(folder):
-    while count_of(folder) < 3 and time.monotonic() < deadline:
+    while count_of(folder) < 2 and time.monotonic() < deadline:
       time.sleep(0.002)
 
   counts = kill_until_done(python, films, tmp_path / "killed", 1, until_some)
-  assert 3 <= counts[0] < 20
+  assert 2 <= counts[0] < 12
   whole = index_lib.Index(tmp_path / "whole", model)
   whole.update([str(films)])
   assert_same(rows(index_lib.Index(tmp_path / "killed", model)), rows(whole))

@@ -157,14 +157,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
   def _search(self, values, method):
     """What is found, or why nothing is: {html, line, problem}."""
     try:
-      top = int(values.get("top", "")) if (
-          values.get("top", "").isdecimal()) else 0
+      asked = values.get("top", "")
+      top = int(asked) if re.fullmatch("[0-9]{1,4}", asked) else 0
       if not 1 <= top <= MOST:
-        raise UserError(f"results: {values.get('top', '')!r}, expected a number"
-                        f" from 1 to {MOST}")
+        raise UserError(f"results: {asked[:20]!r}, expected a number from 1 to "
+                        f"{MOST}")
       for name, known in (("by", BY), ("kind", KINDS), ("as", KINDS)):
         if values.get(name, "") not in ("", *known):
-          raise UserError(f"{name} is {values[name]!r}, expected one of "
+          raise UserError(f"{name} is {values[name][:20]!r}, expected one of "
                           f"{', '.join(known)}")
       searcher = self.server.searcher
       query = (queries.of_text(searcher.model, values.get("query", ""))
