@@ -203,7 +203,8 @@ class Searcher:
       return np.zeros([0], np.float32), np.zeros([0], np.int64)
     if self._faiss:
       engine = self._engine(query.space, by)
-      parameters = _parameters(self._faiss, engine, np.flatnonzero(mask))
+      parameters = None if mask.all() else _parameters(
+          self._faiss, engine, np.flatnonzero(mask))
       scores, rows = engine.search(query.vector[None], top, params=parameters)
       found = rows[0] >= 0  # of cells that are not looked into none is found
       return scores[0][found], rows[0][found]
@@ -220,9 +221,11 @@ class Searcher:
     if len(items) <= EXACT:
       engine = flat
     else:
-      cells = 4 * int(len(items) ** 0.5)
+      cells = int(len(items) ** 0.5)
       engine = faiss.IndexIVFFlat(flat, items.shape[1], cells,
                                   faiss.METRIC_INNER_PRODUCT)
+      # It is made at each start: cells need not be the best.
+      engine.cp.niter, engine.cp.max_points_per_centroid = 8, 64
       engine.train(items[valid])
       engine.nprobe = max(1, int(PROBED * cells))
     engine.add(np.where(valid[:, None], items, 0.0))
