@@ -86,13 +86,13 @@ def test_an_update_takes_what_changed_and_leaves_the_rest(
   assert os.stat(index.path).st_mtime_ns == written
   shutil.copy(films / "b/sound.wav", films / "new.wav")
   wavfile.write(films / "b/sound.wav", 8000, tone(1.5, 3000))
-  (films / "b/mute.mp4").unlink()
+  (films / "film.mkv").unlink()
   assert index.update([str(films)]) == (1, 1, 1, 2, 1)
   assert asked == [["b/sound.wav", "new.wav"]]
   after = {os.path.relpath(file.path, films): file for file in index.read()}
-  assert sorted(after) == ["b/sound.wav", "broken.mp4", "film.mkv", "new.wav"]
+  assert sorted(after) == ["b/mute.mp4", "b/sound.wav", "broken.mp4", "new.wav"]
   assert after["b/sound.wav"].times.tolist() == [[0, 1], [0.5, 1.5]]
-  assert after["film.mkv"].id == before[str(films / "film.mkv")].id
+  assert after["b/mute.mp4"].id == before[str(films / "b/mute.mp4")].id
   # Its number is no other's: a page that is still open must not show another.
   assert after["b/sound.wav"].id not in [file.id for file in before.values()]
   # The same size at another time has changed; what cannot be used may be tried.

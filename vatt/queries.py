@@ -19,6 +19,7 @@ KINDS = ("video", "audio")
 # Of faiss: windows up to which it looks at all; else the share of cells that it
 # looks into.
 EXACT, PROBED = 200_000, 1 / 16
+KEPT = 3  # ways of comparing, of which the vectors stay in memory
 _MODEL = threading.Lock()  # one query at a time: it takes all cores
 
 
@@ -126,7 +127,7 @@ class Searcher:
     self._file = np.repeat(np.arange(len(counts)), counts)  # [N]
     self._first = np.cumsum([0, *counts])
     self._lock = threading.Lock()
-    self._items = functools.cache(self._make_items)
+    self._items = functools.lru_cache(KEPT)(self._make_items)
     self._engine = functools.cache(self._make_engine)
 
   @property

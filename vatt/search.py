@@ -27,6 +27,8 @@ file at that moment. --serve shows such a page for any query, in a browser on
 this machine.
 """
 import os
+import signal
+import sys
 
 from absl import flags, logging
 
@@ -94,7 +96,11 @@ def main(arguments: list[str]) -> None:
              else queries.of_file(model, value, kind))
   index = index_lib.Index(index_folder, model, windows)
   if UPDATE.value:
-    print(f"{index.folder}: {_told(index.update(folders, RETRY.value))}")
+    try:
+      print(f"{index.folder}: {_told(index.update(folders, RETRY.value))}")
+    except KeyboardInterrupt:
+      print(f"{index.folder}: stopped; the next run goes on")
+      sys.exit(128 + signal.SIGINT)
   searcher = queries.Searcher(model, index, folders, FAISS.value)
   _tell_unusable(searcher.unusable, SHOWN if asked or SERVE.value else None)
   if SERVE.value:
