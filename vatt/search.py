@@ -154,10 +154,5 @@ def _tell_unusable(unusable, most):
                     "listed", len(unusable) - most)
 
 
-def entry() -> None:
-  """`vatt-search`."""
-  cli.run(main, arguments=True)
-
-
 if __name__ == "__main__":
-  entry()
+  cli.run(main, arguments=True)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vatt.data.ingest import media
+from vatt.data.ingest import encoding, media
 
 COUNT = 4  # pictures of a moment
 SIZE = 144  # their shorter side, pixels
@@ -40,7 +40,7 @@ def read_moment(path: str, start: float, end: float) -> Moment:
   start = max(0.0, min(start, end - 0.1))
   clip, = media.read_clips(
       path, [(start, end)], fps=COUNT / (end - start), size=SIZE,
-      audio_rate=AUDIO_RATE, convert=media.JpegEncoder())
+      audio_rate=AUDIO_RATE, convert=encoding.JpegEncoder())
   if isinstance(clip, media.MediaError):
     raise clip
   parts = [] if clip.audio is None else np.array_split(
