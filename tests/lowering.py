@@ -8,6 +8,7 @@ pod. tests/fake_tpu.py shows the collectives themselves.
 import collections
 import contextlib
 import dataclasses
+import gc
 import math
 from unittest import mock
 
@@ -150,3 +151,6 @@ def lower(config: ConfigDict, cores: int = 1) -> hlo_pb2.HloModuleProto:
     return hlo_pb2.HloModuleProto.FromString(lowered(stage="hlo_serialized"))
   finally:
     tf.keras.mixed_precision.set_global_policy("float32")
+    # The model is in a cycle, and what it would take is counted.
+    model = optimizer = step = program = lowered = None
+    gc.collect()
