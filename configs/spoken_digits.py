@@ -16,7 +16,7 @@ specific,spectrogram takes 11 minutes on two cores. Test clips classified right
 by sentences alone, official split:
 
                         by video   by voice
-  specific,spectrogram    95.6 %     98.8 %
+  specific,spectrogram    95.6 %     99.2 %
   specific,waveform       96.0 %     88.4 %
   agnostic,spectrogram    94.4 %     99.6 %
   agnostic,waveform       92.4 %     87.2 %
