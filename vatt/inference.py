@@ -17,6 +17,7 @@ from vatt import fields, restore, similarity
 from vatt.data import media_views, text
 from vatt.data import windows as windows_lib
 from vatt.data.ingest import media
+from vatt.data.ingest.workers import Workers
 from vatt.errors import UserError
 
 BATCH_BYTES = 64 << 20  # of the views that the model sees at once
@@ -97,6 +98,7 @@ class Model:
     self.config = self.task.config
     for part in "data", "eval":
       fields.check(self.config[part], part)
+    self._workers = Workers()  # which stay for the next files
     # Each is traced once.
     self._cutter = functools.cache(functools.partial(
         windows_lib.make_cutter, self.config.data))
@@ -346,8 +348,8 @@ class Model:
                     done.pop(end.file, []), span)
 
     with contextlib.closing(media_views.read_views(
-        inputs, data, self._cutter(tuple(kinds), crops), kinds, windows, crops
-    )) as items, tqdm(
+        inputs, data, self._cutter(tuple(kinds), crops), kinds, windows, crops,
+        self._workers)) as items, tqdm(
             total=len(inputs), leave=False, disable=None,
             bar_format=PROGRESS) as progress:
       for item in items:

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from vatt.data import media_views
 from vatt.data import windows as windows_lib
 from vatt.data.ingest import views as views_lib
+from vatt.data.ingest.workers import Workers
 from vatt.data.media_views import End, View
 
 DATA = ConfigDict(dict(frames=4, fps=4.0, size=8, audio_samples=1000,
@@ -29,7 +30,7 @@ def film(tmp_path_factory, media):
 def read(inputs, windows, kinds=("video", "audio"), crops=1):
   items = list(media_views.read_views(
       inputs, DATA, windows_lib.make_cutter(DATA, kinds, crops), kinds, windows,
-      crops))
+      crops, Workers()))
   return ([item for item in items if isinstance(item, View)],
           [item for item in items if isinstance(item, End)])
 
@@ -90,7 +91,8 @@ def test_who_stops_reading_leaves_no_thread_and_no_process(film):
             if "_run" in thread.name]
 
   cut = windows_lib.make_cutter(DATA, ("video",), 1)
-  items = media_views.read_views([film] * 3, DATA, cut, ("video",), "all", 1)
+  items = media_views.read_views(
+      [film] * 3, DATA, cut, ("video",), "all", 1, Workers())
   assert isinstance(next(items), View)
   assert threads()
   items.close()

@@ -71,7 +71,8 @@ class End(NamedTuple):
 
 def read_views(inputs: Sequence[str | Clip], data: ConfigDict,
                cut: Callable[..., dict[str, tf.Tensor]], kinds: Sequence[str],
-               windows: int | str, crops: int) -> Iterator[View | End]:
+               windows: int | str, crops: int, workers: Workers
+               ) -> Iterator[View | End]:
   """Reads files, as many at a time as there are cores.
 
   Args:
@@ -81,11 +82,12 @@ def read_views(inputs: Sequence[str | Clip], data: ConfigDict,
     kinds: of media.KINDS, what to read.
     windows: how many of each file, evenly spread, or "all": end to end.
     crops: M, squares along the longer side of a frame; a view each.
+    workers: the processes that decode.
 
   Yields:
     The views of each input in turn, and its End.
   """
-  stop, workers = threading.Event(), Workers()
+  stop = threading.Event()
   waiting, ahead = enumerate(inputs), collections.deque()
   # Of files that are fewer than cores, several processes read one.
   shares = num_cores() // max(1, len(inputs)) if windows == "all" else 1

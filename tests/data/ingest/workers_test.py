@@ -90,3 +90,11 @@ def test_an_item_is_waited_for_no_longer_than_the_limit():
   assert list(items) == list(range(10))
   with pytest.raises(MediaError, match="took longer"):
     list(workers.stream(0.3, sum, range(10 ** 13)))
+
+
+def test_one_that_ended_while_it_waited_is_replaced():
+  """As Ctrl-C does in a terminal, of whoever goes on."""
+  workers = Workers()
+  os.kill(workers.call(1, os.getpid), 2)
+  workers._idle[0][0].wait(20)
+  assert workers.call(1, math.sqrt, 4) == 2

@@ -58,7 +58,7 @@ class Workers:
     """Calls a function in a process, and yields the items that it yields, each
     within the limit, or its one result; see `call`. The process waits, with an
     item or two in hand, for who takes them."""
-    process, pipe = self._idle.pop() if self._idle else _start()
+    process, pipe = self._take()
     try:
       pipe.send((limit, function, args, kwargs))
       while (answer := pipe.recv())[0] == ITEM:
@@ -77,6 +77,17 @@ class Workers:
     self._idle.append((process, pipe))
     if answer[0] == FAILED:
       raise MediaError(answer[1])
+
+  def _take(self):
+    """A process that waits, or a new one."""
+    while True:
+      try:
+        process, pipe = self._idle.pop()
+      except IndexError:  # none, or another thread was first
+        return _start()
+      if process.poll() is None:  # Ctrl-C ends those that wait, too
+        return process, pipe
+      pipe.close()
 
 
 def _start():
