@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from vatt.data import media_views
 from vatt.data import windows as windows_lib
 from vatt.data.ingest import views as views_lib
-from vatt.data.ingest.workers import Workers
+from vatt.data.ingest import workers as workers_lib
 from vatt.data.media_views import End, View
 
 DATA = ConfigDict(dict(frames=4, fps=4.0, size=8, audio_samples=1000,
@@ -30,7 +30,7 @@ def film(tmp_path_factory, media):
 def read(inputs, windows, kinds=("video", "audio"), crops=1):
   items = list(media_views.read_views(
       inputs, DATA, windows_lib.make_cutter(DATA, kinds, crops), kinds, windows,
-      crops, Workers()))
+      crops, workers_lib.Workers()))
   return ([item for item in items if isinstance(item, View)],
           [item for item in items if isinstance(item, End)])
 
@@ -74,6 +74,13 @@ def test_crops_lie_beside_each_other(film):
   assert not rows[0].row["audio_mask"]
 
 
+def test_windows_that_touch_are_read_together():
+  """Whatever the rounding of their starts: 3.2 seconds have no binary."""
+  starts = views_lib.window_starts(1200, 10.0, 3.2, "all") / 10
+  parts = views_lib._group(starts, 3.2, 120.0)
+  assert [len(part) for part in parts] == [6] * 6 + [2]
+
+
 @pytest.mark.parametrize("count, span, windows, starts", [
     (40, 1.0, 2, [0, 36]), (40, 1.0, 1, [18]), (41, 1.0, 1, [18]),
     (40, 1.0, "all", range(0, 40, 4)),
@@ -85,20 +92,26 @@ def test_starts_of_windows(count, span, windows, starts):
   assert found.tolist() == [*starts]
 
 
-def test_who_stops_reading_leaves_no_thread_and_no_process(film):
+def test_who_stops_reading_leaves_no_thread_and_no_process(monkeypatch, film):
+  started, start = [], workers_lib._start
+  monkeypatch.setattr(workers_lib, "_start",
+                      lambda: started.append(start()) or started[-1])
+
   def threads():
     return [thread for thread in threading.enumerate()
             if "_run" in thread.name]
 
   cut = windows_lib.make_cutter(DATA, ("video",), 1)
   items = media_views.read_views(
-      [film] * 3, DATA, cut, ("video",), "all", 1, Workers())
+      [film] * 3, DATA, cut, ("video",), "all", 1, workers_lib.Workers())
   assert isinstance(next(items), View)
   assert threads()
   items.close()
   for thread in threads():
     thread.join(10)
   assert not threads()
+  # Killed, and no zombies.
+  assert {process.returncode for process, _ in started} == {-signal.SIGKILL}
 
 
 def test_a_decoder_that_is_told_to_stop_ends_it_all(monkeypatch, film):

@@ -157,7 +157,8 @@ def read_clips(path: str, spans: Sequence[tuple[float, float]], *,
 # -----------------------------------------------------------------------------
 def _open(path):
   try:
-    return av.open(path, metadata_errors="replace",
+    # Absolute: FFmpeg takes what is before a colon for a protocol.
+    return av.open(os.path.abspath(path), metadata_errors="replace",
                    options={"max_pixels": str(MAX_PIXELS)})
   except (av.error.FFmpegError, OSError, ValueError) as error:
     raise MediaError(f"no readable media: {_reason(error)}") from error

@@ -117,7 +117,8 @@ def _group(starts, seconds, length):
     return [starts]
   cuts, first = [], starts[0]
   for i, (before, start) in enumerate(zip(starts, starts[1:]), 1):
-    if start > before + seconds or start + seconds > first + LONGEST:
+    # 1e-6: starts are rounded fractions.
+    if start > before + seconds + 1e-6 or start + seconds > first + LONGEST:
       cuts.append(i)
       first = start
   return np.split(starts, cuts)

@@ -73,6 +73,7 @@ class Workers:
       raise MediaError(f"the decoder crashed (exit code {code})") from error
     except BaseException:  # such as the user's Ctrl-C: the answer is not read
       process.kill()
+      process.wait()  # else a zombie would be left
       raise
     self._idle.append((process, pipe))
     if answer[0] == FAILED:
