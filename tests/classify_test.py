@@ -1,5 +1,6 @@
 """Labels of files by the command line."""
 import csv
+import os
 import pathlib
 
 import pytest
@@ -29,6 +30,16 @@ def test_labels_are_printed_and_written(tmp_path, python, films):
   assert result.stdout.splitlines() == [
       line for film, [(label, score)] in zip(films, wanted)
       for line in (film, f"{score:8.3f}  {label}")]
+
+
+def test_names_are_of_any_bytes(tmp_path, python, films):
+  (tmp_path / "in").mkdir()
+  name = os.fsencode(tmp_path / "in") + b"/\xff.mp4"
+  os.symlink(films[0], name)
+  result = classify(python, f"{tmp_path}/in", f"--out={tmp_path}/labels.csv")
+  assert result.returncode == 0, result.stderr
+  _, *rows = (tmp_path / "labels.csv").read_bytes().splitlines()
+  assert len(rows) == 2 and all(row.startswith(name + b",") for row in rows)
 
 
 @pytest.mark.parametrize("model, arguments, said", [

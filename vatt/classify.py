@@ -52,7 +52,9 @@ def main(arguments: list[str]) -> None:
       rows.writerow((path, rank, label, f"{score:.6f}"))
   if out:
     try:
-      files.write_whole(out, content.getvalue())
+      # As the file system has the names, which may be of any bytes.
+      files.write_whole(out, content.getvalue().encode(
+          errors="surrogateescape"))
     except files.REFUSED as error:
       raise UserError(f"--out={OUT.value}: cannot be written "
                       f"({one_line(error)}), expected a file that can be"
