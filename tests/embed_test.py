@@ -4,6 +4,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from scipy.io import wavfile
 
 from vatt import inference
 
@@ -17,12 +18,14 @@ def embed(python, *arguments, fork=True):
 
 def test_rows_are_files_in_their_order(tmp_path, python, films):
   (tmp_path / "notes.mp4").write_text("no film")
+  wavfile.write(tmp_path / "silent.wav", 8000, np.zeros([9000], np.int16))
   out = tmp_path / "vectors [1].npz"
   result = embed(python, films[1], str(tmp_path), films[0], f"--out={out}",
                  "--windows=2", fork=False)
   assert result.returncode == 0, result.stderr
-  assert f"{out}: 2 of 3 files\n" in result.stdout
+  assert f"{out}: 2 of 4 files\n" in result.stdout
   assert f"{tmp_path}/notes.mp4: no readable media: " in result.stderr
+  assert f"{tmp_path}/silent.wav: its sound is silent: left" in result.stderr
   found = dict(np.load(out))
   assert found.pop("path").tolist() == [films[1], films[0]]
   wanted = inference.Model(MODEL).embed_clip([films[1], films[0]], windows=2)

@@ -145,6 +145,23 @@ def test_vectors_of_a_file_are_those_of_its_record_in_an_evaluation(
       model.embed_audio(file), found["audio_vt"], atol=1e-6)
 
 
+def test_similarities_are_averaged_over_crops_too(tmp_path, test_data):
+  """The mean of the cosines of all views is no mean of embeddings."""
+  file = str(test_data / "media" / "bigbuckbunny.mp4")
+  model = inference.Model(FIXTURES / "specific", config=replace(
+      read_config(str(FIXTURES / "specific")), {
+          "eval.windows": 2, "eval.crops": 3, "eval.average": "similarity",
+          "data.cache": False}))
+  write_record(tmp_path / "a.tfrecord", file, model.config.data.fps)
+  wanted = model.task.embed_split(
+      model.model, model.strategy, sources.open_source(
+          f"dmvr:{tmp_path}/a.tfrecord?fps=4&audio_rate=48000", "", "test"))
+  found = model.embed_clip(file, normalize=False)
+  for space in ("video_va", "video_vt", "audio_va"):
+    np.testing.assert_allclose(found[space], wanted[space][0], atol=1e-5)
+  assert np.linalg.norm(model.embed_video(file)) == pytest.approx(1)
+
+
 def test_arrays_are_what_files_are(model, films):
   clip = media_lib.read(films[0], fps=4.0)
   for array, wanted in (
@@ -185,6 +202,7 @@ def test_an_image_is_a_film_that_stands_still(tmp_path, model, films):
      "e ones within -1 and 1"),
     (np.float32([0, np.nan]), 48_000, "expected finite ones within"),
     (np.zeros([9], np.int64), 48_000, "int64 .*, expected frames"),
+    (np.zeros([2, 9], np.float32), 48_000, r"look like \[channels, S\]"),
 ])
 def test_arrays_of_another_kind_are_refused(model, array, rate, said):
   with pytest.raises(UserError, match=said):
@@ -206,6 +224,8 @@ def test_windows_lie_end_to_end_and_bear_their_times(model, films):
   _, times = model.embed_video(films[0], windows=3, each=True)
   # 5.25 s of pictures, 21 frames: the last of 18 starts is 17 frames later.
   np.testing.assert_array_equal(times[:, 0], [0.0, 8 / 4, 17 / 4])
+  np.testing.assert_array_equal(
+      model.embed_video(films[0], windows=np.int64(3), each=True)[1], times)
   for windows in (0, "some", 1.5):
     with pytest.raises(UserError, match="expected a number from 1 or 'all'"):
       model.embed_video(films[1], windows=windows)
@@ -242,6 +262,25 @@ def test_files_that_cannot_be_used_are_left_out_and_named(
   assert list(np.isnan(found["audio_va"]).all(axis=1)) == [True] * 6 + [False]
 
 
+def test_lists_are_of_any_kind(tmp_path, monkeypatch, model, films):
+  wanted = model.embed_video(films[:1])
+  monkeypatch.chdir(tmp_path)
+  pathlib.Path("12:30.mp4").symlink_to(films[0])  # no protocol named 12
+  for files in (np.array(films[:1]), np.array(films[:1], object),
+                (film for film in films[:1]), ["12:30.mp4"]):
+    np.testing.assert_allclose(model.embed_video(files), wanted, atol=1e-6)
+  word = model.task.words[0]
+  np.testing.assert_array_equal(
+      model.embed_text(each for each in [word]), model.embed_text([word]))
+
+
+def test_many_shapes_are_no_matter_for_a_warning(model, films, caplog):
+  for windows in (1, 2, 4, 8):
+    model.embed_video(films[1], windows=windows)
+    model.embed_audio(films[0], windows=windows)
+  assert "retracing" not in caplog.text
+
+
 def test_similarity_is_the_cosine(model):
   a, b = np.float32([[3, 4], [0, 2]]), np.float32([[1, 0], [4, 3], [0, -1]])
   np.testing.assert_allclose(
@@ -270,6 +309,8 @@ def test_a_model_has_the_spaces_that_it_has(model, films):
     model.embed_video(films[0], "text_vt")
   with pytest.raises(UserError, match="a pre-trained model, expected a fine-t"):
     model.classify(films)
+  with pytest.raises(UserError, match="fps is -3, expected the frames a secon"):
+    model.embed_video(np.zeros([4, 8, 8, 3], np.uint8), fps=-3)
 
 
 def test_a_classifier_names_what_it_sees(films):
@@ -288,11 +329,23 @@ def test_a_classifier_names_what_it_sees(films):
         np.exp(logits[name]) / sum(map(np.exp, logits.values())), rel=1e-5)
   assert [len(each) for each in tuned.classify(
       [films[1], "/none.mp4"], top=1)] == [1, 0]
+  assert {*tuned.embed_clip(films[0])} == {"video_features"}
   assert tuned.embed_video(films[0]).shape == tuned.embed_video(
       films[0], "features").shape
   with pytest.raises(UserError, match="a model of video, expected one that has "
                      "audio"):
     tuned.embed_audio(films[0])
+
+
+def test_classes_without_names_have_numbers(tmp_path, films):
+  """As those of a released model."""
+  folder = pathlib.Path(shutil.copytree(FIXTURES / "tuned", tmp_path / "tuned"))
+  labels = (folder / "labels.txt").read_text().split()
+  named = inference.Model(folder).classify(films[0], top=None)
+  (folder / "labels.txt").unlink()
+  assert [(labels[int(name)], score) for name, score in inference.Model(
+      folder).classify(films[0], top=None)] == [
+          (name, pytest.approx(score)) for name, score in named]
 
 
 def test_a_model_without_words_takes_them(tmp_path, films):

@@ -57,8 +57,8 @@ def main(arguments: list[str]) -> None:
       raise UserError("--modalities=text: expected video or audio, which files "
                       "have")
   found = list(model.infer(paths, MODALITIES.value or model.signals, windows))
-  inference.tell(found, [len(one.times) > 0 for one in found])
-  found = [one for one in found if len(one.times)]
+  inference.tell(found, [one.used for one in found])
+  found = [one for one in found if one.used]
   arrays = {}
   for name in found[0].values.keys() - {"logits"}:
     arrays[name] = np.concatenate([

@@ -2,6 +2,7 @@
 import collections
 import contextlib
 import functools
+import numbers
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -35,7 +36,8 @@ class Found(NamedTuple):
     times: float64 [W, 2], seconds at which its windows start and end.
     masks: bool [W] by modality, whether a window has it.
     values: float32 [W, …] by name, as of `Task.infer`, means over the crops of
-      a window; not normalized.
+      a window; not normalized, but with `eval.average` "similarity" means of
+      vectors of unit length.
     problems: why windows, or what they should have, are missing.
   """
   name: str
@@ -48,6 +50,11 @@ class Found(NamedTuple):
   def reason(self) -> str:
     """The problems in a line, each once."""
     return "; ".join(dict.fromkeys(self.problems))
+
+  @property
+  def used(self) -> bool:
+    """Whether any window has anything."""
+    return any(mask.any() for mask in self.masks.values())
 
   def mask(self, name: str) -> np.ndarray:
     """Bool [W], the windows that have values of that name."""
@@ -161,7 +168,8 @@ class Model:
     self.require_text()
     if isinstance(sentences, str):
       return self.embed_text([sentences], normalize)[0]
-    if not len(sentences):
+    sentences = list(sentences)
+    if not sentences:
       raise UserError("no sentence, expected at least one")
     understood = text.understand(
         self.task.words, sentences, self.config.data.words)
@@ -235,9 +243,9 @@ class Model:
     """
     single, inputs = self._inputs(files)
     found = list(self.infer(inputs, self.signals, windows))
-    tell(found, [any(mask.any() for mask in one.masks.values())
-                 for one in found])
-    names = dict.fromkeys(name for one in found for name in one.values)
+    tell(found, [one.used for one in found])
+    names = dict.fromkeys(name for one in found for name in one.values
+                          if name != "logits")
     table = {name: [self.vectors(one, name, each, normalize) for one in found]
              if each else self.table(found, name, normalize) for name in names}
     return {name: rows[0] if single else rows for name, rows in table.items()}
@@ -259,7 +267,8 @@ class Model:
   def classify(self, files: Files, top: int | None = 5, *,
                windows: int | str | None = None, fps: float = 0.0,
                rate: int = 0) -> list[Any]:
-    """Classifies files by a fine-tuned model.
+    """Classifies files by a fine-tuned model. Where its folder does not name
+    the classes, as of a released model, they have their numbers, from 0.
 
     Args:
       files: as of `embed_video` or `embed_audio`, whichever the model sees.
@@ -295,7 +304,8 @@ class Model:
     else:
       scores = scipy.special.softmax(logits)
     order = np.argsort(-scores, kind="stable")[:top]
-    return [(self.task.words[i], float(scores[i])) for i in order]
+    labels = self.task.words or [str(i) for i in range(len(scores))]
+    return [(labels[i], float(scores[i])) for i in order]
 
   # ---- Files ----------------------------------------------------------------
   def infer(self, inputs: Sequence[str | media_views.Clip],
@@ -315,7 +325,8 @@ class Model:
       UserError: there are no files, or no such number of windows.
     """
     windows = self.config.eval.windows if windows is None else windows
-    if windows != "all" and not (isinstance(windows, int) and windows > 0):
+    if windows != "all" and not (
+        isinstance(windows, numbers.Integral) and windows > 0):
       raise UserError(f"windows is {windows!r}, expected a number from 1 or "
                       "'all'")
     if not len(inputs):
@@ -332,9 +343,14 @@ class Model:
       rows = [view.row for view in batch]
       # Of few sizes, each a program; what is added is left out again.
       rows += rows[:1] * (2 ** (len(rows) - 1).bit_length() - len(rows))
-      values = self._infer({name: np.stack([row[name] for row in rows])
-                            for name in rows[0]})
+      stacked = {name: tf.constant(np.stack([row[name] for row in rows]))
+                 for name in rows[0]}
+      # Not called as it is: TensorFlow would warn of the programs.
+      values = self._infer.get_concrete_function(stacked)(stacked)
       values = {name: value.numpy() for name, value in values.items()}
+      if self.config.eval.average == "similarity":
+        values = {name: similarity.normalize(value) if name.endswith(
+            ("_va", "_vt")) else value for name, value in values.items()}
       for i, view in enumerate(batch):  # and no longer its frames
         row = {name: view.row[name] for name in ("video_mask", "audio_mask")}
         done.setdefault(view.file, []).append((
@@ -390,10 +406,9 @@ class Model:
     """
     mask = found.mask(name)
     values = found.values.get(name, np.zeros([0, 0], np.float32))[mask]
-    if normalize and (each or self.config.eval.average == "similarity"):
-      values = similarity.normalize(values)
     if each:
-      return values, found.times[mask]
+      return (similarity.normalize(values) if normalize else values,
+              found.times[mask])
     if not len(values):
       return None
     mean = values.mean(axis=0)
@@ -419,7 +434,9 @@ class Model:
 
   def _inputs(self, files, fps=0.0, rate=0):
     """Whether `files` is a single one; and a list of paths and Clips."""
-    single = isinstance(files, (str, os.PathLike)) or hasattr(files, "dtype")
+    # An array of paths, as a column of a table, is a list of them.
+    single = isinstance(files, (str, os.PathLike)) or (
+        hasattr(files, "dtype") and np.asarray(files).dtype.kind not in "OU")
     inputs = []
     for number, one in enumerate([files] if single else files):
       if isinstance(one, (str, os.PathLike)):

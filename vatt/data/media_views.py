@@ -206,18 +206,24 @@ def make_clip(array: np.ndarray, fps: float, rate: int, name: str) -> Clip:
     name: of the array, for errors.
 
   Raises:
-    UserError: it is neither, or the samples are out of range.
+    UserError: it is neither, its rate is none, or the samples are out of range
+      or have the channels first.
   """
   array = np.asarray(array)
   found = f"{name}: {array.dtype} {list(array.shape)}"
   if array.ndim == 4:
     if array.dtype != np.uint8 or array.shape[3] != 3 or not array.size:
       raise UserError(f"{found}, expected frames, uint8 [T, H, W, 3]")
+    if not 0 < fps < np.inf:
+      raise UserError(f"fps is {fps}, expected the frames a second of {name}")
     return Clip(frames=array, fps=float(fps))
   if array.ndim not in (1, 2) or not array.size or (
       array.dtype != np.int16 and array.dtype.kind != "f"):
     raise UserError(f"{found}, expected frames, uint8 [T, H, W, 3], or samples,"
                     " int16 or float, [S] or [S, channels]")
+  if array.ndim == 2 and array.shape[1] > array.shape[0]:
+    raise UserError(f"{found}, expected samples, [S] or [S, channels]; these "
+                    "look like [channels, S]")
   if not rate > 0:
     raise UserError(f"rate is {rate}, expected the samples a second of {name}")
   if array.dtype != np.int16:
