@@ -200,12 +200,19 @@ def test_a_file_that_is_another_now_is_not_sent(indexed, tmp_path):
   secret.write_bytes(b"secret")
   path = folder / "b/sound.wav"
   known = next(file for file in searcher.files if file.path == str(path))
+  film = next(file for file in searcher.files if "video" in file.kinds)
   with serve._open_indexed(known) as file:
     assert file.read() == path.read_bytes()
   path.unlink()
   assert serve._open_indexed(known) is None
   path.symlink_to(secret)
   assert serve._open_indexed(known) is None
+  shutil.copy(folder / film.path, secret)  # nor a picture of what can be seen
+  with serve.Server(searcher, 0, str(tmp_path)) as server:
+    threading.Thread(target=server.serve_forever).start()
+    assert ask(server, f"/frames/{film.id}/0/0")[0] == 200
+    assert ask(server, f"/frames/{known.id}/0/0")[0] == 404
+    server.shutdown()
   path.unlink()
   os.mkfifo(path)
   assert serve._open_indexed(known) is None

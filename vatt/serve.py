@@ -234,9 +234,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
   # ---- What is sent ---------------------------------------------------------
   def _send_frame(self, number, window, i):
-    file = self.server.files.get(number)
-    pictures = [] if file is None or window >= len(file.times) else (
-        self.server.pictures(number, window))
+    known = self.server.files.get(number)
+    pictures = []
+    if known and window < len(known.times):
+      opened = _open_indexed(known)
+      if opened:
+        opened.close()
+        pictures = self.server.pictures(number, window)
     if i >= len(pictures):
       self._send_text(HTTPStatus.NOT_FOUND, "There is no such picture.")
     else:
