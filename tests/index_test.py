@@ -155,6 +155,12 @@ def test_an_index_of_another_model_is_refused(model, films):
         index_lib.Index(folder, model)
       with sqlite3.connect(index.path) as database:
         database.execute("UPDATE facts SET json = ?", [text])
+  with sqlite3.connect(index.path) as database:
+    database.execute("UPDATE facts SET json = ''")
+  with pytest.raises(UserError, match="index.sqlite3: damaged, expected an in"):
+    index_lib.Index(folder, model)
+  with sqlite3.connect(index.path) as database:
+    database.execute("UPDATE facts SET json = ?", [json.dumps(facts)])
   # No vector depends on how many words of a sentence are read.
   assert_same(rows(index_lib.Index(folder, model)), kept)
   with sqlite3.connect(index.path) as database:

@@ -255,7 +255,12 @@ class Index:
     if version != VERSION:
       raise UserError(f"{self.path}: of version {version}, expected {VERSION}; "
                       "remove it to index anew, or choose another --index")
-    facts = json.loads(database.execute("SELECT json FROM facts").fetchone()[0])
+    try:
+      facts = json.loads(*database.execute(
+          "SELECT json FROM facts").fetchone())
+    except (TypeError, ValueError):
+      raise UserError(f"{self.path}: damaged, expected an index; remove it to "
+                      "index anew") from None
     differ = pools.compare(facts, self._facts, FREE_FIELDS)
     if not differ and facts["windows"] != self._windows:
       differ = (f"in windows {facts['windows']}, not {self._windows}; expected "
