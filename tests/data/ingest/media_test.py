@@ -26,6 +26,15 @@ def loud(audio, rate=48000):
   return np.flatnonzero(np.abs(audio.astype(int)) > 8000)[0] / rate
 
 
+def test_other_files_are_not_read(tmp_path, media):
+  """Whatever a file that is called a film says."""
+  media.write_media(tmp_path / "a.mp4", [media.numbered(i) for i in range(9)])
+  (tmp_path / "b.mp4").write_text("ffconcat version 1.0\nfile a.mp4\n")
+  assert media_lib.length(str(tmp_path / "a.mp4")) > 0
+  with pytest.raises(MediaError, match="a list of other files"):
+    media_lib.length(str(tmp_path / "b.mp4"))
+
+
 # ---- real files
 
 @pytest.mark.parametrize("name", REAL)

@@ -30,6 +30,7 @@ NEAR = 10.0  # seconds between clips that are decoded rather than sought past
 MAX_PIXELS = 8192 * 8192  # of a frame; damaged headers ask for any size
 # Their headers do not have the length: it is a guess by the bit rate.
 GUESSED = ("aac", "mp3")
+LISTS = ("concat", "dash", "hls")  # what FFmpeg opens other files for
 PICTURE = Disposition.attached_pic | Disposition.timed_thumbnails
 
 
@@ -158,10 +159,14 @@ def read_clips(path: str, spans: Sequence[tuple[float, float]], *,
 def _open(path):
   try:
     # Absolute: FFmpeg takes what is before a colon for a protocol.
-    return av.open(os.path.abspath(path), metadata_errors="replace",
-                   options={"max_pixels": str(MAX_PIXELS)})
+    container = av.open(os.path.abspath(path), metadata_errors="replace",
+                        options={"max_pixels": str(MAX_PIXELS)})
   except (av.error.FFmpegError, OSError, ValueError) as error:
     raise MediaError(f"no readable media: {_reason(error)}") from error
+  if container.format.name in LISTS:
+    container.close()
+    raise MediaError("a list of other files, which are not read")
+  return container
 
 
 def _reason(error):
