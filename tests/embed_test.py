@@ -25,7 +25,7 @@ def test_rows_are_files_in_their_order(tmp_path, python, films):
   assert result.returncode == 0, result.stderr
   assert f"{out}: 2 of 4 files\n" in result.stdout
   assert f"{tmp_path}/notes.mp4: no readable media: " in result.stderr
-  assert f"{tmp_path}/silent.wav: its sound is silent: left" in result.stderr
+  assert f"{tmp_path}/silent.wav: its sound is silent in all" in result.stderr
   found = dict(np.load(out))
   assert found.pop("path").tolist() == [films[1], films[0]]
   wanted = inference.Model(MODEL).embed_clip([films[1], films[0]], windows=2)

@@ -250,7 +250,7 @@ def test_files_that_cannot_be_used_are_left_out_and_named(
                        ("none.mp4", "No such file"), (".", "irectory")):
     assert any(line.startswith(str(tmp_path / name)) and reason in line
                for line in said), (name, said)
-  with pytest.raises(UserError, match="silent.wav: its sound is silent, exp"):
+  with pytest.raises(UserError, match="silent.wav: its sound is silent in all"):
     model.embed_audio(files[3])
   with pytest.raises(UserError, match="mute.mp4: has no audio, expected"):
     model.embed_audio(films[1])

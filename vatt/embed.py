@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> None:
     if modality == "text":
       raise UserError("--modalities=text: expected video or audio, which files "
                       "have")
-  found = list(model.infer(paths, MODALITIES.value or model.signals, windows))
+  found = model.find(paths, MODALITIES.value or model.signals, windows)
   inference.tell(found, [one.used for one in found])
   found = [one for one in found if one.used]
   arrays = {}

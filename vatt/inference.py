@@ -22,6 +22,7 @@ from vatt.data.ingest.workers import Workers
 from vatt.errors import UserError
 
 BATCH_BYTES = 64 << 20  # of the views that the model sees at once
+SHOWN = 3  # problems of a file
 PROGRESS = ("{percentage:3.0f}%|{bar}| {n:.1f}/{total} files "
             "[{elapsed}<{remaining}, {rate_fmt}]")
 File = str | os.PathLike | np.ndarray
@@ -32,6 +33,7 @@ class Found(NamedTuple):
   """What a model finds in a file.
 
   Attributes:
+    number: of the file among the inputs.
     name: of the file, or "array" and its number.
     times: float64 [W, 2], seconds at which its windows start and end.
     masks: bool [W] by modality, whether a window has it.
@@ -40,6 +42,7 @@ class Found(NamedTuple):
       vectors of unit length.
     problems: why windows, or what they should have, are missing.
   """
+  number: int
   name: str
   times: np.ndarray
   masks: dict[str, np.ndarray]
@@ -48,8 +51,10 @@ class Found(NamedTuple):
 
   @property
   def reason(self) -> str:
-    """The problems in a line, each once."""
-    return "; ".join(dict.fromkeys(self.problems))
+    """The problems in a line, each once, the first of many."""
+    found = list(dict.fromkeys(self.problems))
+    more = len(found) - SHOWN
+    return "; ".join(found[:SHOWN]) + f"; and {more} more" * (more > 0)
 
   @property
   def used(self) -> bool:
@@ -242,7 +247,7 @@ class Model:
       UserError: as `embed_video`.
     """
     single, inputs = self._inputs(files)
-    found = list(self.infer(inputs, self.signals, windows))
+    found = self.find(inputs, self.signals, windows)
     tell(found, [one.used for one in found])
     names = dict.fromkeys(name for one in found for name in one.values
                           if name != "logits")
@@ -286,7 +291,7 @@ class Model:
       raise UserError(f"{self.path}: a pre-trained model, expected a "
                       "fine-tuned one, which has classes")
     single, inputs = self._inputs(files, fps, rate)
-    found = list(self.infer(inputs, self.signals, windows))
+    found = self.find(inputs, self.signals, windows)
     results = [self.scores(one, top) for one in found]
     tell(found, [len(scores) > 0 for scores in results])
     return results[0] if single else results
@@ -311,7 +316,7 @@ class Model:
   def infer(self, inputs: Sequence[str | media_views.Clip],
             kinds: Sequence[str], windows: int | str | None = None
             ) -> Iterator[Found]:
-    """Runs the model on files, one after the other; shows the progress.
+    """Runs the model on files; shows the progress.
 
     Args:
       inputs: paths of local files, or clips in hand.
@@ -319,7 +324,7 @@ class Model:
       windows: of a file, a number or "all"; default `eval.windows`.
 
     Yields:
-      What is found in each file, in their order.
+      What is found in each file, as they are done: see `Found.number`.
 
     Raises:
       UserError: there are no files, or no such number of windows.
@@ -337,7 +342,8 @@ class Model:
     view = data.frames * data.size ** 2 * 3 if "video" in kinds else (
         2 * data.audio_samples)
     size = max(1, min(self.config.eval.batch_size, BATCH_BYTES // view))
-    done, batch, ended = {}, [], collections.deque()
+    done, batch, ended = {}, [], []
+    waiting = collections.Counter()  # views in the batch, by file
 
     def run():
       rows = [view.row for view in batch]
@@ -357,11 +363,15 @@ class Model:
             view._replace(row=row),
             {name: value[i] for name, value in values.items()}))
       batch.clear()
+      waiting.clear()
 
-    def finish(end):
-      one = inputs[end.file]
-      return _found(one if isinstance(one, str) else f"array {end.file}", end,
-                    done.pop(end.file, []), span)
+    def finished():
+      """Yields what is found in files of which no view waits any more."""
+      for end in [end for end in ended if not waiting[end.file]]:
+        ended.remove(end)
+        one = inputs[end.file]
+        yield _found(one if isinstance(one, str) else f"array {end.file}", end,
+                     done.pop(end.file, []), span)
 
     with contextlib.closing(media_views.read_views(
         inputs, data, self._cutter(tuple(kinds), crops), kinds, windows, crops,
@@ -371,18 +381,23 @@ class Model:
       for item in items:
         if isinstance(item, media_views.View):
           batch.append(item)
+          waiting[item.file] += 1
           progress.update(item.share)
           if len(batch) == size:
             run()
         else:
           ended.append(item)
-        # Of the files that ended, the last views may still wait.
-        while ended and not (batch and batch[0].file <= ended[0].file):
-          yield finish(ended.popleft())
+        yield from finished()
       if batch:
         run()
-      for end in ended:
-        yield finish(end)
+      yield from finished()
+
+  def find(self, inputs: Sequence[str | media_views.Clip],
+           kinds: Sequence[str], windows: int | str | None = None
+           ) -> list[Found]:
+    """What `infer` yields, in the order of the inputs."""
+    return sorted(self.infer(inputs, kinds, windows),
+                  key=lambda found: found.number)
 
   def windows(self, found: Found, name: str, normalize: bool = True
               ) -> np.ndarray:
@@ -426,7 +441,7 @@ class Model:
   def _embed(self, files, name, windows, each, normalize, **rates):
     """What `embed_video` and `embed_audio` return of vectors of that name."""
     single, inputs = self._inputs(files, **rates)
-    found = list(self.infer(inputs, [name.partition("_")[0]], windows))
+    found = self.find(inputs, [name.partition("_")[0]], windows)
     tell(found, [one.mask(name).any() for one in found])
     vectors = ([self.vectors(one, name, each, normalize) for one in found]
                if each else self.table(found, name, normalize))
@@ -475,10 +490,10 @@ def _found(name, end, views, span):
   if masks["audio"].any() and all(
       view.silent for view in firsts if view.row["audio_mask"]):
     masks["audio"][:] = False
-    problems.append("its sound is silent")
+    problems.append("its sound is silent in all windows that were taken")
   starts = np.array([view.start for view in firsts], np.float64)
-  return Found(name, np.stack([starts, starts + span], 1), masks, values,
-               problems)
+  return Found(end.file, name, np.stack([starts, starts + span], 1), masks,
+               values, problems)
 
 
 def tell(found: Sequence[Found], used: Sequence[bool]) -> None:

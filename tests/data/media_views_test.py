@@ -57,6 +57,34 @@ def test_windows_of_a_long_file_show_their_moments(monkeypatch, film, cores):
     assert sound[:5].max() > 2_000 > 20 * sound[20:-20].max()
 
 
+def test_files_are_read_beside_each_other(monkeypatch, film):
+  """Not the second behind the first, where both are long."""
+  monkeypatch.setattr(media_views, "num_cores", lambda: 2)
+  rows, ends = read([film, film], "all", ("video",))
+  assert sorted(end.file for end in ends) == [0, 1]
+  first = [view.file for view in rows][:60]
+  assert 10 < first.count(0) < 50
+  for number in (0, 1):
+    assert sorted(view.window for view in rows if view.file == number) == (
+        list(range(50)))
+
+
+def test_sound_behind_the_last_picture_is_heard(tmp_path, media):
+  path = media.write_media(
+      tmp_path / "short.mkv", [np.full([32, 32, 3], 99, np.uint8)] * 8,
+      media.clicks([0.5, 5.5], 6), rate=4, audio="flac")
+  rows, ends = read([path], "all")
+  rows.sort(key=lambda view: view.window)
+  assert ends == [End(0, [])]
+  assert [view.start for view in rows] == [0, 1, 2, 3, 4, 5]
+  assert [bool(view.row["video_mask"]) for view in rows] == [True] * 2 + (
+      [False] * 4)
+  assert [view.silent for view in rows] == [False, True, True, True, True,
+                                            False]
+  # As an evaluation spreads them, by pictures.
+  assert [view.start for view in read([path], 2)[0]] == [0, 1]
+
+
 def test_few_windows_of_a_long_file_are_spread_as_in_an_evaluation(film):
   rows, _ = read([film], 3)
   # 200 frames, windows of 4: of 196 starts the first, the middle, the last.
@@ -77,7 +105,7 @@ def test_crops_lie_beside_each_other(film):
 def test_windows_that_touch_are_read_together():
   """Whatever the rounding of their starts: 3.2 seconds have no binary."""
   starts = views_lib.window_starts(1200, 10.0, 3.2, "all") / 10
-  parts = views_lib._group(starts, 3.2, 120.0)
+  parts = views_lib._group(starts, 3.2, 120.0, 20.0)
   assert [len(part) for part in parts] == [6] * 6 + [2]
 
 
@@ -99,7 +127,7 @@ def test_who_stops_reading_leaves_no_thread_and_no_process(monkeypatch, film):
 
   def threads():
     return [thread for thread in threading.enumerate()
-            if "_run" in thread.name]
+            if thread.name == "reader of views"]
 
   cut = windows_lib.make_cutter(DATA, ("video",), 1)
   items = media_views.read_views(

@@ -1,5 +1,6 @@
 """Views of files and arrays: what evaluation would cut from records of them."""
 import collections
+import contextlib
 import os
 import queue
 import threading
@@ -19,7 +20,7 @@ from vatt.host import num_cores
 
 LIMIT = 180  # seconds of processor time for a part of a file
 LOUDEST = 2.0  # of float samples: a little too loud is clipped, as players do
-AHEAD = 8  # views of a file that wait
+AHEAD = 8  # views that wait, for each core
 NO_FRAMES, NO_SOUND = np.zeros([0, 1, 1, 3], np.uint8), np.zeros([0], np.int16)
 
 
@@ -85,83 +86,72 @@ def read_views(inputs: Sequence[str | Clip], data: ConfigDict,
     workers: the processes that decode.
 
   Yields:
-    The views of each input in turn, and its End.
+    Views as they are read, those of several inputs among each other, and the
+    End of each input behind its last one.
   """
-  stop = threading.Event()
-  waiting, ahead = enumerate(inputs), collections.deque()
   # Of files that are fewer than cores, several processes read one.
-  shares = num_cores() // max(1, len(inputs)) if windows == "all" else 1
+  shares = max(1, num_cores() // max(1, len(inputs))) if windows == "all" else 1
+  jobs = collections.deque(
+      (number, share) for number, one in enumerate(inputs)
+      for share in range(1 if isinstance(one, Clip) else shares))
+  running, problems = collections.Counter(n for n, _ in jobs), {}
+  stop, items = threading.Event(), queue.Queue(AHEAD * num_cores())
 
-  def start_next():
-    for number, one in waiting:
-      count = 1 if isinstance(one, Clip) else max(1, shares)
-      ahead.append(_Reader(number, stop, [
-          _views_of(number, one, data, cut, kinds, windows, crops, workers,
-                    (share, count)) for share in range(count)]))
-      return
+  def put(item):
+    while not stop.is_set():
+      try:
+        items.put(item, timeout=1.0)
+        return
+      except queue.Full:
+        pass
 
+  def read(number, share):
+    views_of = _views_of(number, inputs[number], data, cut, kinds, windows,
+                         crops, workers, (share, running[number]))
+    with contextlib.closing(views_of):
+      for item in views_of:
+        put(item)
+        if stop.is_set():
+          return
+
+  def work():
+    while jobs and not stop.is_set():
+      try:
+        number, share = jobs.popleft()
+      except IndexError:  # another thread was first
+        return
+      try:
+        read(number, share)
+        put((number, None))
+      except BaseException as error:  # raised where the items are taken
+        put((number, error))
+
+  for _ in range(min(num_cores(), len(jobs))):
+    threading.Thread(target=work, name="reader of views", daemon=True).start()
+  left = dict(running)
   try:
-    for _ in range(num_cores()):
-      start_next()
-    while ahead:
-      reader = ahead.popleft()
-      yield from reader
-      start_next()
+    while left:
+      item = items.get()
+      if isinstance(item, View):
+        yield item
+        continue
+      number, found = item
+      if isinstance(found, BaseException) and not isinstance(
+          found, MediaError):
+        raise found
+      if found is not None:
+        problems.setdefault(number, []).append(str(found))
+      if not isinstance(found, str):  # that share is over
+        left[number] -= 1
+        if not left[number]:
+          del left[number]
+          yield End(number, problems.pop(number, []))
   finally:
     stop.set()
 
 
-class _Reader:
-  """Runs generators of a file's views in threads, ahead of who takes them by a
-  few; a MediaError ends one of them and is a problem of the file."""
-
-  def __init__(self, file, stop, generators):
-    self._file, self._stop = file, stop
-    self._items, self._running = queue.Queue(AHEAD), len(generators)
-    for generator in generators:
-      threading.Thread(
-          target=self._run, args=(generator,), daemon=True).start()
-
-  def _run(self, generator):
-    last = None
-    try:
-      for item in generator:
-        if not self._put(item):
-          return
-    except BaseException as error:  # raised where the items are taken
-      last = error
-    finally:
-      generator.close()
-    self._put(last)
-
-  def _put(self, item):
-    while not self._stop.is_set():
-      try:
-        self._items.put(item, timeout=1.0)
-        return True
-      except queue.Full:
-        pass
-    return False
-
-  def __iter__(self):
-    problems = []
-    while self._running:
-      item = self._items.get()
-      if isinstance(item, View):
-        yield item
-      elif isinstance(item, str):
-        problems.append(item)
-      else:
-        self._running -= 1
-        if isinstance(item, MediaError):
-          problems.append(str(item))
-        elif item is not None:
-          raise item
-    yield End(self._file, problems)
-
-
 def _views_of(number, one, data, cut, kinds, windows, crops, workers, share):
-  """The views of a share of an input, and its problems, str."""
+  """The views of a share of an input, and its problems, (number, str)."""
   span = windows_lib.span(data)
   read = max(span, data.audio_samples / data.audio_rate)  # from a start
   if isinstance(one, Clip):
@@ -169,12 +159,12 @@ def _views_of(number, one, data, cut, kinds, windows, crops, workers, share):
     fps, rate = one.fps, one.audio_rate
   else:
     parts = workers.stream(
-        LIMIT, views.read_parts, os.fspath(one), kinds, windows, span, read,
-        data.fps, crops == 1, share)
+        LIMIT, views.read_parts, os.path.abspath(one), kinds, windows, span,
+        read, data.fps, crops == 1, share)
     fps, rate = data.fps, views.AUDIO_RATE
   for part in parts:
     if part.problem:
-      yield part.problem
+      yield number, part.problem
       continue
     frames = NO_FRAMES if part.frames is None else part.frames
     audio = NO_SOUND if part.audio is None else part.audio

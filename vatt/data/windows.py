@@ -106,8 +106,11 @@ def make_cutter(data: ConfigDict, kinds: Sequence[str], num_crops: int
     else:
       taken = np.zeros([data.frames, data.size, data.size, 3], np.uint8)
     return cut(taken, sound, rate, start) | {
-        "video_mask": tf.constant("video" in kinds and len(frames) > 0),
-        "audio_mask": tf.constant("audio" in kinds and len(sound) > 0)}
+        # Not behind the end of either.
+        "video_mask": tf.constant(
+            "video" in kinds and bool(start * fps < len(frames))),
+        "audio_mask": tf.constant(
+            "audio" in kinds and bool(start * rate < len(sound)))}
 
   return cut_window
 

@@ -14,7 +14,7 @@ SIZE = 256  # the frames' shorter side, pixels, and samples a second of the
 AUDIO_RATE = 48000  # sound: those of a record, where nobody chose others
 # A file of at most so many seconds is read as the one clip of a record; of a
 # longer one, parts that are no longer.
-LONGEST = 20.0
+LONGEST, LONGEST_SOUND = 10.0, 60.0  # frames take memory
 TAIL = 5.0  # seconds that the last part has at least
 
 
@@ -63,17 +63,22 @@ def read_parts(path: str, kinds: Sequence[str], windows: int | str,
     raise MediaError(f"has no {' and no '.join(kinds)}")
   # As of a record: numbers of frames, of a file without of samples.
   rate = fps if "video" in ends else AUDIO_RATE
-  count = max(1, int(ends.get("video", ends.get("audio")) * rate + 0.5))
+  end = ends.get("video", ends.get("audio"))
+  if windows == "all":  # sound behind the last picture, too
+    end = max(ends[kind] for kind in kinds if kind in ends)
+  count = max(1, int(end * rate + 0.5))
   starts = window_starts(count, rate, span, windows) / rate
+  longest = LONGEST if {"video"} & set(kinds) & set(ends) else LONGEST_SOUND
   margin = max(1 / fps, 0.1)  # for the filter that resamples sound
   margin = np.ceil(margin * rate) / rate
-  groups = _group(starts, seconds, length)
-  first, end = (len(groups) * k // share[1] for k in (share[0], share[0] + 1))
+  groups = _group(starts, seconds, length, longest)
+  k, n = share
+  first = len(groups) * k // n
   number = sum(map(len, groups[:first]))
-  groups = groups[first:end]
+  groups = groups[first:len(groups) * (k + 1) // n]
   # The last frames of a file may be a little before its end.
   last = np.floor((length - TAIL) * rate) / rate
-  spans = [(0.0, length) if length <= LONGEST else (
+  spans = [(0.0, length) if length <= longest else (
       min(max(0.0, group[0] - margin), last),
       min(length, group[-1] + seconds + margin)) for group in groups]
   clips = media.read_clips(
@@ -111,14 +116,15 @@ def window_starts(count: int, rate: float, span: float, windows: int | str
   return np.floor(steps * share + 1e-6)
 
 
-def _group(starts, seconds, length):
+def _group(starts, seconds, length, longest):
   """Parts of starts, those of windows that are to be read at once."""
-  if length <= LONGEST:
+  if length <= longest:
     return [starts]
   cuts, first = [], starts[0]
   for i, (before, start) in enumerate(zip(starts, starts[1:]), 1):
     # 1e-6: starts are rounded fractions.
-    if start > before + seconds + 1e-6 or start + seconds > first + LONGEST:
+    if start - before > seconds + 1e-6 or (
+        start + seconds - first > longest + 1e-6):
       cuts.append(i)
       first = start
   return np.split(starts, cuts)
