@@ -1,6 +1,8 @@
 """Vectors of files by the command line."""
 import os
 import pathlib
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -72,3 +74,16 @@ def test_errors_are_one_line(tmp_path, python, films, arguments, said):
   assert result.returncode == 1
   assert line.startswith("error: " + said.format(**words)), result.stderr
   assert os.listdir(tmp_path) == []
+
+
+def test_ctrl_c_is_told_in_a_line(tmp_path, python, films):
+  for i in range(300):
+    (tmp_path / f"{i}.mp4").symlink_to(films[1])
+  process = python.start("-m", "vatt.embed", *tmp_path.glob("*"),
+                         f"--workdir={MODEL}", f"--out={tmp_path}/a.npz",
+                         "--windows=all")
+  time.sleep(2)  # of ten or more
+  process.send_signal(signal.SIGINT)
+  _, said = process.communicate(60)
+  assert said.splitlines()[-1] == "stopped" and "Traceback" not in said
+  assert process.returncode == 130 and not (tmp_path / "a.npz").exists()

@@ -243,6 +243,11 @@ def run(main: Callable[..., object],
       fail(error)
     except BrokenPipeError:
       _end_without_reader()
+    except KeyboardInterrupt:
+      if not arguments:  # a training, which has a way of its own
+        raise
+      print("stopped", file=sys.stderr)
+      sys.exit(128 + signal.SIGINT)
     except Exception as error:  # a fault of ours
       _end_without_room(error)
       if flags.FLAGS.pdb_post_mortem:

@@ -85,11 +85,11 @@ def test_who_takes_no_more_items_gets_none_of_them_later():
 
 def test_an_item_is_waited_for_no_longer_than_the_limit():
   workers = Workers()
-  items = workers.stream(0.3, count, 10)
-  time.sleep(4)  # who takes them may take longer than ten times that
+  items = workers.stream(0.15, count, 10)
+  time.sleep(2)  # who takes them may take longer than ten times that
   assert list(items) == list(range(10))
   with pytest.raises(MediaError, match="took longer"):
-    list(workers.stream(0.3, sum, range(10 ** 13)))
+    list(workers.stream(0.15, sum, range(10 ** 13)))
 
 
 def test_one_that_ended_while_it_waited_is_replaced():

@@ -103,16 +103,18 @@ def _start():
 
 
 def _serve(pipe):
-  """Answers calls until the other end is closed."""
+  """Answers calls until the other end is closed, however that ends."""
+  with contextlib.suppress(EOFError, ConnectionError):
+    _answer_calls(pipe)
+
+
+def _answer_calls(pipe):
   signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends without a traceback
   for alarm in (signal.SIGPROF, signal.SIGALRM):
     signal.signal(alarm, signal.SIG_DFL)  # ends even native code
   resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
   while True:
-    try:
-      limit, function, args, kwargs = pipe.recv()
-    except EOFError:
-      return
+    limit, function, args, kwargs = pipe.recv()
     try:
       with _limited(limit):
         result = function(*args, **kwargs)
