@@ -102,6 +102,47 @@ def test_an_update_takes_what_changed_and_leaves_the_rest(
   assert asked[1:] == [["new.wav"], ["broken.mp4"]]
 
 
+def test_new_links_rename_nothing(model, films):
+  index = index_lib.Index(films / ".vatt-index", model)
+  (films / "a").symlink_to(films / "b")
+  (films / "a.mkv").symlink_to(films / "film.mkv")
+  assert index.update([str(films)]) == (0, 0, 0, 4, 1)
+
+
+def test_what_cannot_be_read_now_is_not_gone(model, films, monkeypatch, capsys):
+  index = index_lib.Index(films / ".vatt-index", model)
+  kept, scan = [file.path for file in index.read()], os.scandir
+
+  def refuse(path):
+    if path == str(films / "b"):
+      raise PermissionError(13, "Permission denied", path)
+    return scan(path)
+
+  (films / "broken.mp4").unlink()
+  monkeypatch.setattr(os, "scandir", refuse)
+  assert index.update([str(films)]).dropped == 1
+  assert [file.path for file in index.read()] == [
+      path for path in kept if "broken" not in path]
+  assert (f"{films}/b: left out, cannot be read (Permission denied)\n"
+          in capsys.readouterr().out)
+
+
+def test_folders_that_are_or_become_empty(model, films, tmp_path, capsys):
+  index = index_lib.Index(films / ".vatt-index", model)
+  (tmp_path / "empty").mkdir()
+  both = [str(tmp_path / "empty"), str(films)]
+  assert index.update(both).kept == 4
+  assert f"{both[0]}: no media file in it\n" in capsys.readouterr().out
+  os.rename(films / "b", tmp_path / "b")
+  assert index.update(both).dropped == 2
+  for name in ("film.mkv", "broken.mp4"):
+    (films / name).unlink()
+  assert index.update([str(films)]) == (0, 0, 2, 0, 0)
+  assert index.read() == []
+  with pytest.raises(UserError, match="films: no media file in it, expected"):
+    index.update([str(films)])
+
+
 def test_an_index_moves_with_its_media_and_knows_several_folders(
     model, films, tmp_path):
   moved = films.rename(tmp_path / "moved")

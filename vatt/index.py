@@ -152,23 +152,28 @@ class Index:
   def update(self, folders: Sequence[str], retry: bool = False) -> Changes:
     """Takes in what is new or has changed in folders, and drops what is gone.
 
-    Files of other folders stay as they are. Nothing is written, and the index
-    is not locked, where nothing has changed.
+    Files of other folders stay as they are, and so do those of folders that
+    cannot be read. Nothing is written, and the index is not locked, where
+    nothing has changed.
 
     Args:
       folders: of media.
       retry: whether to try again what could not be used.
 
     Raises:
-      UserError: there is no media file in a folder; another process updates the
-        index; it cannot be written.
+      UserError: there is no media file in the folders, nor was one; another
+        process updates the index; it cannot be written.
     """
-    there = _scan(folders)
-    if not any(self._plan(folders, there, retry)):
+    there, unread = _scan(folders)
+    missing, gone = self._plan(folders, there, unread, retry)
+    if not there and not gone:
+      raise UserError(f"{', '.join(folders)}: no media file in it, expected "
+                      "some, whose names end in .mp4, .wav or the like")
+    if not missing and not gone:
       return self._changes(there, {}, 0, 0)
     with locks.own(self.folder, "an update of the index"):
       # Another may have just updated it.
-      missing, gone = self._plan(folders, there, retry)
+      missing, gone = self._plan(folders, there, unread, retry)
       known = {file.path for file in self.read()}
       with self._open(write=True) as database:
         self._begin(database)
@@ -183,7 +188,7 @@ class Index:
     changed = len(known.intersection(missing))
     return self._changes(there, missing, changed, len(gone))
 
-  def _plan(self, folders, there, retry):
+  def _plan(self, folders, there, unread, retry):
     """Paths of files that are to be taken in; Files that are gone."""
     listed = self.read()
     known = {file.path: (file.size, file.mtime_ns) for file in listed
@@ -191,7 +196,8 @@ class Index:
     missing = [path for path, facts in there.items()
                if known.get(path) != facts]
     return missing, [file for file in within(listed, folders)
-                     if file.path not in there]
+                     if file.path not in there
+                     and not file.path.startswith(unread)]
 
   def _changes(self, there, missing, changed, dropped):
     unusable = sum(not len(file.times) for file in self.read()
@@ -277,18 +283,24 @@ def within(listed: Sequence[File], folders: Sequence[str]) -> list[File]:
 
 
 def _scan(folders):
-  """{path: (size, mtime_ns)} of the media in folders."""
-  there = {}
+  """{path: (size, mtime_ns)} of the media in folders, and how paths begin that
+  cannot be read now. Tells of folders without media."""
+  there, unread = {}, []
   for folder in folders:
-    inside = clip_sources.find_media(folder, skip=INSIDE)
-    if not inside:
-      raise UserError(f"{folder}: no media file in it, expected some, whose "
-                      "names end in .mp4, .wav or the like")
+    root, closed = os.path.realpath(folder), []
+    inside = clip_sources.find_media(folder, INSIDE, closed)
+    if not inside and len(folders) > 1:
+      print(f"{folder}: no media file in it")
+    unread += [os.path.join(os.path.normpath(os.path.join(root, name)), "")
+               for name in closed]
     for name in inside:
-      path = os.path.join(os.path.realpath(folder), name)
+      path = os.path.join(root, name)
       try:
         facts = os.stat(path)
         there[path] = facts.st_size, facts.st_mtime_ns
+      except PermissionError as error:  # of its folder
+        print(f"{path}: left out, cannot be read ({error.strerror})")
+        unread.append(path)
       except OSError:  # such as a link to nowhere: reading it will say so
         there[path] = -1, 0
-  return there
+  return there, tuple(unread)

@@ -215,25 +215,57 @@ def cut_files(manual_dir: str, length: float, workers: Workers
   return spans, rejected
 
 
-def find_media(manual_dir: str, skip: str = "") -> list[str]:
+def find_media(manual_dir: str, skip: str = "",
+               unread: list[str] | None = None) -> list[str]:
   """The media files in a folder and its folders, each once whatever links lead
-  to it: sorted paths, relative to it. Names what it leaves out, but for folders
-  that are called `skip`."""
+  to it: by a name without a link if it has one.
+
+  Prints what it leaves out, but for folders that are called `skip`.
+
+  Args:
+    manual_dir: the folder.
+    skip: name of folders to leave out.
+    unread: gets the folders that cannot be read, relative to `manual_dir`.
+
+  Returns:
+    Sorted paths, relative to `manual_dir`.
+  """
   found, others, seen = [], collections.Counter(), set()
-  for parent, folders, names in os.walk(manual_dir, followlinks=True):
-    real = os.path.realpath(parent)
-    if real in seen:
-      folders.clear()
-      continue
-    seen.add(real)
-    folders[:] = [name for name in folders if name != skip]
-    for name in names:
-      path, suffix = os.path.join(parent, name), os.path.splitext(name)[1]
-      if suffix.lower() not in SUFFIXES:
-        others[suffix.lower() or "without a suffix"] += 1
-      elif os.path.realpath(path) not in seen:
-        seen.add(os.path.realpath(path))
-        found.append(os.path.relpath(path, manual_dir))
+  # Links come last, so that a new one never renames what is known.
+  waiting = collections.deque([manual_dir])
+
+  def tell(error):
+    if unread is not None:
+      unread.append(os.path.relpath(error.filename, manual_dir))
+    print(f"{error.filename}: left out, cannot be read ({error.strerror})")
+
+  def take(path, real):
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in SUFFIXES:
+      others[suffix or "without a suffix"] += 1
+    elif real not in seen:
+      seen.add(real)
+      found.append(os.path.relpath(path, manual_dir))
+
+  while waiting:
+    top = waiting.popleft()
+    if not os.path.isdir(top):
+      take(top, os.path.realpath(top))
+    for parent, folders, names in os.walk(top, onerror=tell):
+      real = os.path.realpath(parent)
+      if real in seen:
+        folders.clear()
+        continue
+      seen.add(real)
+      folders[:] = sorted(name for name in folders if name != skip)
+      for name in sorted(names):
+        path = os.path.join(parent, name)
+        if os.path.islink(path):
+          waiting.append(path)
+        else:
+          take(path, os.path.join(real, name))
+      waiting += filter(os.path.islink, (
+          os.path.join(parent, name) for name in folders))
   for suffix in SUBTITLES:
     others.pop(suffix, None)
   if others:
