@@ -102,10 +102,19 @@ def test_an_update_takes_what_changed_and_leaves_the_rest(
   assert asked[1:] == [["new.wav"], ["broken.mp4"]]
 
 
+def test_where_nothing_can_be_written_another_folder_is_named(model, films):
+  (films / "file").touch()
+  index = index_lib.Index(films / "file", model)
+  with pytest.raises(UserError, match="films/file: cannot be written .*, expec"
+                     "ted a folder with room; choose another by --index"):
+    index.update([str(films)])
+
+
 def test_new_links_rename_nothing(model, films):
   index = index_lib.Index(films / ".vatt-index", model)
-  (films / "a").symlink_to(films / "b")
-  (films / "a.mkv").symlink_to(films / "film.mkv")
+  for i in range(9):  # in whatever order the disk has them
+    (films / f"a{i}").symlink_to(films / "b")
+    (films / f"a{i}.mkv").symlink_to(films / "film.mkv")
   assert index.update([str(films)]) == (0, 0, 0, 4, 1)
 
 
@@ -181,8 +190,8 @@ def test_an_index_of_another_model_is_refused(model, films):
                      ".*, expected that of the workdir .*; choose another "
                      "--index, or remove it"):
     index_lib.Index(folder, inference.Model(FIXTURES / "agnostic"))
-  with pytest.raises(UserError, match="in windows all, not 4; expected as many"
-                     "; choose another"):
+  with pytest.raises(UserError, match="indexed with --windows=all, not 4; expe"
+                     "cted that, choose another --index, or remove"):
     index_lib.Index(folder, model, 4)
   for field, value, other in (("fps", 4.0, 2.0), ("words", 12, 3)):
     with sqlite3.connect(index.path) as database:

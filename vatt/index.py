@@ -171,7 +171,8 @@ class Index:
                       "some, whose names end in .mp4, .wav or the like")
     if not missing and not gone:
       return self._changes(there, {}, 0, 0)
-    with locks.own(self.folder, "an update of the index"):
+    with locks.own(self.folder, "an update of the index", "a folder with room; "
+                   "choose another by --index"):
       # Another may have just updated it.
       missing, gone = self._plan(folders, there, unread, retry)
       known = {file.path for file in self.read()}
@@ -268,12 +269,13 @@ class Index:
       raise UserError(f"{self.path}: damaged, expected an index; remove it to "
                       "index anew") from None
     differ = pools.compare(facts, self._facts, FREE_FIELDS)
-    if not differ and facts["windows"] != self._windows:
-      differ = (f"in windows {facts['windows']}, not {self._windows}; expected "
-                "as many")
+    others = "choose another --index, or remove it to index anew"
     if differ:
-      raise UserError(f"{self.path}: indexed {differ}; choose another --index, "
-                      "or remove it to index anew")
+      raise UserError(f"{self.path}: indexed {differ}; {others}")
+    if facts["windows"] != self._windows:
+      raise UserError(
+          f"{self.path}: indexed with --windows={facts['windows']}, not "
+          f"{self._windows}; expected that, {others}")
 
 
 def within(listed: Sequence[File], folders: Sequence[str]) -> list[File]:

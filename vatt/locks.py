@@ -44,7 +44,8 @@ _held = set()  # descriptors of files whose lock this process has
 
 
 @contextlib.contextmanager
-def own(folder: str, what: str) -> Iterator[None]:
+def own(folder: str, what: str, expected: str = "a folder with room"
+        ) -> Iterator[None]:
   """Owns a folder as long as the context lasts; reading one needs none of this.
 
   A fork of the process owns nothing. One process cannot own a folder twice.
@@ -56,6 +57,7 @@ def own(folder: str, what: str) -> Iterator[None]:
   Args:
     folder: made if need be; what was made goes again if it is empty at the end.
     what: the one that owns it, for others to read: "a training run".
+    expected: in place of a folder that cannot be written, for the error.
 
   Raises:
     UserError: another process owns it, or it cannot be written.
@@ -71,7 +73,7 @@ def own(folder: str, what: str) -> Iterator[None]:
       release = _lock(folder, me) if local else _write_and_see(folder, me)
     except files.REFUSED as error:
       raise UserError(f"{folder}: cannot be written ({one_line(error)}), "
-                      "expected a folder with room") from None
+                      f"expected {expected}") from None
     try:
       yield
     finally:
