@@ -34,12 +34,14 @@ def test_labels_are_printed_and_written(tmp_path, python, films):
 
 def test_names_are_of_any_bytes(tmp_path, python, films):
   (tmp_path / "in").mkdir()
-  name = os.fsencode(tmp_path / "in") + b"/\xff.mp4"
+  name = os.fsencode(tmp_path / "in") + b"/\xff\n.mp4"
   os.symlink(films[0], name)
   result = classify(python, f"{tmp_path}/in", f"--out={tmp_path}/labels.csv")
   assert result.returncode == 0, result.stderr
-  _, *rows = (tmp_path / "labels.csv").read_bytes().splitlines()
-  assert len(rows) == 2 and all(row.startswith(name + b",") for row in rows)
+  table = (tmp_path / "labels.csv").read_bytes()
+  assert table.count(b'\n"' + name + b'",') == 2
+  # A line a name.
+  assert result.stdout.splitlines()[0].endswith("\\n.mp4")
 
 
 @pytest.mark.parametrize("model, arguments, said", [

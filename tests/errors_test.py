@@ -2,7 +2,7 @@
 import pytest
 import tensorflow as tf
 
-from vatt.errors import one_line
+from vatt.errors import one_line, visible
 
 
 def check_in_graph(x):
@@ -27,3 +27,10 @@ def test_an_error_in_a_graph_is_what_was_wrong(function, value, said):
      "[Errno 28] No space left on device"), (MemoryError(), "MemoryError")])
 def test_an_error_of_python_is_its_first_line(error, said):
   assert one_line(error) == said
+
+
+@pytest.mark.parametrize("name, shown", [
+    ("a\nb\r\t.mp4", "a\\nb\\r\\t.mp4"), ("\x1b[2J\x85", "\\x1b[2J\\x85"),
+    ("café 50%\\ \u2028\udcff", "café 50%\\ \u2028\udcff")])
+def test_names_are_printed_in_a_line(name, shown):
+  assert visible(name) == shown

@@ -110,12 +110,13 @@ def test_where_nothing_can_be_written_another_folder_is_named(model, films):
     index.update([str(films)])
 
 
-def test_new_links_rename_nothing(model, films):
+def test_new_links_rename_nothing(model, films, capsys):
   index = index_lib.Index(films / ".vatt-index", model)
   for i in range(9):  # in whatever order the disk has them
     (films / f"a{i}").symlink_to(films / "b")
     (films / f"a{i}.mkv").symlink_to(films / "film.mkv")
   assert index.update([str(films)]) == (0, 0, 0, 4, 1)
+  assert not capsys.readouterr().out
 
 
 def test_what_cannot_be_read_now_is_not_gone(model, films, monkeypatch, capsys):

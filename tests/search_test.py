@@ -1,6 +1,7 @@
 """`python -m vatt.search`, from the command line to the page."""
 import os
 import re
+import shutil
 import signal
 import urllib.request
 
@@ -43,22 +44,26 @@ def test_errors_of_the_command_line(python, indexed, arguments, said):
 
 
 def test_a_search_in_a_process_of_its_own(python, indexed, tmp_path):
-  """Finds what a searcher finds."""
+  """Finds what a searcher finds; a name with a line break is one line."""
   word = indexed.model.task.words[0]
   hits = queries.Searcher(
       indexed.model, indexed.index, [str(indexed.folder)]).find(
           queries.of_text(indexed.model, word))
-  wanted = [(f"{hit.score:.3f}", hit.name) for hit in hits]
+  wanted = [(f"{hit.score:.3f}", hit.name.replace("film", "fi\nlm"))
+            for hit in hits]
+  folder = shutil.copytree(indexed.folder, tmp_path / "films")
+  (folder / "film.mkv").rename(folder / "fi\nlm.mkv")
   done = python.run(
-      "-m", "vatt.search", str(indexed.folder), WORKDIR, f"--query={word}",
+      "-m", "vatt.search", str(folder), WORKDIR, f"--query={word}",
       f"--page={tmp_path}/page.html", fork=False)
   assert not done.returncode, done.stderr
   first, *lines, last = done.stdout.splitlines()
-  assert first == (f"{os.path.realpath(indexed.folder)}/.vatt-index: 0 new "
-                   "files, 4 as before, 1 that cannot be used")
+  assert first == (f"{os.path.realpath(folder)}/.vatt-index: 1 new files, "
+                   "1 gone, 3 as before, 1 that cannot be used")
   assert last == f"{tmp_path}/page.html"
   line = re.compile(r" *(-?[\d.]+)  [\d:.]+ - [\d:.]+  (.*)")
-  assert [line.fullmatch(each).groups() for each in lines] == wanted
+  assert [line.fullmatch(each).groups() for each in lines] == [
+      (score, name.replace("\n", "\\n")) for score, name in wanted]
   assert "broken.mp4: cannot be used: no readable media" in done.stderr
   page = (tmp_path / "page.html").read_text()
   places = [page.index(f">{i}. {name}<")

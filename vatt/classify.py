@@ -19,7 +19,7 @@ import os
 from absl import flags
 
 from vatt import cli
-from vatt.errors import UserError, one_line
+from vatt.errors import UserError, one_line, visible
 
 cli.define_workdir("Of a fine-tuned model.")
 TOP = flags.DEFINE_integer("top", 5, "Classes of a file.", 1)
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> None:
   rows.writerow(("file", "rank", "label", "score"))
   for path, scores in zip(paths, results):
     if scores:
-      print(path)
+      print(visible(path))
     for rank, (label, score) in enumerate(scores, 1):
       print(f"{score:8.3f}  {label}")
       rows.writerow((path, rank, label, f"{score:.6f}"))

@@ -1,5 +1,6 @@
-"""What a user did wrong, and how errors are told."""
+"""What a user did wrong, and how it is told in lines."""
 import re
+import unicodedata
 
 
 class UserError(ValueError):
@@ -32,3 +33,11 @@ def one_line(error: BaseException) -> str:
   lines = (" ".join(line.split()) for line in text.splitlines())
   return next((line for line in lines if line and not _WHERE.fullmatch(line)),
               type(error).__name__)
+
+
+def visible(name: str) -> str:
+  """A name as it is printed: control characters, of which some would end the
+  line, are escaped."""
+  return "".join(
+      each.encode("unicode_escape").decode()
+      if unicodedata.category(each) == "Cc" else each for each in name)

@@ -18,7 +18,7 @@ import numpy as np
 
 from vatt import locks, pools
 from vatt.data.ingest import clip_sources
-from vatt.errors import UserError, one_line
+from vatt.errors import UserError, one_line, visible
 from vatt.inference import Found, Model
 
 NAME = "index.sqlite3"
@@ -301,7 +301,7 @@ def _scan(folders):
         facts = os.stat(path)
         there[path] = facts.st_size, facts.st_mtime_ns
       except PermissionError as error:  # of its folder
-        print(f"{path}: left out, cannot be read ({error.strerror})")
+        print(f"{visible(path)}: left out, cannot be read ({error.strerror})")
         unread.append(path)
       except OSError:  # such as a link to nowhere: reading it will say so
         there[path] = -1, 0

@@ -33,7 +33,7 @@ import sys
 from absl import flags, logging
 
 from vatt import cli
-from vatt.errors import UserError
+from vatt.errors import UserError, visible
 
 cli.define_workdir("Of a pre-trained model.")
 QUERY = flags.DEFINE_string("query", None, "A sentence to look for.")
@@ -115,7 +115,7 @@ def main(arguments: list[str]) -> None:
     raise UserError("no file of that --kind, --name and --by, expected some")
   for hit in hits:
     print(f"{hit.score:6.3f}  {page_lib.clock(hit.start)} - "
-          f"{page_lib.clock(hit.end)}  {hit.name}")
+          f"{page_lib.clock(hit.end)}  {visible(hit.name)}")
   if page is not None:
     page_lib.write(page, *asked.values(), query.note, hits)
     print(page)
@@ -148,7 +148,7 @@ def _told(changes):
 def _tell_unusable(unusable, most):
   """Lists files that cannot be used."""
   for file in unusable[:most]:
-    logging.warning("%s: cannot be used: %s", file.path, file.problem)
+    logging.warning("%s: cannot be used: %s", visible(file.path), file.problem)
   if most is not None and len(unusable) > most:
     logging.warning("%d more files cannot be used; without a query all are "
                     "listed", len(unusable) - most)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from vatt.data.ingest import media, subtitles
 from vatt.data.ingest.workers import Workers
-from vatt.errors import UserError, one_line
+from vatt.errors import UserError, one_line, visible
 from vatt.host import num_cores
 
 COLUMNS = ("video_path", "start", "end", "label", "caption", "split")
@@ -237,7 +237,8 @@ def find_media(manual_dir: str, skip: str = "",
   def tell(error):
     if unread is not None:
       unread.append(os.path.relpath(error.filename, manual_dir))
-    print(f"{error.filename}: left out, cannot be read ({error.strerror})")
+    print(f"{visible(error.filename)}: left out, cannot be read "
+          f"({error.strerror})")
 
   def take(path, real):
     suffix = os.path.splitext(path)[1].lower()
@@ -251,6 +252,7 @@ def find_media(manual_dir: str, skip: str = "",
     top = waiting.popleft()
     if not os.path.isdir(top):
       take(top, os.path.realpath(top))
+      continue
     for parent, folders, names in os.walk(top, onerror=tell):
       real = os.path.realpath(parent)
       if real in seen:
