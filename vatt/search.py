@@ -85,10 +85,11 @@ def main(arguments: list[str]) -> None:
   windows = cli.windows() or "all"
 
   # What takes seconds comes after the command line's errors.
+  from vatt import host, inference, queries, serve
   from vatt import index as index_lib
-  from vatt import inference, queries, serve
   from vatt.reports import search as page_lib
 
+  host.hold_memory()
   model = inference.Model(cli.workdir())
   query = None
   for kind, value in asked.items():  # before the index, which may take long
