@@ -87,11 +87,13 @@ def test_the_server_ends_by_ctrl_c(python, indexed):
   process = python.start("-m", "vatt.search", str(indexed.folder), WORKDIR,
                          "--serve", "--noupdate")
   said = ""
-  while not (found := re.search(r"(http://127.0.0.1:\d+/) searches 3 files",
-                                said)):
+  while not (found := re.search(r"(http://127.0.0.1:\d+/\?token=\S+) searc"
+                                "hes 3 files", said)):
     assert process.poll() is None, process.stderr.read()
     said += process.stdout.readline()
-  with urllib.request.urlopen(found[1]) as answer:
+  browser = urllib.request.build_opener(
+      urllib.request.HTTPCookieProcessor())
+  with browser.open(found[1]) as answer:
     assert b"Search in 3 files" in answer.read()
   process.send_signal(signal.SIGINT)
   assert process.wait(60) == 0

@@ -30,7 +30,9 @@ def server(indexed, tmp_path_factory):
 
 
 def ask(server, target, method="GET", body=None, **headers):
-  """Status, headers and content of the answer to a request, sent as it is."""
+  """Status, headers and content of the answer to a request, sent as it is, of
+  a browser that has been invited."""
+  headers.setdefault("Cookie", cookie_of(server))
   connection = http.client.HTTPConnection("127.0.0.1", server.server_port,
                                           timeout=120)
   connection.putrequest(method, target, skip_host="Host" in headers)
@@ -43,6 +45,10 @@ def ask(server, target, method="GET", body=None, **headers):
   content = answer.read()
   connection.close()
   return answer.status, answer.headers, content
+
+
+def cookie_of(server):
+  return f"vatt-{server.server_port}={server.url.partition('?token=')[2]}"
 
 
 def search(server, body=None, **values):
@@ -59,7 +65,10 @@ def file_of(server, name):
 
 
 def test_the_page_loads_nothing_from_elsewhere(server):
-  with urllib.request.urlopen(server.url) as answer:
+  browser = urllib.request.build_opener(
+      urllib.request.HTTPCookieProcessor())
+  with browser.open(server.url) as answer:
+    assert answer.url == f"http://127.0.0.1:{server.server_port}/"
     text = answer.read().decode()
     policy = answer.headers["Content-Security-Policy"]
   assert "Search in 3 files" in text and "8 moments" in text
@@ -137,7 +146,8 @@ def test_a_file_is_searched_with_and_forgotten(server, indexed):
   # One that goes away while it sends.
   with socket.create_connection(("127.0.0.1", server.server_port)) as other:
     other.sendall(b"POST /search?top=3 HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n"
-                  b"Content-Length: 1000000\r\n\r\n\0" % server.server_port)
+                  b"Cookie: %s\r\nContent-Length: 1000000\r\n\r\n\0" % (
+                      server.server_port, cookie_of(server).encode()))
   assert search(server, query="the")["html"]
   assert os.listdir(server.folder) == []
 
@@ -241,6 +251,45 @@ def test_pages_from_elsewhere_are_refused(server, headers, status):
   if status == 403:
     assert ask(server, "/search?top=3", "POST", tone(1, 9).tobytes(),
                **headers)[0] == 403
+
+
+def test_who_has_no_token_is_refused(server):
+  """Other users of the machine reach the port, too."""
+  number = file_of(server, "sound.wav").id
+  name, _, token = cookie_of(server).partition("=")
+  assert len(token) >= 32
+  for cookie in ("", f"{name}=", f"{name}=x{token[1:]}", f"{name}=\xff",
+                 f"{name}={token[:-1]}", f"vatt-1={token}",
+                 f"x={name}={token}"):
+    for target in ("/", "/?token=", "/?token=%FFx", f"/media/{number}",
+                   f"/frames/{number}/0/0", "/search?top=3&query=the", "/none"):
+      status, _, content = ask(server, target, Cookie=cookie)
+      assert status == 403 and content == (
+          b"Expected the token: open the address that the program has printed."
+          b"\n")
+    assert ask(server, "/search?top=3", "POST", tone(1, 9).tobytes(),
+               Cookie=cookie)[0] == 403
+  assert ask(server, "/", Cookie=f"a=b; {name}={token}; c")[0] == 200
+  assert ask(server, f"/media/{number}?token={token}", Cookie="")[0] == 200
+  for method in "GET", "HEAD":
+    status, headers, content = ask(server, f"/?token={token}", method,
+                                   Cookie="")
+    assert (status, headers["Location"], content) == (303, "/", b"")
+    assert headers["Set-Cookie"] == (
+        f"{name}={token}; Path=/; HttpOnly; SameSite=Strict")
+  assert ask(server, f"/?token={token}", Host="evil.example")[0] == 403
+  other = ask(server, "/", Host="localhost:9")[2].decode()
+  port = server.server_port
+  assert other == (f"Expected the host 127.0.0.1:{port}; through an SSH tunnel,"
+                   f" the same port: -L {port}:localhost:{port}.\n")
+
+
+def test_what_is_no_address_is_told(server):
+  with socket.create_connection(("127.0.0.1", server.server_port)) as other:
+    other.sendall(b"GET http://[ HTTP/1.1\r\nHost: x\r\n\r\n")
+    answer = other.makefile("rb").read()
+  assert answer.startswith(b"HTTP/1.1 400 ")
+  assert answer.endswith(b"\r\nThis is no address.\n")
 
 
 def test_no_other_address_is_listened_at(server):

@@ -24,7 +24,8 @@ first. --by says otherwise.
 
 --page writes the result as a page with pictures, on which a click plays the
 file at that moment. --serve shows such a page for any query, in a browser on
-this machine.
+this machine, at the address that it prints, whose token keeps out other users.
+For a browser elsewhere tunnel the same port: ssh -L 8000:localhost:8000 HOST.
 """
 import os
 import signal

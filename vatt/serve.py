@@ -1,7 +1,9 @@
 """A page to search media on: a web server for the browsers of this machine.
 
 It answers on 127.0.0.1 alone, and only who calls it by that name: a page from
-elsewhere whose name was made to lead here (DNS rebinding) is refused. Media are
+elsewhere whose name was made to lead here (DNS rebinding) is refused. So is
+whoever does not have the token of the address that is printed: other users of
+the machine reach that port, too. The first visit gets it as a cookie. Media are
 asked for by their numbers in the index; no path comes from a browser, and no
 file is sent that is not the one that was indexed.
 """
@@ -68,13 +70,21 @@ class Server(http.server.ThreadingHTTPServer):
     self.searcher, self.folder = searcher, folder
     self.files = {file.id: file for file in searcher.files}
     self.names = [f"{name}:{self.server_port}" for name in (HOST, "localhost")]
+    self.token = secrets.token_urlsafe(24)
+    # Cookies are a host's, whatever the port.
+    self.cookie = f"vatt-{self.server_port}"
     self.workers = Workers()
     self.pictures = functools.lru_cache(KEPT)(self._pictures)
 
   @property
   def url(self) -> str:
-    """Where browsers find it."""
-    return f"http://{HOST}:{self.server_port}/"
+    """Where browsers find it, with the token."""
+    return f"http://{HOST}:{self.server_port}/?token={self.token}"
+
+  def knows(self, token: str) -> bool:
+    """Whether a token is that of the address."""
+    return secrets.compare_digest(
+        token.encode(errors="replace"), self.token.encode())
 
   def _pictures(self, number, window):
     """The pictures of a window of a file; [] without any."""
@@ -111,9 +121,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
     logging.debug(format, *args)
 
   def _answer(self, method):
-    url = urllib.parse.urlsplit(self.path)
+    try:
+      url = urllib.parse.urlsplit(self.path)
+    except ValueError:
+      self.close_connection = True
+      self._send_text(HTTPStatus.BAD_REQUEST, "This is no address.")
+      return
     found = PATHS.fullmatch(url.path)
-    refused = self._refused(found)
+    values = dict(urllib.parse.parse_qsl(url.query))
+    invited = self.server.knows(values.get("token", ""))
+    refused = self._refused(found, invited)
     if method == "POST" or refused:
       self.close_connection = True  # its content may not have been read
     if refused:
@@ -125,9 +142,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
     elif found["frames"]:
       self._send_frame(*(int(found[name]) for name in ("file", "window", "n")))
     elif found["search"]:
-      values = dict(urllib.parse.parse_qsl(url.query))
       self._send(HTTPStatus.OK, "application/json", json.dumps(
           self._search(values, method)).encode())
+    elif invited:  # without it the address can be shown and kept
+      self._send(HTTPStatus.SEE_OTHER, "text/plain; charset=utf-8", b"", {
+          "Location": "/", "Set-Cookie": f"{self.server.cookie}="
+          f"{self.server.token}; Path=/; HttpOnly; SameSite=Strict"})
     else:
       nonce = secrets.token_urlsafe(16)
       searcher = self.server.searcher
@@ -140,18 +160,29 @@ class Handler(http.server.BaseHTTPRequestHandler):
                   "connect-src 'self'; base-uri 'none'; form-action 'none'; "
                   "frame-ancestors 'none'"})
 
-  def _refused(self, found):
+  def _refused(self, found, invited):
     """Why a request is not answered, or None."""
-    host = self.headers.get("Host", "")
+    host, port = self.headers.get("Host", ""), self.server.server_port
     if host not in self.server.names:
-      return f"Expected the host {self.server.names[0]}."
+      return (f"Expected the host {self.server.names[0]}; through an SSH "
+              f"tunnel, the same port: -L {port}:localhost:{port}.")
     origin = self.headers.get("Origin")
     site = self.headers.get("Sec-Fetch-Site", "none")
     if origin not in (None, f"http://{host}") or (
         site not in ("same-origin", "none") and not (found and found["app"]
                                                      is not None)):
       return "Expected a request of this page."
+    if not (invited or self._has_cookie()):
+      return ("Expected the token: open the address that the program has "
+              "printed.")
     return None
+
+  def _has_cookie(self):
+    """Whether the browser has been here with the token."""
+    cookies = (part.strip().partition("=") for header in self.headers.get_all(
+        "Cookie", ()) for part in header.split(";"))
+    return any(name == self.server.cookie and self.server.knows(value)
+               for name, _, value in cookies)
 
   # ---- Queries --------------------------------------------------------------
   def _search(self, values, method):

@@ -159,6 +159,7 @@ async function ask() {
       values.set("query", query);
       answer = await fetch("search?" + values, {signal: mine.signal});
     }
+    if (!answer.ok) throw new Error(await answer.text());
     const found = await answer.json();
     list.innerHTML = found.html;
     say(found.line, found.problem);
