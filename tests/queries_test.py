@@ -1,5 +1,7 @@
 """What a query finds in an index: by hand, and as the model has it."""
+import os
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -162,6 +164,30 @@ def test_queries_find_what_the_model_finds_nearest(indexed):
     queries.of_text(model, "zyzzyva")
   with pytest.raises(UserError, match="mute.mp4: has no audio, expected media"):
     queries.of_file(model, str(folder / "b/mute.mp4"), "audio")
+
+
+def test_a_sentence_does_not_wait_for_a_file(indexed, tmp_path):
+  os.mkfifo(tmp_path / "film.mp4")  # whose reading waits for who writes
+  model, word = indexed.model, indexed.model.task.words[0]
+  errors = []
+
+  def read():
+    try:
+      queries.of_file(model, str(tmp_path / "film.mp4"), "video")
+    except UserError as error:
+      errors.append(str(error))
+
+  reader = threading.Thread(target=read)
+  asker = threading.Thread(target=queries.of_text, args=(model, word))
+  reader.start()
+  with open(tmp_path / "film.mp4", "wb"):  # when it is being read
+    asker.start()
+    asker.join(30)
+    waits = asker.is_alive()
+  reader.join()
+  asker.join()
+  assert not waits
+  assert len(errors) == 1 and "no readable media" in errors[0]
 
 
 @pytest.mark.parametrize("cells", [False, True])

@@ -152,6 +152,25 @@ def test_a_file_is_searched_with_and_forgotten(server, indexed):
   assert os.listdir(server.folder) == []
 
 
+def test_a_file_is_sent_once_for_all_filters(server, indexed, monkeypatch):
+  film = (indexed.folder / "film.mkv").read_bytes()
+  first = search(server, film, called="mine.mkv", **{"as": "video"})
+  again = search(server, kept=first["kept"])
+  assert again == first and first["html"].count("<li>") == 3
+  other = search(server, kept=first["kept"], kind="audio")
+  assert "1. b/sound.wav" in other["html"]
+  none = search(server, film, name="nowhere", **{"as": "video"})
+  assert none["problem"] and search(server, kept=none["kept"]) == (
+      first | {"kept": none["kept"]})
+  unknown = search(server, kept="x")
+  assert unknown["problem"] and unknown["forgotten"]
+  # Not of any number of files.
+  monkeypatch.setattr(serve, "QUERIES", 2)
+  last = search(server, film, **{"as": "video"})["kept"]
+  assert search(server, kept=first["kept"])["forgotten"]
+  assert not search(server, kept=last)["problem"]
+
+
 def test_media_come_in_ranges(server, indexed):
   path = indexed.folder / "film.mkv"
   content, number = path.read_bytes(), file_of(server, "film.mkv").id

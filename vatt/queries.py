@@ -20,7 +20,9 @@ KINDS = ("video", "audio")
 # looks into.
 EXACT, PROBED = 200_000, 1 / 16
 KEPT = 3  # ways of comparing, of which the vectors stay in memory
-_MODEL = threading.Lock()  # one query at a time: it takes all cores
+# Files that are read at a time: each takes all cores, and memory. Sentences,
+# which take a moment, wait for none.
+_FILES = threading.BoundedSemaphore(2)
 
 
 class Query(NamedTuple):
@@ -62,10 +64,9 @@ def of_text(model: Model, sentence: str) -> Query:
   Raises:
     UserError: it has no word that the model knows.
   """
-  with _MODEL:
-    vector = model.embed_text(sentence)
-    understood, = text.understand(
-        model.task.words, [sentence], model.config.data.words)
+  vector = model.embed_text(sentence)
+  understood, = text.understand(
+      model.task.words, [sentence], model.config.data.words)
   return Query(vector, "vt", "video", understood.problem)
 
 
@@ -82,7 +83,7 @@ def of_file(model: Model, path: str, kind: str) -> Query:
     UserError: it cannot be read, or has nothing of that kind.
   """
   embed = model.embed_video if kind == "video" else model.embed_audio
-  with _MODEL:
+  with _FILES:
     return Query(embed(path, "va", windows="all"), "va", kind)
 
 

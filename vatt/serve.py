@@ -16,6 +16,7 @@ import secrets
 import shutil
 import stat
 import tempfile
+import threading
 import urllib.parse
 from http import HTTPStatus
 from typing import Any
@@ -26,7 +27,7 @@ from vatt import queries, stopping
 from vatt.data.ingest import clip_sources
 from vatt.data.ingest.workers import Workers
 from vatt.errors import UserError, one_line
-from vatt.queries import BY, KINDS, Hit, Searcher
+from vatt.queries import BY, KINDS, Hit, Query, Searcher
 from vatt.reports import search as page
 
 HOST = "127.0.0.1"
@@ -34,6 +35,7 @@ LARGEST = 4 << 30  # bytes of a file that is searched with
 CHUNK = 1 << 18  # bytes read at once
 MOST = 200  # results
 KEPT = 512  # moments whose pictures are kept
+QUERIES = 64  # of files that were sent, which are kept
 PATHS = re.compile(
     r"/(?:(?P<media>media)/(?P<id>\d{1,18})|"
     r"(?P<frames>frames)/(?P<file>\d{1,18})/(?P<window>\d{1,9})/(?P<n>\d)|"
@@ -75,6 +77,7 @@ class Server(http.server.ThreadingHTTPServer):
     self.cookie = f"vatt-{self.server_port}"
     self.workers = Workers()
     self.pictures = functools.lru_cache(KEPT)(self._pictures)
+    self._queries, self._lock = {}, threading.Lock()
 
   @property
   def url(self) -> str:
@@ -85,6 +88,20 @@ class Server(http.server.ThreadingHTTPServer):
     """Whether a token is that of the address."""
     return secrets.compare_digest(
         token.encode(errors="replace"), self.token.encode())
+
+  def keep(self, query: Query) -> str:
+    """Keeps the query of a file, in place of the oldest of too many; returns
+    its name, by which the file need not be sent again."""
+    name = secrets.token_urlsafe(16)
+    with self._lock:
+      self._queries[name] = query
+      while len(self._queries) > QUERIES:
+        del self._queries[next(iter(self._queries))]
+    return name
+
+  def kept(self, name: str) -> Query | None:
+    """The query of that name, if it is still kept."""
+    return self._queries.get(name)
 
   def _pictures(self, number, window):
     """The pictures of a window of a file; [] without any."""
@@ -186,7 +203,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
   # ---- Queries --------------------------------------------------------------
   def _search(self, values, method):
-    """What is found, or why nothing is: {html, line, problem}."""
+    """What is found, or why nothing is: {html, line, problem}; of a file also
+    the name of its query, `kept`; or `forgotten`, where that is no longer
+    known and the file has to be sent."""
+    kept = values.get("kept", "")
     try:
       asked = values.get("top", "")
       top = int(asked) if re.fullmatch("[0-9]{1,4}", asked) else 0
@@ -198,8 +218,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
           raise UserError(f"{name} is {values[name][:20]!r}, expected one of "
                           f"{', '.join(known)}")
       searcher = self.server.searcher
-      query = (queries.of_text(searcher.model, values.get("query", ""))
-               if method == "GET" else self._query_of_upload(values))
+      if method == "POST":
+        query = self._query_of_upload(values)
+        kept = self.server.keep(query)
+      elif kept:
+        query = self.server.kept(kept)
+        if query is None:
+          return {"html": "", "line": "The file has to be sent again.",
+                  "problem": True, "forgotten": True}
+      else:
+        query = queries.of_text(searcher.model, values.get("query", ""))
       hits = searcher.find(
           query, top, values.get("by", ""), values.get("kind", ""),
           values.get("name", ""), bool(values.get("each")))
@@ -213,11 +241,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
               "which its terminal tells.", "problem": True}
     if not hits:
       return {"html": "", "line": "No file is of that kind and name.",
-              "problem": True}
+              "problem": True, "kept": kept}
     line = f"{len(hits)} moments, the nearest first." if (
         len(hits) > 1) else "1 moment."
     return {"html": page.results(hits, _media, self._frames),
-            "line": f"{line} {query.note}".strip(), "problem": False}
+            "line": f"{line} {query.note}".strip(), "problem": False,
+            "kept": kept}
 
   def _query_of_upload(self, values):
     """The query of the file that is sent."""

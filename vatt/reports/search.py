@@ -127,13 +127,15 @@ const form = document.querySelector("form"), main = document.querySelector(
   "main"), said = document.getElementById("said"), list =
   document.getElementById("hits"), chosen = form.elements.file;
 const clear = document.getElementById("clear");
-let last = null, file = null;
+// Names of the file's queries, by what of it counts: it is sent once for each.
+let last = null, file = null, kept = {};
 const say = (line, wrong) => {
   said.textContent = line;
   said.className = wrong ? "problem" : "";
 };
 const setFile = one => {
   file = one;
+  kept = {};
   clear.hidden = !file;
   if (file) { form.elements.query.value = ""; ask(); }
 };
@@ -150,8 +152,12 @@ async function ask() {
   say("Searching …", false);
   try {
     let answer;
-    if (file) {
-      values.set("as", form.elements.as.value);
+    const as = form.elements.as.value;
+    if (file && kept[as]) {
+      values.set("kept", kept[as]);
+      answer = await fetch("search?" + values, {signal: mine.signal});
+    } else if (file) {
+      values.set("as", as);
       values.set("called", file.name);
       answer = await fetch("search?" + values,
         {method: "POST", body: file, signal: mine.signal});
@@ -161,6 +167,8 @@ async function ask() {
     }
     if (!answer.ok) throw new Error(await answer.text());
     const found = await answer.json();
+    if (file && last === mine) kept[as] = found.kept;
+    if (found.forgotten) { ask(); return; }
     list.innerHTML = found.html;
     say(found.line, found.problem);
   } catch (error) {
