@@ -312,10 +312,12 @@ def tiny(file: str, argument: str, data_dir: str) -> ConfigDict:
   """A shipped config with small towers, on the digits; the rest is its own."""
   config = ConfigDict(
       importlib.import_module(f"configs.{file}").get_config(argument))
+  frames, samples = config.data.frames, config.data.audio_samples
   config.data.update(dict(
       data_dir=data_dir, datasets=("spoken_digits/official",), shares=(),
-      eval_split="test", size=32, frames=min(config.data.frames, 8),
-      audio_samples=min(config.data.audio_samples, 38_400)))
+      eval_split="test", size=32, frames=min(frames, 8),
+      audio_samples=(samples * min(frames, 8) // frames if frames else
+                     min(samples, 38_400))))
   config.batch_size, config.model.vocab_size = 2 * CORES, 0
   config.eval.batch_size = 2 * CORES
   for sizes in config.model.encoders.values():
