@@ -110,6 +110,52 @@ def test_where_nothing_can_be_written_another_folder_is_named(model, films):
     index.update([str(films)])
 
 
+def test_what_may_have_passed_is_tried_again(model, films):
+  folder = films / ".vatt-index"
+  index = index_lib.Index(folder, model)
+  before = rows(index)
+  nothing = ", ".join(f"{space} = NULL" for space in index_lib.SPACES)
+
+  def note(name, problem, more=""):
+    with sqlite3.connect(index.path) as database:
+      assert database.execute(
+          f"UPDATE files SET problem = ? {more} "
+          "WHERE CAST(path AS TEXT) LIKE ?",
+          [problem, f"%{name}"]).rowcount == 1
+
+  def problem_of(name):
+    return rows(index)[str(films / name)][0]
+
+  for problem in ("the decoder crashed (exit code -9)",
+                  "took longer than 180 s",
+                  "no readable media: Permission denied (tried again)"):
+    note("film.mkv", problem, f", times = x'', {nothing}")
+    assert index.update([str(films)]).changed == 1
+    assert_same(rows(index), before)
+  note("film.mkv", "nothing between 1.000 and 2.000 s")  # read in part
+  assert index.update([str(films)]).changed == 1
+  assert_same(rows(index), before)
+  # Only once, where it takes long; and not what is as it is.
+  note("broken.mp4", "took longer than 180 s")
+  note("sound.wav", "its sound is silent")
+  assert index.update([str(films)]).changed == 1
+  assert problem_of("broken.mp4").startswith("no readable media")
+  note("broken.mp4", "took longer than 180 s (tried again)")
+  note("sound.wav", "nothing between 1.000 and 2.000 s (tried again)")
+  assert index.update([str(films)]).kept == 4
+  # What was read before is not given up.
+  size, known = (films / "film.mkv").stat(), rows(index)
+  (films / "film.mkv").write_bytes(b"?" * size.st_size)
+  os.utime(films / "film.mkv", ns=(size.st_mtime_ns, size.st_mtime_ns))
+  note("film.mkv", "the decoder crashed (exit code -9)")
+  assert index.update([str(films)]).changed == 1
+  assert index.update([str(films)]).changed == 0
+  assert problem_of("film.mkv") == (
+      "the decoder crashed (exit code -9) (tried again)")
+  note("film.mkv", "")
+  assert_same(rows(index), known)
+
+
 def test_new_links_rename_nothing(model, films, capsys):
   index = index_lib.Index(films / ".vatt-index", model)
   for i in range(9):  # in whatever order the disk has them

@@ -9,6 +9,7 @@ file that was in work.
 import contextlib
 import json
 import os
+import re
 import sqlite3
 import urllib.parse
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,14 @@ WAIT = 60.0  # seconds for another process that writes a file's row
 # Fields that the vectors of windows do not depend on, beside pools.FREE_FIELDS.
 FREE_FIELDS = ("data.captions", "data.datasets", "data.eval_split",
                "data.words", "eval.average", "eval.windows")
+# Problems that may be none of the file and soon show: tried at each update.
+REFUSED = re.compile(
+    "Permission denied|Input/output error|Stale file handle|Too many open files"
+    "|Cannot allocate memory|MemoryError")
+# Such that may take long to show: tried once more, as what was read in part is.
+BROKEN_OFF = re.compile("the decoder crashed|took longer than")
+SILENT = "its sound is silent"  # of a file that was read to its end
+TRIED = " (tried again)"
 # AUTOINCREMENT: the id of a file that is gone never becomes another's.
 TABLES = f"""
 CREATE TABLE facts (json TEXT NOT NULL);
@@ -153,12 +162,13 @@ class Index:
     """Takes in what is new or has changed in folders, and drops what is gone.
 
     Files of other folders stay as they are, and so do those of folders that
-    cannot be read. Nothing is written, and the index is not locked, where
-    nothing has changed.
+    cannot be read. What could not be used, or in part alone, for reasons that
+    may have passed is tried again. Nothing is written, and the index is not
+    locked, where there is nothing to do.
 
     Args:
       folders: of media.
-      retry: whether to try again what could not be used.
+      retry: whether to try again all that could not be used, or in part.
 
     Raises:
       UserError: there is no media file in the folders, nor was one; another
@@ -175,7 +185,7 @@ class Index:
                    "choose another by --index"):
       # Another may have just updated it.
       missing, gone = self._plan(folders, there, unread, retry)
-      known = {file.path for file in self.read()}
+      known = {file.path: file for file in self.read()}
       with self._open(write=True) as database:
         self._begin(database)
         with database:
@@ -185,15 +195,17 @@ class Index:
           with contextlib.closing(self._model.infer(
               missing, self._model.signals, self._windows)) as found:
             for one in found:
-              self._store(database, one, *there[one.name])
-    changed = len(known.intersection(missing))
+              self._store(database, one, *there[one.name], known.get(one.name))
+    changed = len(known.keys() & set(missing))
     return self._changes(there, missing, changed, len(gone))
 
   def _plan(self, folders, there, unread, retry):
     """Paths of files that are to be taken in; Files that are gone."""
     listed = self.read()
+    # Others may search in an index that they cannot write.
+    own = os.access(self.folder, os.W_OK)
     known = {file.path: (file.size, file.mtime_ns) for file in listed
-             if not (retry and file.problem)}
+             if not (file.problem if retry else own and _may_pass(file))}
     missing = [path for path, facts in there.items()
                if known.get(path) != facts]
     return missing, [file for file in within(listed, folders)
@@ -215,14 +227,24 @@ class Index:
                        [json.dumps(self._facts)])
       database.commit()
 
-  def _store(self, database, found: Found, size, mtime_ns):
+  def _store(self, database, found: Found, size, mtime_ns, known):
     """Writes the row of a file, in place of the one that it has."""
+    if known and (known.size, known.mtime_ns) != (size, mtime_ns):
+      known = None  # another file by now
     vectors = {}
     for space in SPACES:
       if found.mask(space).any() and space in found.values:
         vectors[space] = self._model.windows(found, space)
     times = found.times if vectors else found.times[:0]
     problem = found.reason or ("" if vectors else "has nothing of that kind")
+    if known and problem not in ("", SILENT):
+      problem += TRIED
+      if len(known.times) > len(times):  # it is worse this time
+        problem = known.problem.removesuffix(TRIED) + TRIED
+        with database:
+          database.execute("UPDATE files SET problem = ? WHERE id = ?",
+                           [problem, known.id])
+        return
     row = {"path": self._stored(found.name), "size": size, "mtime_ns": mtime_ns,
            "problem": problem.encode(errors="replace").decode(),
            "times": times.astype(np.float64).tobytes()} | {
@@ -282,6 +304,15 @@ def within(listed: Sequence[File], folders: Sequence[str]) -> list[File]:
   """The files that lie in folders."""
   roots = [os.path.join(os.path.realpath(folder), "") for folder in folders]
   return [file for file in listed if file.path.startswith(tuple(roots))]
+
+
+def _may_pass(file):
+  """Whether a file may be better read by another try."""
+  if not len(file.times) and REFUSED.search(file.problem):
+    return True
+  in_part = len(file.times) and file.problem not in ("", SILENT)
+  return (in_part or bool(BROKEN_OFF.search(file.problem))) and (
+      not file.problem.endswith(TRIED))
 
 
 def _scan(folders):

@@ -13,7 +13,8 @@ FOLDER is a folder of media, DIR the workdir of a pre-trained model. For
 The first run indexes the files: the vectors of all their windows are kept in
 FOLDER/.vatt-index (or in --index, which several folders need). A later one
 takes in what is new or has changed, and drops what is gone; a run that is
-killed goes on where it was. What cannot be used is remembered and listed.
+killed goes on where it was. What cannot be used is remembered and listed; it is
+tried again where the reason may have passed, and all of it with --retry.
 Without a query that is all that is done.
 
 Prints a line a file, the best first: the cosine, and the times of its best
@@ -141,7 +142,7 @@ def _folders(arguments):
 
 def _told(changes):
   """What an update did, in a line."""
-  names = {"changed": changes.changed, "gone": changes.dropped,
+  names = {"changed or tried again": changes.changed, "gone": changes.dropped,
            "as before": changes.kept, "that cannot be used": changes.unusable}
   return ", ".join([f"{changes.added} new files"] + [
       f"{count} {name}" for name, count in names.items() if count])
