@@ -169,8 +169,10 @@ def test_what_cannot_be_read_now_is_not_gone(model, films, monkeypatch, capsys):
   index = index_lib.Index(films / ".vatt-index", model)
   kept, scan = [file.path for file in index.read()], os.scandir
 
+  closed = films / "b"
+
   def refuse(path):
-    if path == str(films / "b"):
+    if path == str(closed):
       raise PermissionError(13, "Permission denied", path)
     return scan(path)
 
@@ -181,6 +183,9 @@ def test_what_cannot_be_read_now_is_not_gone(model, films, monkeypatch, capsys):
       path for path in kept if "broken" not in path]
   assert (f"{films}/b: left out, cannot be read (Permission denied)\n"
           in capsys.readouterr().out)
+  closed = films
+  assert index.update([str(films)]) == (0, 0, 0, 0, 0)
+  assert len(index.read()) == 3
 
 
 def test_folders_that_are_or_become_empty(model, films, tmp_path, capsys):

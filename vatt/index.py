@@ -176,7 +176,7 @@ class Index:
     """
     there, unread = _scan(folders)
     missing, gone = self._plan(folders, there, unread, retry)
-    if not there and not gone:
+    if not (there or gone or unread):
       raise UserError(f"{', '.join(folders)}: no media file in it, expected "
                       "some, whose names end in .mp4, .wav or the like")
     if not missing and not gone:
