@@ -20,7 +20,7 @@ import numpy as np
 from vatt import locks, pools
 from vatt.data.ingest import clip_sources
 from vatt.errors import UserError, one_line, visible
-from vatt.inference import Found, Model
+from vatt.inference import SILENT, Found, Model
 
 NAME = "index.sqlite3"
 INSIDE = ".vatt-index"  # the index of a folder, where no other is asked for
@@ -36,7 +36,6 @@ REFUSED = re.compile(
     "|Cannot allocate memory|MemoryError")
 # Such that may take long to show: tried once more, as what was read in part is.
 BROKEN_OFF = re.compile("the decoder crashed|took longer than")
-SILENT = "its sound is silent"  # of a file that was read to its end
 TRIED = " (tried again)"
 # AUTOINCREMENT: the id of a file that is gone never becomes another's.
 TABLES = f"""

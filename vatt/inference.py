@@ -23,6 +23,7 @@ from vatt.errors import UserError
 
 BATCH_BYTES = 64 << 20  # of the views that the model sees at once
 SHOWN = 3  # problems of a file
+SILENT = "its sound is silent in all windows that were taken"
 PROGRESS = ("{percentage:3.0f}%|{bar}| {n:.1f}/{total} files "
             "[{elapsed}<{remaining}, {rate_fmt}]")
 File = str | os.PathLike | np.ndarray
@@ -490,7 +491,7 @@ def _found(name, end, views, span):
   if masks["audio"].any() and all(
       view.silent for view in firsts if view.row["audio_mask"]):
     masks["audio"][:] = False
-    problems.append("its sound is silent in all windows that were taken")
+    problems.append(SILENT)
   starts = np.array([view.start for view in firsts], np.float64)
   return Found(end.file, name, np.stack([starts, starts + span], 1), masks,
                values, problems)
