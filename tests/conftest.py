@@ -1,6 +1,7 @@
 """Four logical CPUs for every test, and the folders of outside data."""
 import os
 import pathlib
+import signal
 import subprocess
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -21,6 +22,9 @@ pytest_plugins = ["tests.media", "tests.searching"]
 
 def pytest_configure(config):
   """Prepares TensorFlow, where this process runs tests and has no others to."""
+  if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # So it is behind `&` in a script, and so would programs have it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
   if config.getoption("numprocesses", None):
     return
   import tensorflow as tf
