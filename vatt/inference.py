@@ -21,7 +21,7 @@ from vatt.data.ingest import media
 from vatt.data.ingest.workers import Workers
 from vatt.errors import UserError
 
-BATCH_BYTES = 64 << 20  # of the views that the model sees at once
+BATCH_BYTES = 20 << 20  # of the views that the model sees at once
 SHOWN = 3  # problems of a file
 SILENT = "its sound is silent in all windows that were taken"
 PROGRESS = ("{percentage:3.0f}%|{bar}| {n:.1f}/{total} files "
@@ -343,6 +343,7 @@ class Model:
     view = data.frames * data.size ** 2 * 3 if "video" in kinds else (
         2 * data.audio_samples)
     size = max(1, min(self.config.eval.batch_size, BATCH_BYTES // view))
+    size = 1 << size.bit_length() - 1  # as `run` fills up to
     done, batch, ended = {}, [], []
     waiting = collections.Counter()  # views in the batch, by file
 
