@@ -21,6 +21,9 @@ by sentences alone, official split:
   agnostic,spectrogram    94.4 %     99.6 %
   agnostic,waveform       92.4 %     87.2 %
 
+All but the first row, and what follows, was measured before each draw belonged
+to a sample: the same seeds now draw otherwise.
+
 With specific,spectrogram,unseen and each speaker held out in turn, voices are
 classified right in the mean by 76.1 % (george 77.2, jackson 78.6, lucas 73.0,
 nicolas 69.2, yweweler 82.4), and videos by 91.6 to 94.2 %.
