@@ -327,6 +327,7 @@ def test_a_classifier_names_what_it_sees(films):
   for name, value in scores:
     assert value == pytest.approx(
         np.exp(logits[name]) / sum(map(np.exp, logits.values())), rel=1e-5)
+  assert tuned.classify(films[0], top=0) == []
   assert [len(each) for each in tuned.classify(
       [films[1], "/none.mp4"], top=1)] == [1, 0]
   assert {*tuned.embed_clip(films[0])} == {"video_features"}
@@ -346,6 +347,8 @@ def test_classes_without_names_have_numbers(tmp_path, films):
   assert [(labels[int(name)], score) for name, score in inference.Model(
       folder).classify(films[0], top=None)] == [
           (name, pytest.approx(score)) for name, score in named]
+  with pytest.raises(UserError, match="task finetune, expected one that under"):
+    inference.Model(folder, vocabulary="words.txt")
 
 
 def test_a_model_without_words_takes_them(tmp_path, films):

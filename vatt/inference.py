@@ -294,7 +294,8 @@ class Model:
     single, inputs = self._inputs(files, fps, rate)
     found = self.find(inputs, self.signals, windows)
     results = [self.scores(one, top) for one in found]
-    tell(found, [len(scores) > 0 for scores in results])
+    tell(found, [one.mask(f"{self.signals[0]}_features").any()
+                 for one in found])
     return results[0] if single else results
 
   def scores(self, found: Found, top: int | None = None

@@ -62,7 +62,10 @@ def load_model(path: str, config: ConfigDict | None = None,
   if words and given not in ("", trained.data.vocabulary):
     workdir.check_words(words, text.load_vocabulary(given), words_path,
                         f"vocabulary {given}")
-  elif vocabulary and "text" in task.input_shapes():
+  elif vocabulary:
+    if "text" not in task.input_shapes():
+      raise UserError(f"vocabulary {vocabulary}: {path} is a model of the task "
+                      f"{trained.task}, expected one that understands text")
     words, words_path = text.load_vocabulary(vocabulary), vocabulary
   own = {"model.word_vectors": ""}
   if words and "text" in task.input_shapes():
