@@ -12,8 +12,8 @@ import pytest
 from scipy.io import wavfile
 
 from tests.searching import tone
+from vatt import findings, inference, locks
 from vatt import index as index_lib
-from vatt import inference, locks
 from vatt.errors import UserError
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
@@ -137,7 +137,7 @@ def test_what_may_have_passed_is_tried_again(model, films):
   assert_same(rows(index), before)
   # Only once, where it takes long; and not what is as it is.
   note("broken.mp4", "took longer than 180 s")
-  note("sound.wav", inference.SILENT)
+  note("sound.wav", findings.SILENT)
   assert index.update([str(films)]).changed == 1
   assert problem_of("broken.mp4").startswith("no readable media")
   note("broken.mp4", "took longer than 180 s (tried again)")

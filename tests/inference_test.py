@@ -184,6 +184,29 @@ def test_arrays_are_what_files_are(model, films):
       atol=1e-5)
 
 
+def test_a_clip_in_hand_is_what_its_file_is(model, films):
+  """Both of its signals, of one of which it may be longer."""
+  clip = media_lib.read(films[0], fps=4.0)
+  frames, sound = clip.frames, clip.audio
+  for windows in 3, "all":
+    wanted = model.embed_clip(films[0], windows=windows, each=True)
+    found, _ = model.embed_clip([(frames, sound), frames], windows=windows,
+                                each=True, rate=48_000)["audio_va"]
+    assert len(found[0]) == len(wanted["audio_va"][0]) > 2
+    for name, (vectors, times) in model.embed_clip(
+        (frames, sound), windows=windows, each=True, rate=48_000).items():
+      np.testing.assert_allclose(vectors, wanted[name][0], atol=1e-6)
+      np.testing.assert_array_equal(times, wanted[name][1])
+  # Windows of two seconds of pictures and four of sound.
+  both = model.embed_clip((frames[:8], sound[:4 * 48_000]), windows="all",
+                          each=True, rate=48_000)
+  assert both["video_vt"][1].tolist() == [[0, 1], [1, 2]]
+  assert both["audio_vt"][1].tolist() == [[i, i + 1] for i in range(4)]
+  assert {*model.embed_clip(sound, rate=48_000)} >= {"audio_va", "video_va"}
+  with pytest.raises(UserError, match="rate is 0, expected the samples a seco"):
+    model.embed_clip((frames, sound))
+
+
 def test_an_image_is_a_film_that_stands_still(tmp_path, model, films):
   frame, *_ = media_lib.read(films[0], fps=4.0).frames
   (tmp_path / "a.png").write_bytes(tf.io.encode_png(frame).numpy())

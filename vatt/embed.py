@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> None:
 
   import numpy as np  # what takes seconds comes after the command line's errors
 
-  from vatt import files, host, inference
+  from vatt import files, findings, host, inference
 
   host.hold_memory()
   model = inference.Model(cli.workdir())
@@ -57,13 +57,13 @@ def main(arguments: list[str]) -> None:
       raise UserError("--modalities=text: expected video or audio, which files "
                       "have")
   found = model.find(paths, MODALITIES.value or model.signals, windows)
-  inference.tell(found, [one.used for one in found])
+  findings.tell(found, [one.used for one in found])
   found = [one for one in found if one.used]
   arrays = {}
   for name in found[0].values.keys() - {"logits"}:
     arrays[name] = np.concatenate([
-        model.windows(one, name, NORMALIZE.value) for one in found
-    ]) if EACH.value else model.table(found, name, NORMALIZE.value)
+        one.windows(name, NORMALIZE.value) for one in found
+    ]) if EACH.value else findings.means(found, name, NORMALIZE.value)
   print("\n".join(f"{name} {list(arrays[name].shape)}"
                   for name in sorted(arrays)))
   rows = [len(one.times) if EACH.value else 1 for one in found]

@@ -20,7 +20,8 @@ import numpy as np
 from vatt import locks, pools
 from vatt.data.ingest import clip_sources
 from vatt.errors import UserError, one_line, visible
-from vatt.inference import SILENT, Found, Model
+from vatt.findings import SILENT, Found
+from vatt.inference import Model
 
 NAME = "index.sqlite3"
 INSIDE = ".vatt-index"  # the index of a folder, where no other is asked for
@@ -233,7 +234,7 @@ class Index:
     vectors = {}
     for space in SPACES:
       if found.mask(space).any() and space in found.values:
-        vectors[space] = self._model.windows(found, space)
+        vectors[space] = found.windows(space)
     times = found.times if vectors else found.times[:0]
     problem = found.reason or ("" if vectors else "has nothing of that kind")
     if known and problem not in ("", SILENT):

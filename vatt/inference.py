@@ -1,71 +1,22 @@
 """A trained model in use: vectors, labels and rankings of files and arrays."""
-import collections
-import contextlib
-import functools
-import numbers
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import scipy.special
 import tensorflow as tf
-from absl import logging
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
-from vatt import fields, restore, similarity
+from vatt import fields, findings, restore, similarity
 from vatt.data import media_views, text
-from vatt.data import windows as windows_lib
 from vatt.data.ingest import media
-from vatt.data.ingest.workers import Workers
 from vatt.errors import UserError
+from vatt.findings import Found
 
-BATCH_BYTES = 20 << 20  # of the views that the model sees at once
-SHOWN = 3  # problems of a file
-SILENT = "its sound is silent in all windows that were taken"
-PROGRESS = ("{percentage:3.0f}%|{bar}| {n:.1f}/{total} files "
-            "[{elapsed}<{remaining}, {rate_fmt}]")
 File = str | os.PathLike | np.ndarray
-Files = File | Sequence[File]
-
-
-class Found(NamedTuple):
-  """What a model finds in a file.
-
-  Attributes:
-    number: of the file among the inputs.
-    name: of the file, or "array" and its number.
-    times: float64 [W, 2], seconds at which its windows start and end.
-    masks: bool [W] by modality, whether a window has it.
-    values: float32 [W, …] by name, as of `Task.infer`, means over the crops of
-      a window; not normalized, but with `eval.average` "similarity" means of
-      vectors of unit length.
-    problems: why windows, or what they should have, are missing.
-  """
-  number: int
-  name: str
-  times: np.ndarray
-  masks: dict[str, np.ndarray]
-  values: dict[str, np.ndarray]
-  problems: list[str]
-
-  @property
-  def reason(self) -> str:
-    """The problems in a line, each once, the first of many."""
-    found = list(dict.fromkeys(self.problems))
-    more = len(found) - SHOWN
-    return "; ".join(found[:SHOWN]) + f"; and {more} more" * (more > 0)
-
-  @property
-  def used(self) -> bool:
-    """Whether any window has anything."""
-    return any(mask.any() for mask in self.masks.values())
-
-  def mask(self, name: str) -> np.ndarray:
-    """Bool [W], the windows that have values of that name."""
-    return self.masks.get(name.partition("_")[0],
-                          np.zeros([len(self.times)], bool))
+Pair = tuple[np.ndarray, np.ndarray]  # frames and sound of a clip
+Files = File | Pair | Sequence[File | Pair]
 
 
 class Model:
@@ -111,14 +62,8 @@ class Model:
     self.config = self.task.config
     for part in "data", "eval":
       fields.check(self.config[part], part)
-    self._workers = Workers()  # which stay for the next files
-    # Each is traced once.
-    self._cutter = functools.cache(functools.partial(
-        windows_lib.make_cutter, self.config.data))
-    self._infer = tf.function(self._infer_batch, autograph=False)
-
-  def _infer_batch(self, batch):
-    return self.task.infer(self.model, batch)
+    self._finder = findings.Finder(
+        self.config, lambda batch: self.task.infer(self.model, batch))
 
   # ---- What there is --------------------------------------------------------
   @property
@@ -231,13 +176,15 @@ class Model:
     return self._embed(files, name, windows, each, normalize, rate=rate)
 
   def embed_clip(self, files: Files, *, windows: int | str | None = None,
-                 each: bool = False, normalize: bool = True
-                 ) -> dict[str, Any]:
+                 each: bool = False, normalize: bool = True, fps: float = 0.0,
+                 rate: int = 0) -> dict[str, Any]:
     """Embeds pictures and sound of files, decoded once.
 
     Args:
-      files: paths; else as of `embed_video`.
-      windows, each, normalize: as of `embed_video`.
+      files: a path, an array as of `embed_video` or of `embed_audio`, a tuple
+        of both, which start together; or a list of these.
+      windows, each, normalize, fps: as of `embed_video`.
+      rate: samples a second of arrays.
 
     Returns:
       What `embed_video` and `embed_audio` return, by name: `video_va`,
@@ -247,13 +194,12 @@ class Model:
     Raises:
       UserError: as `embed_video`.
     """
-    single, inputs = self._inputs(files)
+    single, inputs = self._inputs(files, fps, rate)
     found = self.find(inputs, self.signals, windows)
-    tell(found, [one.used for one in found])
+    findings.tell(found, [one.used for one in found])
     names = dict.fromkeys(name for one in found for name in one.values
                           if name != "logits")
-    table = {name: [self.vectors(one, name, each, normalize) for one in found]
-             if each else self.table(found, name, normalize) for name in names}
+    table = {name: _rows(found, name, each, normalize) for name in names}
     return {name: rows[0] if single else rows for name, rows in table.items()}
 
   def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -294,8 +240,8 @@ class Model:
     single, inputs = self._inputs(files, fps, rate)
     found = self.find(inputs, self.signals, windows)
     results = [self.scores(one, top) for one in found]
-    tell(found, [one.mask(f"{self.signals[0]}_features").any()
-                 for one in found])
+    findings.tell(found, [one.mask(f"{self.signals[0]}_features").any()
+                          for one in found])
     return results[0] if single else results
 
   def scores(self, found: Found, top: int | None = None
@@ -318,82 +264,8 @@ class Model:
   def infer(self, inputs: Sequence[str | media_views.Clip],
             kinds: Sequence[str], windows: int | str | None = None
             ) -> Iterator[Found]:
-    """Runs the model on files; shows the progress.
-
-    Args:
-      inputs: paths of local files, or clips in hand.
-      kinds: video, audio or both, which the model has.
-      windows: of a file, a number or "all"; default `eval.windows`.
-
-    Yields:
-      What is found in each file, as they are done: see `Found.number`.
-
-    Raises:
-      UserError: there are no files, or no such number of windows.
-    """
-    windows = self.config.eval.windows if windows is None else windows
-    if windows != "all" and not (
-        isinstance(windows, numbers.Integral) and windows > 0):
-      raise UserError(f"windows is {windows!r}, expected a number from 1 or "
-                      "'all'")
-    if not len(inputs):
-      raise UserError("no file, expected at least one")
-    data = self.config.data
-    crops = self.config.eval.crops if "video" in kinds else 1
-    span = windows_lib.span(data)
-    view = data.frames * data.size ** 2 * 3 if "video" in kinds else (
-        2 * data.audio_samples)
-    size = max(1, min(self.config.eval.batch_size, BATCH_BYTES // view))
-    size = 1 << size.bit_length() - 1  # as `run` fills up to
-    done, batch, ended = {}, [], []
-    waiting = collections.Counter()  # views in the batch, by file
-
-    def run():
-      rows = [view.row for view in batch]
-      # Of few sizes, each a program; what is added is left out again.
-      rows += rows[:1] * (2 ** (len(rows) - 1).bit_length() - len(rows))
-      stacked = {name: tf.constant(np.stack([row[name] for row in rows]))
-                 for name in rows[0]}
-      # Not called as it is: TensorFlow would warn of the programs.
-      values = self._infer.get_concrete_function(stacked)(stacked)
-      values = {name: value.numpy() for name, value in values.items()}
-      if self.config.eval.average == "similarity":
-        values = {name: similarity.normalize(value) if name.endswith(
-            ("_va", "_vt")) else value for name, value in values.items()}
-      for i, view in enumerate(batch):  # and no longer its frames
-        row = {name: view.row[name] for name in ("video_mask", "audio_mask")}
-        done.setdefault(view.file, []).append((
-            view._replace(row=row),
-            {name: value[i] for name, value in values.items()}))
-      batch.clear()
-      waiting.clear()
-
-    def finished():
-      """Yields what is found in files of which no view waits any more."""
-      for end in [end for end in ended if not waiting[end.file]]:
-        ended.remove(end)
-        one = inputs[end.file]
-        yield _found(one if isinstance(one, str) else f"array {end.file}", end,
-                     done.pop(end.file, []), span)
-
-    with contextlib.closing(media_views.read_views(
-        inputs, data, self._cutter(tuple(kinds), crops), kinds, windows, crops,
-        self._workers)) as items, tqdm(
-            total=len(inputs), leave=False, disable=None,
-            bar_format=PROGRESS) as progress:
-      for item in items:
-        if isinstance(item, media_views.View):
-          batch.append(item)
-          waiting[item.file] += 1
-          progress.update(item.share)
-          if len(batch) == size:
-            run()
-        else:
-          ended.append(item)
-        yield from finished()
-      if batch:
-        run()
-      yield from finished()
+    """Finds what the model makes of files: see `findings.Finder.find`."""
+    return self._finder.find(inputs, kinds, windows)
 
   def find(self, inputs: Sequence[str | media_views.Clip],
            kinds: Sequence[str], windows: int | str | None = None
@@ -402,112 +274,44 @@ class Model:
     return sorted(self.infer(inputs, kinds, windows),
                   key=lambda found: found.number)
 
-  def windows(self, found: Found, name: str, normalize: bool = True
-              ) -> np.ndarray:
-    """The vectors of all windows of a file: float32 [W, E], with rows of NaN
-    for those that have none; see `vectors`."""
-    vectors = np.where(found.mask(name)[:, None], found.values[name], np.nan)
-    return similarity.normalize(vectors) if normalize else vectors
-
-  def vectors(self, found: Found, name: str, each: bool = False,
-              normalize: bool = True) -> Any:
-    """The vectors of a file.
-
-    Args:
-      found: of `infer`.
-      name: of the vectors, such as `video_vt`.
-      each, normalize: as of `embed_video`.
-
-    Returns:
-      Their mean over the windows as `eval.average` takes it, float32 [E], or
-      None if there is no window with any; with `each`, all with their times.
-    """
-    mask = found.mask(name)
-    values = found.values.get(name, np.zeros([0, 0], np.float32))[mask]
-    if each:
-      return (similarity.normalize(values) if normalize else values,
-              found.times[mask])
-    if not len(values):
-      return None
-    mean = values.mean(axis=0)
-    return similarity.normalize(mean[None])[0] if normalize else mean
-
-  def table(self, found: Sequence[Found], name: str, normalize: bool = True
-            ) -> np.ndarray:
-    """The vectors of n files: float32 [n, E], with rows of NaN for those that
-    have none; see `vectors`."""
-    rows = [self.vectors(one, name, normalize=normalize) for one in found]
-    size = max((len(row) for row in rows if row is not None), default=0)
-    return np.stack([np.full([size], np.nan, np.float32) if row is None else row
-                     for row in rows])
-
   def _embed(self, files, name, windows, each, normalize, **rates):
     """What `embed_video` and `embed_audio` return of vectors of that name."""
     single, inputs = self._inputs(files, **rates)
     found = self.find(inputs, [name.partition("_")[0]], windows)
-    tell(found, [one.mask(name).any() for one in found])
-    vectors = ([self.vectors(one, name, each, normalize) for one in found]
-               if each else self.table(found, name, normalize))
+    findings.tell(found, [one.mask(name).any() for one in found])
+    vectors = _rows(found, name, each, normalize)
     return vectors[0] if single else vectors
 
   def _inputs(self, files, fps=0.0, rate=0):
     """Whether `files` is a single one; and a list of paths and Clips."""
     # An array of paths, as a column of a table, is a list of them.
-    single = isinstance(files, (str, os.PathLike)) or (
+    single = isinstance(files, (str, os.PathLike)) or _is_pair(files) or (
         hasattr(files, "dtype") and np.asarray(files).dtype.kind not in "OU")
     inputs = []
     for number, one in enumerate([files] if single else files):
       if isinstance(one, (str, os.PathLike)):
         inputs.append(os.path.expanduser(os.fspath(one)))
-      elif hasattr(one, "dtype"):
-        inputs.append(media_views.make_clip(
-            one, fps or self.config.data.fps, rate, f"array {number}"))
+      elif hasattr(one, "dtype") or _is_pair(one):
+        clips = [media_views.make_clip(
+            array, fps or self.config.data.fps, rate, f"array {number}")
+                 for array in (one if _is_pair(one) else [one])]
+        inputs.append(clips[0]._replace(
+            audio=clips[-1].audio, audio_rate=clips[-1].audio_rate))
       else:
         raise UserError(f"file {number} is {one!r:.60}, expected a path or an "
                         "array")
     return single, inputs
 
 
-def _found(name, end, views, span):
-  """The Found of an input.
-
-  Args:
-    name: of the input.
-    end: its media_views.End.
-    views: its media_views.Views, and what was inferred of each by name.
-    span: seconds of a window.
-  """
-  _, first, number, crops = np.unique(
-      np.array([view.window for view, _ in views], np.int64),
-      return_index=True, return_inverse=True, return_counts=True)
-  firsts = [views[i][0] for i in first]
-  values = {}
-  for key in views[0][1] if views else ():
-    each = np.stack([values[key] for _, values in views])  # [V, …]
-    values[key] = np.zeros([len(firsts), *each.shape[1:]], np.float32)
-    np.add.at(values[key], number, each)
-    values[key] /= crops[:, None]
-  masks = {kind: np.array([view.row[f"{kind}_mask"] for view in firsts], bool)
-           for kind in media.KINDS}
-  problems = list(end.problems)
-  if masks["audio"].any() and all(
-      view.silent for view in firsts if view.row["audio_mask"]):
-    masks["audio"][:] = False
-    problems.append(SILENT)
-  starts = np.array([view.start for view in firsts], np.float64)
-  return Found(end.file, name, np.stack([starts, starts + span], 1), masks,
-               values, problems)
+def _is_pair(one):
+  """Whether it is a tuple of frames [T, H, W, 3] and samples."""
+  return isinstance(one, tuple) and len(one) == 2 and all(
+      hasattr(array, "dtype") for array in one) and (
+          np.ndim(one[0]) == 4 and np.ndim(one[1]) in (1, 2))
 
 
-def tell(found: Sequence[Found], used: Sequence[bool]) -> None:
-  """Warns of the files that are not used, or in part; UserError if none is."""
-  failed = [f"{one.name}: {one.reason or 'has nothing of that kind'}"
-            for one, has in zip(found, used) if not has]
-  if len(failed) == len(found):
-    more = f" (and {len(failed) - 1} more)" * (len(failed) > 1)
-    raise UserError(f"{failed[0]}{more}, expected media that can be used")
-  for line in failed:
-    logging.warning("%s: left out", line)
-  for one, has in zip(found, used):
-    if has and one.problems:
-      logging.warning("%s: in part: %s", one.name, one.reason)
+def _rows(found, name, each, normalize):
+  """The vectors of files, as `Model.embed_video` returns those of a list."""
+  if each:
+    return [one.vectors(name, normalize) for one in found]
+  return findings.means(found, name, normalize)

@@ -155,7 +155,7 @@ def _views_of(number, one, data, cut, kinds, windows, crops, workers, share):
   span = windows_lib.span(data)
   read = max(span, data.audio_samples / data.audio_rate)  # from a start
   if isinstance(one, Clip):
-    parts = [_part_of(one, span, windows)]
+    parts = [_part_of(one, kinds, span, windows)]
     fps, rate = one.fps, one.audio_rate
   else:
     parts = workers.stream(
@@ -177,10 +177,15 @@ def _views_of(number, one, data, cut, kinds, windows, crops, workers, share):
                    row | ({} if crop is None else {"video": crop}))
 
 
-def _part_of(clip, span, windows):
-  """All of a clip, as of a file."""
-  count, rate = ((len(clip.audio), clip.audio_rate) if clip.frames is None
-                 else (len(clip.frames), clip.fps))
+def _part_of(clip, kinds, span, windows):
+  """All of a clip, as of a file: see `views.read_parts`."""
+  if clip.frames is None:
+    count, rate = len(clip.audio), clip.audio_rate
+  else:
+    count, rate = len(clip.frames), clip.fps
+    if windows == "all" and clip.audio is not None and "audio" in kinds:
+      ends = len(clip.audio) / clip.audio_rate * rate
+      count = max(count * ("video" in kinds), 1, int(ends + 0.5))
   starts = views.window_starts(count, rate, span, windows) / rate
   return views.Part(0.0, 0, starts, 1 / len(starts), clip.frames, clip.audio)
 
