@@ -40,7 +40,8 @@ def picture_numbers(view):
   return [int(round(float(frame.mean()))) - 20 for frame in view.row["video"]]
 
 
-@pytest.mark.parametrize("cores", [1, 3])
+@pytest.mark.parametrize("cores", [
+    pytest.param(1, marks=pytest.mark.slow), 3])
 def test_windows_of_a_long_file_show_their_moments(monkeypatch, film, cores):
   monkeypatch.setattr(media_views, "num_cores", lambda: cores)
   rows, ends = read([film], "all")
