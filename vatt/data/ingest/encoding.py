@@ -6,7 +6,7 @@ import av
 import numpy as np
 
 from vatt.data.ingest import media
-from vatt.data.ingest.media_tracks import SCALING
+from vatt.data.ingest.pictures import SCALING
 
 AUDIO = ("pcm", "flac")  # how a record keeps sound
 

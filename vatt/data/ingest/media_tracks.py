@@ -5,7 +5,8 @@ from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import Interpolation
+
+from vatt.data.ingest import pictures
 
 ENOUGH = 0.9  # of the frames, or samples, that a clip should hold
 # Seconds that a frame may stay on screen without saying so: the last one, and
@@ -13,10 +14,6 @@ ENOUGH = 0.9  # of the frames, or samples, that a clip should hold
 HOLD = 1.0
 HOLD_TO_NEXT = 30.0
 GAP = 0.02  # seconds by which a timestamp may differ from the samples' count
-# Exact and the same with every instruction set; the default is off by -1.5.
-# Flags of libswscale that older PyAV has no names for: full chroma, accurate
-# rounding, bit-exact.
-SCALING = int(Interpolation.BICUBIC) | 0x2000 | 0x40000 | 0x80000
 
 
 class MediaError(Exception):
@@ -30,20 +27,6 @@ class Late(Exception):
 def frame_rate(stream: av.VideoStream) -> float:
   """Frames a second of a video stream; a guess where it does not say."""
   return float(stream.average_rate or stream.guessed_rate or 25)
-
-
-def _picture(frame, aspect, size):
-  """A decoded frame as it looks on screen: uint8 [H, W, 3]."""
-  width, height = frame.width, frame.height
-  if 1 <= aspect < 4:  # pixels wider than high; others are damage
-    height = height / aspect
-  elif 1 / 4 < aspect < 1:
-    width = width * aspect
-  scale = min(1.0, size / min(width, height))
-  array = frame.reformat(
-      max(1, round(width * scale)), max(1, round(height * scale)), "rgb24",
-      interpolation=SCALING).to_ndarray()
-  return np.rot90(array, round(frame.rotation / 90))
 
 
 class VideoTrack:
@@ -69,7 +52,7 @@ class VideoTrack:
     self._begin, self._sought = begin, sought
     aspect = stream.sample_aspect_ratio or 1
     self._convert = lambda frame: (convert or np.asarray)(
-        _picture(frame, aspect, size))
+        pictures.picture(frame, aspect, size))
     self._length = 1 / frame_rate(stream)
     self._early = 0.5 / fps  # by which a frame may be taken before its time
     self._frame = self._time = None  # the last one decoded
