@@ -15,6 +15,7 @@ import av
 import numpy as np
 from av.stream import Disposition
 
+from vatt.data.ingest import pictures
 from vatt.data.ingest.media_tracks import (
     AudioTrack,
     Late,
@@ -373,7 +374,8 @@ def _read(container, spans, fps, size, audio_rate, convert, kinds, seek_to):
       if clip is None:
         continue
       try:
-        frames = packet.decode()
+        frames = (pictures.decode(packet) if packet.stream.type == "video"
+                  else packet.decode())
       except av.error.FFmpegError as error:
         clip.damage(error, index)
         continue

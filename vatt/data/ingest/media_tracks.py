@@ -50,9 +50,8 @@ class VideoTrack:
     count = max(1, math.floor((end - start) * fps + 0.5))
     self._times = [start + i / fps for i in range(count)]
     self._begin, self._sought = begin, sought
-    aspect = stream.sample_aspect_ratio or 1
-    self._convert = lambda frame: (convert or np.asarray)(
-        pictures.picture(frame, aspect, size))
+    self._screen = pictures.Screen(stream, size)
+    self._convert = convert or np.asarray
     self._length = 1 / frame_rate(stream)
     self._early = 0.5 / fps  # by which a frame may be taken before its time
     self._frame = self._time = None  # the last one decoded
@@ -102,7 +101,10 @@ class VideoTrack:
     while not self.done and self._times[len(self._taken)] < until + 1e-6:
       time = self._times[len(self._taken)]
       if converted is None:
-        converted = self._convert(self._frame)
+        try:
+          converted = self._convert(self._screen.show(self._frame))
+        except pictures.PictureError as error:
+          raise MediaError(str(error)) from error
       self._taken.append(converted)
       self._missing += (time > self._time + reach
                         or self._begin <= time < self._time - self._early)

@@ -1,6 +1,9 @@
-"""What a decoded frame looks like on screen."""
+"""What decoded frames look like on screen."""
+import math
+
 import av
 import numpy as np
+from av.sidedata import sidedata
 from av.video.reformatter import Interpolation
 
 # Exact and the same with every instruction set; the default is off by -1.5.
@@ -8,25 +11,174 @@ from av.video.reformatter import Interpolation
 # rounding, bit-exact.
 SCALING = int(Interpolation.BICUBIC) | 0x2000 | 0x40000 | 0x80000
 
+# Matrices of colours, by their numbers in H.273 and in FFmpeg.
+BT709, BT601, BT2020, BT2020_CONSTANT = 1, 5, 9, 10
+MATRICES = (BT709, 4, BT601, 6, 7, BT2020)  # those that libswscale knows
+# These are none of Y, Cb and Cr: with another matrix, the colours are others.
+OTHERS = {8: "YCgCo", 11: "YDzDx", 14: "ICtCp", 15: "IPT", 16: "YCgCo",
+          17: "YCgCo"}
+HD_WIDTH, HD_HEIGHT = 1280, 577  # from which on, as in mpv, a picture is HD
+LIMITED, FULL = 1, 2  # ranges of values
+FULL_OF_LIMITED = np.uint8(
+    ((np.arange(256) - 16) * 255 / 219).round().clip(0, 255))
+SAME = 0.02  # by which the shapes of a picture in two sizes differ at most
 
-def picture(frame: av.VideoFrame, aspect: float, size: int) -> np.ndarray:
-  """A decoded frame as it looks on screen.
 
-  Args:
-    frame: as decoded.
-    aspect: of its pixels, width by height.
-    size: its shorter side, in pixels; a smaller one stays as it is.
+class PictureError(Exception):
+  """A frame that cannot be shown; the message is the reason."""
+
+
+def _unnamed(kinds, value):
+  """A kind of side data that PyAV has no name for."""
+  kind = object.__new__(kinds)
+  kind._name_, kind._value_ = f"UNNAMED_{value}", value
+  return kind
+
+
+# Without this, a frame that has one of these (EXIF, views of stereo) says
+# nothing of its display matrix either.
+sidedata.Type._missing_ = classmethod(_unnamed)
+
+
+class Screen:
+  """Shows the frames of a clip as players do, all of them in one size.
+
+  That size is the one of the first frame: with square pixels, turned and
+  mirrored as its display matrix says, and no larger than asked. A later frame
+  of another size is scaled to it; one of another shape is fitted in, with black
+  bars, as in a window that stays as it is. Pixel aspect, matrix and range of
+  colours are those of each frame. Where a frame does not say its matrix, that
+  is BT.709 if the clip's first frame is HD, of HD_WIDTH or HD_HEIGHT and more,
+  else BT.601: who changes the size of a picture leaves its colours. What is
+  transparent is over black. Primaries and transfer functions (of HDR) are left
+  as they are.
+  """
+
+  def __init__(self, stream: av.VideoStream, size: int):
+    """Begins a clip; before a frame of its stream is decoded.
+
+    Args:
+      stream: the video stream that is decoded.
+      size: the pictures' shorter side, in pixels; smaller ones stay as they
+        are.
+    """
+    context, self._size = stream.codec_context, size
+    context.copy_opaque = True
+    self._stated = stream.sample_aspect_ratio
+    # What the container says holds throughout; the codec can change it.
+    self._fixed = self._stated != context.sample_aspect_ratio
+    self._shape = self._target = None  # width / height, and in whole pixels
+    self._untagged = None  # the matrix
+
+  def show(self, frame: av.VideoFrame) -> np.ndarray:
+    """A frame as it looks on screen: uint8 [H, W, 3].
+
+    Args:
+      frame: of `decode`.
+
+    Raises:
+      PictureError: its colours are not read.
+    """
+    width, height = frame.width, frame.height
+    aspect = self._aspect(frame)
+    if 1 <= aspect < 4:  # pixels wider than high; others are damage
+      height = height / aspect
+    elif 1 / 4 < aspect < 1:
+      width = width * aspect
+    transposed, left, up = orientation(frame)
+    shape = height / width if transposed else width / height
+    if self._target is None:
+      scale = min(1.0, self._size / min(width, height))
+      inside = _pixels(width * scale, height * scale)
+      self._shape = shape
+      self._target = inside[::-1] if transposed else inside
+    target = self._target[::-1] if transposed else self._target
+    inside = target
+    if abs(math.log(shape / self._shape)) > SAME:
+      scale = min(target[0] / width, target[1] / height)
+      inside = _pixels(width * scale, height * scale)
+    picture = _colours(frame, self._matrix(frame), *inside)
+    if inside != target:
+      space = [(whole - part) // 2 for whole, part in zip(target, inside)]
+      fitted = np.zeros((*target[::-1], 3), np.uint8)
+      fitted[space[1]:space[1] + inside[1],
+             space[0]:space[0] + inside[0]] = picture
+      picture = fitted
+    if transposed:
+      picture = picture.swapaxes(0, 1)
+    return picture[::-1 if up else 1, ::-1 if left else 1]
+
+  def _aspect(self, frame):
+    """The width of a pixel by its height."""
+    found = not self._fixed and frame.opaque
+    return found and found[0] or self._stated or 1
+
+  def _matrix(self, frame):
+    """The matrix of a frame's colours; None for what it says itself."""
+    if self._untagged is None:
+      large = frame.width >= HD_WIDTH or frame.height >= HD_HEIGHT
+      self._untagged = BT709 if large else BT601
+    matrix = int(frame.colorspace)
+    if matrix in OTHERS:
+      raise PictureError(f"its colours are {OTHERS[matrix]}, which is not read")
+    if matrix == BT2020_CONSTANT:
+      frame.colorspace = BT2020  # nearly the same
+    elif matrix not in MATRICES:
+      return self._untagged
+    return None
+
+
+def decode(packet: av.Packet) -> list[av.VideoFrame]:
+  """Decodes a packet; a frame of it, which may come with a later packet, gets
+  the pixel aspect that the decoder says now."""
+  aspect = packet.opaque = []
+  try:
+    return packet.decode()
+  finally:
+    aspect.append(packet.stream.codec_context.sample_aspect_ratio)
+
+
+def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
+  """How a frame is turned and mirrored by its display matrix.
+
+  Where that is none of the eight ways to lay a picture on its sides, it is the
+  nearest of them.
 
   Returns:
-    uint8 [H, W, 3].
+    Whether its rows become columns, and whether after that left and right, and
+    top and bottom, are exchanged.
   """
-  width, height = frame.width, frame.height
-  if 1 <= aspect < 4:  # pixels wider than high; others are damage
-    height = height / aspect
-  elif 1 / 4 < aspect < 1:
-    width = width * aspect
-  scale = min(1.0, size / min(width, height))
-  array = frame.reformat(
-      max(1, round(width * scale)), max(1, round(height * scale)), "rgb24",
+  data = frame.side_data.get("DISPLAYMATRIX")
+  if data is None:
+    return False, False, False
+  # (x, y) -> (a x + c y, b x + d y), of int32 [[a, b, u], [c, d, v], …].
+  (a, b, _), (c, d, _), _ = np.frombuffer(data, np.int32).reshape(3, 3).tolist()
+  if abs(a) + abs(d) >= abs(b) + abs(c):
+    return False, a < 0, d < 0
+  return True, c < 0, b < 0
+
+
+def _pixels(width, height):
+  return max(1, round(width)), max(1, round(height))
+
+
+def _colours(frame, matrix, width, height):
+  """A frame in a size, over black: uint8 [H, W, 3]."""
+  if frame.format.has_palette or any(
+      part.is_alpha for part in frame.format.components):
+    rgba = _convert(frame, matrix, frame.width, frame.height, "rgba")
+    alpha = rgba[..., 3:]
+    if alpha.min() < 255:
+      frame = av.VideoFrame.from_ndarray(
+          np.uint8((rgba[..., :3] * np.uint32(alpha) + 127) // 255), "rgb24")
+  rgb = _convert(frame, matrix, width, height, "rgb24")
+  # libswscale takes all gray for full range.
+  if frame.color_range == LIMITED and frame.format.name.startswith("gray"):
+    rgb = FULL_OF_LIMITED[rgb]
+  return rgb
+
+
+def _convert(frame, matrix, width, height, pixels):
+  return frame.reformat(
+      width, height, pixels, src_colorspace=matrix, dst_color_range=FULL,
       interpolation=SCALING).to_ndarray()
-  return np.rot90(array, round(frame.rotation / 90))
