@@ -43,7 +43,8 @@ class Media(NamedTuple):
       screen i / fps seconds after the clip's start. None without video.
     audio: int16 [S], mono. None without sound.
     start, end: seconds.
-    damaged: number of packets that could not be decoded.
+    damaged: number of packets that could not be decoded, or whose sound was not
+      finite numbers: it is silence.
   """
   frames: np.ndarray | list[Any] | None
   audio: np.ndarray | None
@@ -281,9 +282,13 @@ class _Clip:
     start, end = self.span
     if not self.tracks:
       return MediaError(f"nothing between {start:.3f} and {end:.3f} s")
-    problem = ""
-    if self.damaged:
-      problem = f"; {self.damaged} packets are damaged" + (
+    spoiled = sum(track.spoiled for track in self.tracks.values()
+                  if isinstance(track, AudioTrack))
+    damaged, problem = self.damaged + spoiled, ""
+    if spoiled:
+      self.problem = "samples that are not finite"
+    if damaged:
+      problem = f"; {damaged} packets are damaged" + (
           self.problem and f": {self.problem}")
     try:
       taken = {type(track): track.finish(problem)
@@ -291,7 +296,7 @@ class _Clip:
     except MediaError as error:
       return error
     return Media(taken.get(VideoTrack), taken.get(AudioTrack), start, end,
-                 self.damaged)
+                 damaged)
 
 
 class _Feed:

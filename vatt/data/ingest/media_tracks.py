@@ -7,6 +7,7 @@ import av
 import numpy as np
 
 from vatt.data.ingest import pictures
+from vatt.data.ingest.samples import FloatCheck
 
 ENOUGH = 0.9  # of the frames, or samples, that a clip should hold
 # Seconds that a frame may stay on screen without saying so: the last one, and
@@ -152,6 +153,9 @@ class AudioTrack:
     self._late = max(0, round((begin - self._start) * rate))
     self._run = None  # (kind, time, resampler, arrays) of what is gapless
     self._next = None  # time at which the next frame should start
+    self._check = FloatCheck()
+    self._bad = []  # (begin, end) in seconds of what is not finite in the run
+    self.spoiled = 0  # frames of the clip with such samples
     self.damaged = False
 
   @property
@@ -180,6 +184,11 @@ class AudioTrack:
     if not self._run:
       self._run = (kind, time, av.AudioResampler("s16", "mono", self._rate), [])
       self._next = time
+    frame, bad = self._check.mend(frame)
+    bad = self._next + bad / frame.sample_rate
+    self._bad.extend(bad)
+    end = self._start + len(self._samples) / self._rate
+    self.spoiled += bool(np.any((bad[:, 1] > self._start) & (bad[:, 0] < end)))
     self._run[3].extend(self._run[2].resample(frame))
     self._next += length
 
@@ -195,15 +204,24 @@ class AudioTrack:
     samples = samples[:max(0, len(self._samples) - at)]
     self._samples[at:at + len(samples)] = samples
     self._mask[at:at + len(samples)] = True
+    for span in self._bad:
+      begin, end = np.clip(np.round((span - self._start) * self._rate), 0,
+                           len(self._samples)).astype(int)
+      self._samples[begin:end] = 0
+      self._mask[begin:end] = False
+    self._bad = []
 
   def finish(self, problem: str) -> np.ndarray:
     """The samples, int16 [S].
 
     Raises:
-      MediaError: there are too few; the message ends with `problem`.
+      MediaError: there are too few, and the message ends with `problem`; or
+        they are too loud to be sound.
     """
     if self._run:
       self._place()
+    if self._check.refusal():
+      raise MediaError(self._check.refusal())
     count = len(self._samples) - self._late
     found = np.count_nonzero(self._mask[self._late:])
     if found + 2 * GAP * self._rate < ENOUGH * count:
