@@ -23,7 +23,7 @@ from vatt import (
 )
 from vatt.checkpoints import Checkpoints, weights_sha256
 from vatt.data import input_pipeline
-from vatt.data.sources import Source
+from vatt.data.sources import Source, why_unreadable
 from vatt.errors import UserError, one_line
 from vatt.evaluation import Evaluation
 from vatt.files import REFUSED
@@ -284,8 +284,8 @@ def train(task: Task, model: tf.keras.Model,
 
 def report_corrupt(config: ConfigDict, data_sources: list[Source], step: int,
                    corrupt: np.ndarray) -> None:
-  """Names corrupt records in the log, by file and offset: of each step the
-  first NAMED_CORRUPT.
+  """Names corrupt records in the log, by file and offset, with the reason where
+  it is known: of each step the first NAMED_CORRUPT.
 
   Args:
     config: the run's.
@@ -296,10 +296,12 @@ def report_corrupt(config: ConfigDict, data_sources: list[Source], step: int,
   for i, rows in enumerate(corrupt):
     for row in np.flatnonzero(rows)[:NAMED_CORRUPT]:
       position = (step + i) * config.batch_size + row
-      path, offset = input_pipeline.record_at(
+      source, number = input_pipeline.record_at(
           config.data, data_sources, config.batch_size, config.seed, position)
+      why = why_unreadable(source, number)
       logging.warning("corrupt record: %s at byte %d (position %d of the "
-                      "stream); left out", path, offset, position)
+                      "stream); left out%s", *source.index.place(number),
+                      position, why and f": {why}")
 
 
 def dump_non_finite(task: Task, data_sources: list[Source], workdir: str,

@@ -39,6 +39,31 @@ def test_samples_of_pcm(records):
     audio.samples(tf.constant("odd"))
 
 
+def test_floats(records):
+  stored = np.float32([0, 0.5, -0.25, 1, -1, 1.5, -2, 1e-5, 0.3, 0.7])
+  lost = np.where(np.arange(10) == 3, np.nan, stored)
+  # 32768 times that, to the nearest and clipped.
+  want = np.array([0, 16384, -8192, 32767, -32768, 32767, -32768, 0, 9830,
+                   22938])
+  for floats, expected in (
+      (stored, want), (lost, np.where(np.isnan(lost), 0, want)), ([], [])):
+    floats = tf.constant(floats, tf.float32)
+    for got in audio.from_floats(floats), records.in_dataset(
+        audio.from_floats, floats):
+      assert got.dtype == tf.int16
+      np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("floats, found", [
+    ([0.1, 2.5, -0.5], "-0.5 to 2.5, 0 of 3"),
+    ([0.1, -32768.0, 0.5], "-32768 to 0.5, 0 of 3"),
+    ([0.1] * 8 + [np.nan, -np.inf], "0 to 0.1, 2 of 10")])
+def test_floats_that_are_no_sound(floats, found):
+  with pytest.raises(tf.errors.InvalidArgumentError, match=(
+      f"samples from {found} not finite, expected finite .* f32le")):
+    tf.function(audio.from_floats)(tf.constant(floats))
+
+
 @pytest.mark.parametrize("channels", [1, 2])
 def test_samples_of_flac(records, channels):
   sound = np.stack([records.tone(i, 0.2) for i in range(channels)], 1)

@@ -168,7 +168,8 @@ def test_record_at_names_the_record(mixed):
   config, run = mixed
   opened, rows = open_all(config), joined(run)
   for position in range(0, 132, 5):
-    path, offset = input_pipeline.record_at(config, opened, 12, 1, position)
+    source, i = input_pipeline.record_at(config, opened, 12, 1, position)
+    path, offset = source.index.place(i)
     with open(path, "rb") as f:
       f.seek(offset)
       length = int.from_bytes(f.read(8), "little")
@@ -256,8 +257,8 @@ def test_a_corrupt_record_costs_itself_only(damaged, cache):
   assert (rows["label"][hit] == -1).all()
   opened = open_all(config)
   for position in np.flatnonzero(hit)[:4]:
-    assert input_pipeline.record_at(config, opened, 8, 1, position) == (
-        str(path), offsets[numbers[position]])
+    source, i = input_pipeline.record_at(config, opened, 8, 1, position)
+    assert source.index.place(i) == (str(path), offsets[numbers[position]])
 
 
 def test_a_modality_that_is_not_wanted_costs_nothing(clips_dir, records):

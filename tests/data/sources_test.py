@@ -9,13 +9,13 @@ from vatt.data import audio, record_index, sources
 from vatt.errors import UserError
 
 
-def sequence_example(records, i=3, lists=True, **leave_out):
+def sequence_example(records, i=3, lists=True, without=(), samples=None):
   """A SequenceExample as DMVR's scripts write it."""
   example = tf.train.SequenceExample()
   clip = records.clip(i)
 
   def add(key, kind, values, in_list):
-    if key in leave_out.get("without", ()):
+    if key in without:
       return
     if in_list:
       feature = example.feature_lists.feature_list[key].feature.add()
@@ -25,7 +25,8 @@ def sequence_example(records, i=3, lists=True, **leave_out):
 
   for frame in clip["frames"]:
     add("image/encoded", "bytes_list", [frame], True)
-  samples = np.frombuffer(clip["audio"], "<i2") / 32768
+  if samples is None:
+    samples = np.frombuffer(clip["audio"], "<i2") / 32768
   add("WAVEFORM/feature/floats", "float_list", samples, lists)
   add("caption/string", "bytes_list", [b"a bird", b"a tree"], lists)
   add("clip/label/index", "int64_list", [4], False)
@@ -231,6 +232,34 @@ def test_dmvr_without_a_modality(tmp_path, records):
                                      "train"))
   assert example["audio"].shape == example["label"].shape == [0]
   assert example["captions/text"].shape == [0]
+
+
+def test_dmvr_sound_of_another_scale(tmp_path, records):
+  """As DMVR's example script writes it: s32le, read as floats."""
+  tone = np.frombuffer(records.clip(3)["audio"], "<i2").astype(np.int32)
+  noise = (tone << 16).view(np.float32)
+  assert np.clip(np.nan_to_num(noise) * 32768, -32768, 32767).mean() < -9000
+  path = tmp_path / "x.tfrecord"
+  name = f"dmvr:{path}?fps=8&audio_rate=8000"
+  for samples, found in ((noise, r"samples from -\S+ to \S+, \d+ of \d+ not"),
+                         (tone.astype(np.float32), "samples from -")):
+    records.write_records(
+        path, [sequence_example(records, samples=samples)] * 3)
+    with pytest.raises(UserError, match=(
+        f"none of the first 3 records .*: {found}.* f32le$")) as told:
+      sources.open_source(name, "", "train")
+    assert "\n" not in str(told.value)
+  # The pictures can be read without it.
+  source = sources.open_source(name.replace("8000", "0"), "", "train")
+  assert read(source)["audio"].shape == [0] and len(read(source)["frames"])
+  # A single one is corrupt, and it is known why.
+  records.write_records(path, [
+      sequence_example(records, samples=noise), sequence_example(records)])
+  source = sources.open_source(name, "", "train")
+  with pytest.raises(tf.errors.InvalidArgumentError):
+    read(source)
+  assert sources.why_unreadable(source, 0).startswith("samples from -")
+  assert sources.why_unreadable(source, 1) == ""
 
 
 def test_dmvr_rates_must_be_given(tmp_path, records):

@@ -6,6 +6,7 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from vatt import seeds
+from vatt.data import levels
 
 FLAC = b"fLaC"  # how it begins
 # Taps to each side of the resampling filter, in periods of the lower rate.
@@ -53,6 +54,40 @@ def samples(stored: tf.Tensor, flac: bool = False) -> tf.Tensor:
     return tf.cast(tf.round(mono), tf.int16)
 
   return tf.cond(is_flac, decode_flac, decode_pcm)
+
+
+def from_floats(waveform: tf.Tensor) -> tf.Tensor:
+  """The samples of sound that is kept as floats, in [-1, 1].
+
+  A little too loud ones, up to levels.LOUDEST, are clipped. What is not finite
+  becomes silence, up to the share levels.SILENCED.
+
+  Args:
+    waveform: float32 [N].
+
+  Returns:
+    int16 [N].
+
+  Raises:
+    tf.errors.InvalidArgumentError: it is no sound of this scale.
+  """
+  finite = tf.math.is_finite(waveform)
+  waveform = tf.where(finite, waveform, 0.0)
+  low, high = (f(tf.concat([waveform, [0.0]], 0))
+               for f in (tf.reduce_min, tf.reduce_max))
+  lost = tf.math.count_nonzero(~finite, dtype=tf.int32)
+  good = (tf.maximum(-low, high) <= levels.LOUDEST) & (
+      tf.cast(lost, tf.float32)
+      <= levels.SILENCED * tf.cast(tf.size(waveform), tf.float32))
+  found = tf.strings.join([
+      tf.strings.as_string(value, shortest=True) for value in (low, high)],
+      " to ")
+  with tf.control_dependencies([tf.debugging.Assert(good, [tf.strings.join([
+      "samples from ", found, ", ", tf.strings.as_string(lost), " of ",
+      tf.strings.as_string(tf.size(waveform)), " not finite, ",
+      levels.EXPECTED])])]):
+    return tf.cast(tf.clip_by_value(
+        tf.round(waveform * 32768.0), -32768, 32767), tf.int16)
 
 
 def cut_audio(waveform: tf.Tensor, stored_rate: tf.Tensor, start: tf.Tensor,

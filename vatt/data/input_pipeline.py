@@ -8,7 +8,6 @@ a run starts and however many hosts share the batch.
 """
 import contextlib
 import os
-import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -17,7 +16,7 @@ from ml_collections import ConfigDict
 
 from vatt import seeds
 from vatt.data import record_index, text, video, windows
-from vatt.data.sources import Source
+from vatt.data.sources import Source, failed_assertion
 from vatt.errors import UserError
 from vatt.host import num_cores
 
@@ -143,8 +142,8 @@ def eval_dataset(data: ConfigDict, source: Source, batch_size: int,
 
 
 def record_at(data: ConfigDict, sources: Sequence[Source], batch_size: int,
-              seed: int, position: int) -> tuple[str, int]:
-  """Names the record at a stream position, for the log.
+              seed: int, position: int) -> tuple[Source, int]:
+  """Finds the record at a stream position, for the log.
 
   Args:
     data: config.data.
@@ -154,7 +153,7 @@ def record_at(data: ConfigDict, sources: Sequence[Source], batch_size: int,
     position: step·B + row, the `index` of a training batch.
 
   Returns:
-    The file, and the byte offset of the record in it.
+    The split that it is of, and its number there.
   """
   dataset_of_row, rank_of_row = mixture(data, batch_size)
   step, row = divmod(int(position), batch_size)
@@ -162,7 +161,7 @@ def record_at(data: ConfigDict, sources: Sequence[Source], batch_size: int,
   source = sources[d]
   own = step * int(np.sum(dataset_of_row == d)) + int(rank_of_row[row])  # p_d
   epoch, within = divmod(own, len(source.index))
-  return source.index.place(int(epoch_records(seed, source, epoch)[within]))
+  return source, int(epoch_records(seed, source, epoch)[within])
 
 
 def epoch_records(seed: int, source: Source, epoch: int) -> tf.Tensor:
@@ -386,10 +385,10 @@ def tell_in_a_line() -> Iterator[None]:
   try:
     yield
   except tf.errors.InvalidArgumentError as error:
-    found = re.search(r"assertion failed: \[(.+)\]", error.message)
+    found = failed_assertion(error)
     if not found:
       raise
-    raise UserError(found[1].replace("] [", " ")) from None
+    raise UserError(found) from None
 
 
 def record_ids(source: Source) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
+from vatt.data import levels
 from vatt.data import windows as windows_lib
 from vatt.data.ingest import views
 from vatt.data.ingest.media import MediaError
@@ -19,7 +20,6 @@ from vatt.errors import UserError
 from vatt.host import num_cores
 
 LIMIT = 180  # seconds of processor time for a part of a file
-LOUDEST = 2.0  # of float samples: a little too loud is clipped, as players do
 AHEAD = 8  # views that wait, for each core
 NO_FRAMES, NO_SOUND = np.zeros([0, 1, 1, 3], np.uint8), np.zeros([0], np.int16)
 
@@ -222,10 +222,9 @@ def make_clip(array: np.ndarray, fps: float, rate: int, name: str) -> Clip:
   if not rate > 0:
     raise UserError(f"rate is {rate}, expected the samples a second of {name}")
   if array.dtype != np.int16:
-    if not np.isfinite(array).all() or np.abs(array).max() > LOUDEST:
+    if not np.abs(array).max() <= levels.LOUDEST:  # or NaN
       raise UserError(
-          f"{name}: samples from {array.min():g} to {array.max():g}, expected "
-          "finite ones within -1 and 1")
+          f"{name}: {levels.refusal(array.min(), array.max())}")
     array = array.astype(np.float64) * 32768
   if array.ndim == 2:
     array = array.mean(axis=1, dtype=np.float64)

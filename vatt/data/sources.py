@@ -1,6 +1,7 @@
 """Opens a data set, of whatever kind, as numbered records of one form."""
 import collections
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -48,7 +49,8 @@ def open_source(name: str, data_dir: str, split: str) -> Source:
     name: "NAME[/CONFIG][:VERSION]", built by scripts/prepare_dataset.py;
       "tfds:NAME[/CONFIG][:VERSION]", images that tensorflow-datasets has
       prepared; "dmvr:GLOB?fps=10&audio_rate=48000", files of SequenceExamples
-      in DMVR's form, where "{split}" in the glob becomes the split.
+      in DMVR's form, where "{split}" in the glob becomes the split, and a rate
+      of 0 leaves the sound out.
     data_dir: where built data sets lie; for tfds "" means its own default.
     split: name of the split, or several as "fold1+fold2". Of a data set built
       here "train1" is every built split with that part, such as
@@ -86,8 +88,10 @@ def _with_first_record(source):
       continue
     break
   else:
+    problem = why_unreadable(source, i)
     raise UserError(f"{source.index.files[0]}: none of the first {i + 1} "
-                    f"records can be read as an example of {source.name}")
+                    f"records can be read as an example of {source.name}"
+                    + (problem and f": {problem}"))
   for data, rate in ("frames", "fps"), ("audio", "audio_rate"):
     stored = example[data]
     empty = not (tf.strings.length(stored) if stored.shape.rank == 0
@@ -102,6 +106,34 @@ def _with_first_record(source):
       and example["audio"].numpy().startswith(audio.FLAC))
   return dataclasses.replace(
       source, flac=flac, fps=float(example["fps"]) if frames else 0.0)
+
+
+def why_unreadable(source: Source, i: int) -> str:
+  """Why a record cannot be parsed, in a line; "" where nobody said so.
+
+  Args:
+    source: the split.
+    i: number of the record.
+  """
+  try:
+    _traced(source.parse)(record_index.read_record(
+        record_index.file_tensors(source.index), tf.constant(i, tf.int64)))
+  except tf.errors.OpError as error:
+    return failed_assertion(error)
+  return ""
+
+
+@functools.lru_cache(maxsize=8)
+def _traced(parse):
+  """`parse` in a graph, where an Assert says what it was told to."""
+  return tf.function(
+      parse, [tf.TensorSpec([], tf.string)], autograph=False)
+
+
+def failed_assertion(error: tf.errors.OpError) -> str:
+  """What an Assert in a graph said; "" if the error is another."""
+  found = re.search(r"assertion failed: \[(.+)\]", error.message)
+  return found[1].replace("] [", " ") if found else ""
 
 
 def says_flac(name: str) -> bool:
@@ -286,7 +318,7 @@ def _open_dmvr(name, rest, split):
   query = dict(urllib.parse.parse_qsl(query))
   try:
     fps = float(query.pop("fps", 0))
-    audio_rate = int(query.pop("audio_rate", 0))
+    audio_rate = int(query.pop("audio_rate", -1))
   except ValueError as error:
     raise UserError(f"{name}: {error}, expected ?fps=NUMBER&audio_rate=NUMBER"
                     ) from None
@@ -324,14 +356,14 @@ def _dmvr_parser(fps, audio_rate):
         raw, features, features)
     stored = {key: tf.concat([context[key].values, lists[key].values], 0)
               for key in features}
-    waveform = tf.clip_by_value(
-        tf.round(stored["WAVEFORM/feature/floats"] * 32768.0), -32768, 32767)
+    sound = (audio.from_floats(stored["WAVEFORM/feature/floats"])
+             if audio_rate else tf.zeros([0], tf.int16))
     captions = stored["caption/string"]
     timestamp = tf.cast(stored["clip/start/timestamp"], tf.float32) * 1e-6
     return {
         "frames": stored["image/encoded"],
         "fps": tf.constant(fps, tf.float32),
-        "audio": tf.cast(waveform, tf.int16),
+        "audio": sound,
         "audio_rate": tf.constant(audio_rate, tf.int32),
         "captions/text": captions,
         "captions/start": tf.zeros_like(captions, tf.float32),
