@@ -255,6 +255,7 @@ def test_bad_recordings_are_rejected(tmp_path, media, capsys):
       "3_eve_11.wav": media.wav(np.zeros(0, np.int16)),
       "3_eve_12.wav": media.wav(np.array([0, np.nan], np.float32)),
       "3_eve_13.wav": b"",
+      "3_eve_15.wav": media.wav(media.spoken(3, "eve", 9).astype(np.float32)),
       "6_eve_14.wav": good,  # there is no image of a six
       "again/3_ann_0.wav": good,
       "LICENSE.txt": b"CC BY-SA",
@@ -271,11 +272,13 @@ def test_bad_recordings_are_rejected(tmp_path, media, capsys):
       "3_eve.wav": "name is not", "12_eve_1.wav": "digit is 12",
       "3_eve_9.wav": "cut off", "3_eve_10.wav": "not a readable WAV",
       "3_eve_11.wav": "no sound", "3_eve_12.wav": "not finite",
-      "3_eve_13.wav": "not a readable WAV", "6_eve_14.wav": "no image of a six",
+      "3_eve_13.wav": "not a readable WAV",
+      "3_eve_15.wav": "expected finite ones within -1 and 1",
+      "6_eve_14.wav": "no image of a six",
       "again/3_ann_0.wav": "same name as",
   }.items():
     assert reason in reasons[name], name
-  assert "rejected 9" in capsys.readouterr().out.splitlines()[-1]
+  assert "rejected 10" in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_images_without_a_recording_are_told(tmp_path, media):

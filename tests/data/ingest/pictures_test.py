@@ -185,6 +185,17 @@ def test_what_is_transparent_is_over_black(tmp_path, pixels):
       RGB * alpha[:, None] / 255, atol=2)
 
 
+def test_alpha_that_nobody_has_set_hides_nothing(tmp_path):
+  """As in 32-bit AVI, whose fourth byte is often 0."""
+  rgba = np.uint8(np.stack([stripes(c, 64, 48) for c in (*RGB.T, 4 * [0])], -1))
+  frame = av.VideoFrame.from_ndarray(rgba, "rgba").reformat(format="bgra")
+  path = write(tmp_path / "a.avi", [frame] * 3, "rawvideo")
+  with av.open(path) as container:
+    assert next(container.decode(video=0)).format.name == "bgra"
+  np.testing.assert_array_equal(
+      media_lib.read(path).frames[0], rgba[..., :3])
+
+
 # ---- scaling
 
 def bicubic(image, width, height):

@@ -168,7 +168,8 @@ def _colours(frame, matrix, width, height):
       part.is_alpha for part in frame.format.components):
     rgba = _convert(frame, matrix, frame.width, frame.height, "rgba")
     alpha = rgba[..., 3:]
-    if alpha.min() < 255:
+    # Where it is 0 everywhere nobody has set it.
+    if alpha.min() < 255 and alpha.any():
       frame = av.VideoFrame.from_ndarray(
           np.uint8((rgba[..., :3] * np.uint32(alpha) + 127) // 255), "rgb24")
   rgb = _convert(frame, matrix, width, height, "rgb24")

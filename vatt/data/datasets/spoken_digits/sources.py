@@ -13,6 +13,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from scipy.io import wavfile
 
+from vatt.data import levels
 from vatt.data.ingest.builder import Rejected
 from vatt.errors import UserError, one_line
 from vatt.files import write_whole
@@ -137,7 +138,8 @@ def read_wav(data: bytes) -> tuple[np.ndarray, int]:
     int16 [S], and the sample rate in Hz. 16-bit mono comes out as it went in.
 
   Raises:
-    Rejected: if it is no whole WAV file with sound in it.
+    Rejected: if it is no whole WAV file with sound in it, or float samples are
+      far outside [-1, 1].
   """
   with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
@@ -155,6 +157,8 @@ def read_wav(data: bytes) -> tuple[np.ndarray, int]:
     if samples.dtype == np.uint8:
       scaled = (samples.astype(np.float64) - 128) * 2 ** 8
     elif samples.dtype.kind == "f":
+      if np.abs(samples).max() > levels.LOUDEST:
+        raise Rejected(levels.refusal(samples.min(), samples.max()))
       scaled = samples.astype(np.float64) * 2 ** 15
     else:  # wavfile sets narrow samples at the upper end of their integers
       scaled = samples / 2.0 ** (8 * samples.dtype.itemsize - 16)
