@@ -5,13 +5,16 @@
   python scripts/prepare_dataset.py --dataset=clips/NAME+fps=10+size=256 \
       --manual_dir=DIR_OF_ANY_MEDIA --data_dir=DIR
 
-A build that was stopped goes on when the same command is run again.
+A build that was stopped goes on when the same command is run again. With
+--repair all of a finished dataset is read, and what is damaged is built anew.
 """
 import importlib
 import os
 import pkgutil
+import signal
+import sys
 
-from vatt import cli
+from vatt import cli, stopping
 from vatt.data import datasets
 from vatt.errors import UserError
 
@@ -22,6 +25,8 @@ flags.DEFINE_string("dataset", None, "NAME or NAME/CONFIG.", required=True)
 flags.DEFINE_string("manual_dir", None, "Folder of the raw media.")
 flags.DEFINE_string("data_dir", None, "Folder for built datasets.",
                     required=True)
+flags.DEFINE_bool("repair", False, "Check each record of a finished dataset, "
+                  "and build the damaged shards anew.")
 
 
 def find_dataset(name):
@@ -44,11 +49,13 @@ def find_dataset(name):
                if getattr(value, "name", None) == name), None)
 
 
-def main():
+def build():
   """Builds what the flags say."""
-  logging.set_verbosity(logging.ERROR)  # tfds warns of every config of its own
   name, _, config = FLAGS.dataset.partition("/")
-  builder_class = find_dataset(name)
+  with stopping.noted():  # some imports would take the end for a failure
+    builder_class = find_dataset(name)
+    if stopping.asked():
+      raise stopping.Stopped(stopping.asked())
   if not builder_class:
     names = [module.name for module in pkgutil.iter_modules(datasets.__path__)
              if find_dataset(module.name)]
@@ -58,8 +65,21 @@ def main():
       config=config,
       data_dir=os.path.expanduser(FLAGS.data_dir),
       manual_dir=FLAGS.manual_dir and os.path.expanduser(FLAGS.manual_dir),
-  ).download_and_prepare()
+  ).download_and_prepare(repair=FLAGS.repair)
+
+
+def main():
+  """Builds, and ends soon and in a line if it is stopped."""
+  try:
+    build()
+  except (KeyboardInterrupt, stopping.Stopped):
+    print("stopped; what is finished is kept, run the same command to go on",
+          file=sys.stderr)
+    stopping.end_at_once()
+    sys.exit(128 + (stopping.asked() or signal.SIGINT))
 
 
 if __name__ == "__main__":
+  logging.set_verbosity(logging.ERROR)  # tfds warns of every config of its own
+  stopping.listen(signal.SIGINT, signal.SIGTERM)
   cli.run(main)

@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import time
+import uuid
 
 try:
   import jax
@@ -171,9 +172,10 @@ def main():
       value = f"{value:.4g}"
     print(f"{name:40} {value}")
   if args.json:
-    with open(args.json + ".tmp", "w") as file:
+    aside = f"{args.json}.{uuid.uuid4().hex[:8]}.tmp"  # another may write it
+    with open(aside, "w") as file:
       json.dump(details, file, indent=1)
-    os.replace(args.json + ".tmp", args.json)
+    os.replace(aside, args.json)
 
 
 if __name__ == "__main__":

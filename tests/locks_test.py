@@ -78,6 +78,7 @@ def test_a_folder_that_is_made_goes_if_it_stays_empty(tmp_path):
       if name:
         (tmp_path / "new" / "run" / name).touch()
     assert (tmp_path / "new" / "run").exists() == bool(name)
+    assert (tmp_path / "new").exists() == bool(name)
   with locks.own(str(tmp_path / "new"), "a run"):
     pass
   assert os.listdir(tmp_path / "new" / "run") == ["result"]

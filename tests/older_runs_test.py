@@ -76,6 +76,30 @@ def test_dataset_is_built_already(fixtures, run, name):
   assert files_of(fixtures / "data") == before
 
 
+def test_dataset_is_repaired(fixtures, run):
+  """A shard that is damaged is built as it was, and what version 1 said of the
+  others still holds."""
+  name = "spoken_digits/official"
+  folder = fixtures / "data" / name / "1.0.0"
+  shard = "spoken_digits-train.tfrecord-00003-of-00008"
+  before = files_of(folder)
+  (folder / shard).write_bytes(bytes(len(before[shard])))
+  other = folder / "spoken_digits-test.tfrecord-00001-of-00004.index.json"
+  other.write_text(other.read_text().replace(
+      '"fingerprint": "', '"fingerprint": "x'))
+  *_, anew, last = run(
+      "scripts/prepare_dataset.py", f"--dataset={name}", "--repair",
+      f"--manual_dir={fixtures}/{EXPECTED['datasets'][name]['sources']}",
+      f"--data_dir={fixtures}/data")
+  assert anew.startswith(f"{folder}: built anew: {shard}, {other.stem[:-6]}")
+  assert f"{folder}: repaired 18 clips (train 8, test 10), rejected 0" == last
+  after = files_of(folder)
+  changed = {file for file in before if after[file] != before[file]}
+  # What shards hold is as before; the new sidecars say more.
+  assert changed <= {f"{shard}.index.json", other.name, "dataset_info.json"}
+  assert after.keys() == before.keys()
+
+
 # ---- Trained models ---------------------------------------------------------
 
 @pytest.mark.parametrize("name", ["agnostic", "converted"])

@@ -55,7 +55,8 @@ def own(folder: str, what: str, expected: str = "a folder with room"
   certain.
 
   Args:
-    folder: made if need be; what was made goes again if it is empty at the end.
+    folder: made if need be, with those above; what was made goes again if it is
+      empty at the end.
     what: the one that owns it, for others to read: "a training run".
     expected: in place of a folder that cannot be written, for the error.
 
@@ -66,8 +67,11 @@ def own(folder: str, what: str, expected: str = "a folder with room"
         "start": _start_of(os.getpid()) or "",
         "since": datetime.datetime.now().astimezone().isoformat(
             " ", "seconds")}
-  local = "://" not in folder
-  made = local and not os.path.isdir(folder)
+  local, made = "://" not in folder, []
+  above = folder if local else ""
+  while above and not os.path.isdir(above):
+    made.append(above)
+    above = os.path.dirname(above)
   try:
     try:
       release = _lock(folder, me) if local else _write_and_see(folder, me)
@@ -80,9 +84,10 @@ def own(folder: str, what: str, expected: str = "a folder with room"
       if os.getpid() == me["pid"]:
         release()
   finally:
-    if made and os.getpid() == me["pid"]:
+    if os.getpid() == me["pid"]:
       with contextlib.suppress(OSError):  # not empty, as it should be
-        os.rmdir(folder)
+        for path in made:
+          os.rmdir(path)
 
 
 # -----------------------------------------------------------------------------

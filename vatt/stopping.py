@@ -14,7 +14,8 @@ from absl import logging
 
 
 class Stopped(SystemExit):
-  """SIGTERM came; the program ends with code 143 = 128 + 15."""
+  """A signal came; the program ends with code 143 = 128 + 15 if it is SIGTERM.
+  """
 
   def __init__(self, number: int = signal.SIGTERM):
     super().__init__(128 + number)
@@ -29,13 +30,19 @@ def asked() -> int:
   return _asked
 
 
-def listen() -> None:
-  """From here on SIGTERM raises Stopped where Python is, or is noted.
+def listen(*numbers: int) -> None:
+  """From here on a signal raises Stopped where Python is, or is noted.
 
   Programs call it, not libraries; and again where TensorFlow has taken the
   signal for itself, as it does to start several workers.
+
+  Args:
+    *numbers: the signals, SIGTERM if none is given. One that is ignored, as
+      Ctrl-C is by what runs in the background, stays so.
   """
-  signal.signal(signal.SIGTERM, _come)
+  for number in numbers or (signal.SIGTERM,):
+    if signal.getsignal(number) != signal.SIG_IGN:
+      signal.signal(number, _come)
 
 
 @contextlib.contextmanager

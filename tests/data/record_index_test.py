@@ -125,6 +125,60 @@ def test_missing_and_compressed_files_are_refused(tmp_path, records):
     record_index.load([str(tmp_path / "x.zlib")])
 
 
+@pytest.mark.parametrize("content", [
+    b"", b"{", b"\xff\xfe", b"[]", b"{}", b'{"bytes": 34}',
+    b'{"bytes": 34, "offsets": ["0", "17"]}',
+    b'{"bytes": 34, "offsets": [0, 17.5]}',
+    b'{"bytes": 34, "offsets": [0, true]}',
+    b'{"bytes": 34, "offsets": [17, 0]}', b'{"bytes": 34, "offsets": [0, 34]}',
+    b'{"bytes": 34, "offsets": []}', b'{"bytes": [34], "offsets": [0, 17]}',
+    b'{"bytes": 34, "offsets": [0, 16], "digest": "of others"}'])
+def test_a_broken_index_is_none(tmp_path, records, monkeypatch, content):
+  monkeypatch.setenv("HOME", str(tmp_path / "home"))
+  path = tmp_path / "x.tfrecord"
+  records.write_records(path, [b"a", b"b"])
+  sidecar = tmp_path / "x.tfrecord.index.json"
+  sidecar.write_bytes(content)
+  for _ in range(2):  # the second is read from the cache at home
+    assert record_index.load([str(path)]).offsets.tolist() == [0, 17]
+  assert sidecar.read_bytes() == content  # for its build to mend
+
+
+def test_records_are_where_they_should_be_and_what_was_written(
+    tmp_path, records):
+  path = str(tmp_path / "x.tfrecord")
+  offsets = records.write_records(path, [b"ab", b"", b"x" * 3000])
+  whole = open(path, "rb").read()
+
+  def check(data, offsets=offsets):
+    with open(path, "wb") as file:
+      file.write(data)
+    return (record_index.has_records_at(path, offsets),
+            record_index.has_whole_records_at(path, offsets))
+
+  assert check(whole) == (True, True)
+  assert check(b"", []) == (True, True)
+  for wrong in ([0, 18], [0, 18, 34, 50], [0, 17, 34], []):
+    assert check(whole, wrong) == (False, False)
+  for data in (whole[:-1], whole + b"\0", b"", bytes(len(whole)),
+               whole[:20] + b"\1" + whole[21:], b"\x1f\x8b" + whole[2:]):
+    assert check(data) == (False, False)
+  # In a record: the headers do not tell.
+  assert check(whole[:100] + b"y" + whole[101:]) == (True, False)
+  assert check(whole[:-1] + b"\0") == (True, False)
+  os.remove(path)
+  assert not record_index.has_records_at(path, offsets)
+  assert not record_index.has_whole_records_at(path, offsets)
+
+
+def test_zeros_are_no_records(tmp_path):
+  """Else each sixteen of them would be one, and take a while."""
+  path = tmp_path / "x.tfrecord"
+  with open(path, "wb") as file:
+    file.truncate(1 << 34)
+  assert record_index.scan(str(path)).tolist() == [0]
+
+
 def test_a_file_that_goes_away_is_an_error_not_a_hang(two_files):
   files, _ = two_files
   index = record_index.load(files)

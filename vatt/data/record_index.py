@@ -20,9 +20,12 @@ from vatt import seeds
 from vatt.errors import UserError
 from vatt.host import num_cores
 
+INDEX_SUFFIX = ".index.json"  # of the file that says where records are
 HEADER = 12  # Bytes before a record: uint64 length, uint32 CRC of the length.
 FOOTER = 4  # Bytes behind it: uint32 CRC of the record.
 READ = 1 << 16  # Bytes of a file to read at once.
+READ_ALL = 1 << 20  # Where all of it is read.
+HEADERS = 1024  # to read before they are checked
 THREADS = 16  # Remote file systems answer in parallel.
 
 
@@ -62,7 +65,8 @@ def load(files: Sequence[str]) -> RecordIndex:
 
   A file that comes with `<file>.index.json` must have the size given in that.
   Another is scanned once by its record headers, and the result is cached beside
-  it, or in ~/.cache/vatt where that is not writable.
+  it, or in ~/.cache/vatt where that is not writable or something is there: what
+  is no index may be a build's, which mends it.
 
   Args:
     files: paths, in the order in which their records are numbered.
@@ -87,21 +91,25 @@ def _offsets_of_file(path):
   except tf.errors.OpError:
     raise UserError(f"{path}: no such file, expected TFRecords") from None
   hidden = hashlib.sha256(path.encode()).hexdigest()[:32]
-  cache = os.path.expanduser(f"~/.cache/vatt/{hidden}.index.json")
-  beside = path + ".index.json"
+  cache = os.path.expanduser(f"~/.cache/vatt/{hidden}{INDEX_SUFFIX}")
+  beside = path + INDEX_SUFFIX
   for sidecar in (beside, cache):
-    content = _read_sidecar(sidecar)
+    content = read_sidecar(sidecar)
     if content is None:
       continue
     if content["bytes"] == size:
       return np.asarray(content["offsets"], np.int64)
     if not content.get("scanned"):
       raise UserError(f"{path}: {size} bytes, expected {content['bytes']} as "
-                      f"in {sidecar}; it was cut or changed, build it again")
+                      f"in {sidecar}; it was cut or changed, build it again, or"
+                      " mend it by scripts/prepare_dataset.py --repair")
   offsets = scan(path)
-  content = json.dumps(
+  content = sidecar_of(
       {"bytes": size, "offsets": offsets.tolist(), "scanned": True})
   for sidecar in (beside, cache):
+    if sidecar == beside and tf.io.gfile.exists(beside) and (
+        read_sidecar(beside) is None):
+      continue
     try:
       tf.io.gfile.makedirs(os.path.dirname(sidecar))
       files_lib.write_whole(sidecar, content)
@@ -111,14 +119,45 @@ def _offsets_of_file(path):
   return offsets
 
 
-def _read_sidecar(path):
-  """The content of a sidecar; None if it is missing or broken."""
+def sidecar_of(content: dict[str, Any]) -> str:
+  """What `read_sidecar` reads: JSON, with a digest of its own."""
+  return json.dumps(content | {"digest": _digest(content)})
+
+
+def _digest(content):
+  return hashlib.sha256(
+      json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_sidecar(path: str) -> dict[str, Any] | None:
+  """Reads what says where the records of a file are.
+
+  Args:
+    path: of the sidecar.
+
+  Returns:
+    A dict with "bytes", the size of the file, and "offsets", increasing and
+    within it; None if it is missing, or anything else than what was written.
+    Only those of older versions have no "digest".
+  """
   try:
-    with tf.io.gfile.GFile(path) as f:
+    with tf.io.gfile.GFile(path, "rb") as f:
       content = json.loads(f.read())
-    return content if {"bytes", "offsets"} <= content.keys() else None
-  except (OSError, ValueError, AttributeError, tf.errors.OpError):
+    size, offsets = content["bytes"], content["offsets"]
+    digest = content.get("digest")
+  except (OSError, ValueError, LookupError, TypeError, AttributeError,
+          RecursionError, tf.errors.OpError):
     return None
+  if digest is not None and digest != _digest(
+      {key: value for key, value in content.items() if key != "digest"}):
+    return None
+  # True is an int, too.
+  if not isinstance(offsets, list) or {int} != {
+      type(value) for value in (size, *offsets)}:
+    return None
+  edges = [*offsets, size]
+  fits = edges[0] == 0 and all(a < b for a, b in zip(edges, edges[1:]))
+  return content if fits else None
 
 
 def scan(path: str) -> np.ndarray:
@@ -136,6 +175,39 @@ def scan(path: str) -> np.ndarray:
   Raises:
     UserError: the file is compressed.
   """
+  offsets, _ = _follow(path)
+  return np.asarray(offsets, np.int64)
+
+
+def has_records_at(path: str, offsets: Sequence[int]) -> bool:
+  """Whether a file has records at these offsets and no others, by their
+  headers: what is in the records is not read."""
+  try:
+    return _follow(path) == (list(offsets), True)
+  except (UserError, *files_lib.REFUSED):
+    return False
+
+
+def has_whole_records_at(path: str, offsets: Sequence[int]) -> bool:
+  """Whether a file has records at these offsets and no others, and each is what
+  was written, by its CRC."""
+  ends = [0]
+  try:
+    for raw in tf.data.TFRecordDataset(path, buffer_size=READ_ALL):
+      ends.append(ends[-1] + HEADER + int(tf.strings.length(raw)) + FOOTER)
+  except files_lib.REFUSED + (tf.errors.DataLossError,):
+    return False
+  *starts, end = ends
+  return starts == list(offsets) and end == tf.io.gfile.stat(path).length
+
+
+def _follow(path):
+  """Follows the headers from record to record.
+
+  Returns:
+    Offsets up to that of the first header that is broken, and whether none is
+    and the last record ends where the file does.
+  """
   offsets, headers = [], []
   with tf.io.gfile.GFile(path, "rb") as f:
     size, offset = f.size(), 0
@@ -148,11 +220,21 @@ def scan(path: str) -> np.ndarray:
       offsets.append(offset)
       headers.append(header.ljust(HEADER, b"\0"))
       offset += HEADER + int.from_bytes(header[:8], "little") + FOOTER
-  offsets = np.asarray(offsets, np.int64)
-  headers = np.frombuffer(b"".join(headers), np.uint8).reshape(-1, HEADER)
-  stored = np.ascontiguousarray(headers[:, 8:]).view("<u4")[:, 0]
-  broken = np.flatnonzero(masked_crc(headers[:, :8]) != stored)
-  return offsets[:broken[0] + 1] if broken.size else offsets
+      # Not all at the end: zeros are a header at each sixteenth byte.
+      if len(headers) == HEADERS or offset >= size:
+        broken = _broken(headers)
+        if broken.size:
+          return offsets[:len(offsets) - len(headers) + broken[0] + 1], False
+        headers.clear()
+  return offsets, offset == size
+
+
+def _broken(headers):
+  """The numbers of those headers whose CRC is not that of their length."""
+  # [N] x bytes -> [N, HEADER]
+  rows = np.frombuffer(b"".join(headers), np.uint8).reshape(-1, HEADER)
+  stored = np.ascontiguousarray(rows[:, 8:]).view("<u4")[:, 0]  # [N]
+  return np.flatnonzero(masked_crc(rows[:, :8]) != stored)
 
 
 def masked_crc(rows: np.ndarray) -> np.ndarray:

@@ -204,8 +204,8 @@ def _open_built(name, path, data_dir, split):
                     f"with: {command}")
   version = max(built, key=lambda v: tuple(map(int, v.split("."))))
   directory = os.path.join(home, version)
-  with tf.io.gfile.GFile(os.path.join(directory, "features.json")) as f:
-    features = json.loads(f.read())["featuresDict"]["features"]
+  features = _read_json(directory, "features.json", lambda content: dict(
+      content["featuresDict"]["features"]))
   if "frames" in features:
     parse = _parse_built
   elif "image" in features:
@@ -236,10 +236,23 @@ def _listdir(path):
     return []
 
 
+def _read_json(directory, name, take):
+  """What `take` makes of a file of a data set."""
+  path = os.path.join(directory, name)
+  try:
+    with tf.io.gfile.GFile(path) as f:
+      return take(json.loads(f.read()))
+  except (ValueError, TypeError, LookupError, AttributeError,
+          tf.errors.OpError):
+    raise UserError(f"{path}: damaged, expected what the build wrote; "
+                    "scripts/prepare_dataset.py --repair writes it anew"
+                    ) from None
+
+
 def _shards(name, directory, split):
   """The files of a split, or of several, all of them and in order."""
-  with tf.io.gfile.GFile(os.path.join(directory, "dataset_info.json")) as f:
-    built = {s["name"]: {} for s in json.loads(f.read()).get("splits", ())}
+  built = _read_json(directory, "dataset_info.json", lambda content: {
+      s["name"]: {} for s in content.get("splits", ())})
   for file in _listdir(directory):
     found = re.fullmatch(r".+-(.+)\.tfrecord-(\d{5,})-of-(\d{5,})", file)
     if found:
@@ -261,7 +274,8 @@ def _shards(name, directory, split):
     missing = sorted(set(range(count)) - set(shards))
     if missing:
       raise UserError(f"{directory}: shard {missing[0]} of the {count} of "
-                      f"split '{s}' is missing; build the data set again")
+                      f"split '{s}' is missing; build the data set again, or "
+                      "mend it by scripts/prepare_dataset.py --repair")
     files += [os.path.join(directory, shards[i][0]) for i in range(count)]
   return files
 

@@ -263,7 +263,7 @@ def test_clips_in_several_splits_are_stored_once(tmp_path, listed, capsys):
       "text"]) == [b"one", b"two"]
   assert set(refused) == {"bad.mp4:0.000-2.000", "bad.mp4:1.000-2.000"}
   printed = capsys.readouterr().out.splitlines()[-1]
-  assert "built 4 clips (train1 3, test2 2, train2 1, test1 1), " in printed
+  assert "built 4 clips (train1 3, test2 2, train2 1, test1 1; " in printed
   build(tmp_path / "data", listed)  # and is found built
   assert "already built 4 clips (" in capsys.readouterr().out
 

@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import Ridge
 
+from vatt import locks
 from vatt.data.datasets.demo import captions as demo_captions
 from vatt.data.datasets.demo import media as demo_media
 from vatt.data.datasets.demo import scenes as demo_scenes
@@ -238,6 +239,15 @@ def test_kill_in_mid_run(media, tmp_path, python):
   assert contents(tmp_path) == contents(media)
 
 
+def test_one_renders_in_a_folder(media, tmp_path):
+  with locks.own(str(tmp_path), "a rendering of demo"):
+    with pytest.raises(UserError, match="in use by a rendering of demo"):
+      demo_media.render(str(tmp_path), 40, 8)
+  assert not list(tmp_path.iterdir())
+  with locks.own(str(media), "another"):
+    demo_media.render(str(media), 40, 8)  # writes nothing
+
+
 def test_errors(media, tmp_path):
   with pytest.raises(UserError, match="at most 200 test clips"):
     demo_media.render(str(tmp_path), 10, 201)
@@ -442,7 +452,8 @@ def test_ingested(media, tmp_path, capsys):
 
   Demo(data_dir=tmp_path, manual_dir=str(media)).download_and_prepare()
   builder = tfds.builder_from_directory(tmp_path / "demo/default/1.0.0")
-  assert "(train 40, test 8), rejected 3" in capsys.readouterr().out
+  assert ("(train 40, test 8; with pictures 48, sound 47, captions 40), "
+          "rejected 3") in capsys.readouterr().out
   rejected = (builder.data_path / "rejected.csv").read_text()
   assert all(f"train/{name}.mp4" in rejected
              for name in ("cut_off", "garbage", "empty"))

@@ -18,7 +18,7 @@ import sklearn.datasets
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from vatt.data.ingest import builder
+from vatt.data.ingest import builder, rejected, shards
 from vatt.errors import UserError, one_line
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -38,14 +38,18 @@ class Photos(builder.ClipsBuilder, skip_registration=True):
     return builder.Plan(
         splits={"train": clips[:-2], "test": clips[-2:]},
         shards={"train": self.NUM_SHARDS, "test": 1},
-        read=PhotoReader(manual_dir))
+        read=PhotoReader(manual_dir),
+        label_names=("photograph",))
 
 
 class PhotoReader:
+  seen = []  # ids of the clips that were read
+
   def __init__(self, folder):
     self.folder = folder
 
   def __call__(self, clip):
+    self.seen.append(clip.id)
     data = pathlib.Path(self.folder, clip.file).read_bytes()
     try:
       image = tf.io.decode_jpeg(data).numpy()
@@ -59,7 +63,8 @@ class PhotoReader:
         "fps": 2.0,
         "audio": b"",
         "audio_rate": 0,
-        "captions": [{"text": "a photograph", "start": 0.0, "end": 1.0}],
+        "captions": [{"text": "a photograph", "start": 0.0, "end": 1.0}
+                     ] * (clip.id != "0-4"),
         "label": [],
     }
 
@@ -125,8 +130,8 @@ def test_built_dataset_is_what_was_read_and_tfds_reads_it(tmp_path, photos,
   build(tmp_path / "data", photos)
   folder = tmp_path / "data/photos/1.0.0"
   assert capsys.readouterr().out.splitlines()[-1] == (
-      f"{folder}: built 23 clips (train 21, test 2), rejected 1 "
-      f"(see {folder}/rejected.csv)")
+      f"{folder}: built 23 clips (train 21, test 2; with pictures 23, sound 0, "
+      f"captions 22), rejected 1 (see {folder}/rejected.csv)")
 
   header, row = csv.reader(open(folder / "rejected.csv"))
   assert header == ["id", "file", "reason"]
@@ -146,7 +151,8 @@ def test_built_dataset_is_what_was_read_and_tfds_reads_it(tmp_path, photos,
     assert example["frames"][0] == data and len(example["frames"]) == 2
     assert example["start"] == 0.5 and example["fps"] == 2.0
     assert example["audio"] == b"" and example["audio_rate"] == 0
-    assert list(example["captions"]["text"]) == [b"a photograph"]
+    assert list(example["captions"]["text"]) == [b"a photograph"] * (
+        example["id"] != b"0-4")
     assert example["label"].shape == (0,)
 
   # The sidecars have every record's place, and a record is read with the spec.
@@ -157,9 +163,9 @@ def test_built_dataset_is_what_was_read_and_tfds_reads_it(tmp_path, photos,
     index = json.loads(pathlib.Path(f"{name}.index.json").read_text())
     assert index["bytes"] == pathlib.Path(name).stat().st_size
     assert index["offsets"] == [at for at, _ in raw_records(name)]
-    eager = [tf.io.parse_single_example(raw, spec)["captions/text"].numpy()
+    eager = [tf.io.parse_single_example(raw, spec)["id"].numpy()
              for _, raw in raw_records(name)]
-    graph = [parsed["captions/text"] for parsed in tf.data.TFRecordDataset(
+    graph = [parsed["id"] for parsed in tf.data.TFRecordDataset(
         str(name)).map(lambda raw: tf.io.parse_single_example(raw, spec)
                        ).as_numpy_iterator()]
     assert len(eager) == len(index["offsets"])
@@ -224,14 +230,34 @@ def test_stopped_build_goes_on_unless_the_plan_has_changed(tmp_path, photos):
   assert {n: (folder / n).stat().st_mtime_ns for n in done} == done
   assert contents(folder) == contents(tmp_path / "undisturbed/photos/1.0.0")
 
-  # Another file has changed: the finished shards are of no use.
-  other = photos / builder.cut("train", clips, Photos.NUM_SHARDS)[0][0].file
+  # Another file has changed, and one has come: that moves where most shards are
+  # cut, and all clips that were built and are the same are not read again.
+  other = photos / builder.cut("train", clips, Photos.NUM_SHARDS)[2][0].file
   other.write_bytes((photos / "1-9.jpg").read_bytes())
+  (photos / "0-55.jpg").write_bytes((photos / "1-9.jpg").read_bytes())
+  after = Photos(data_dir=tmp_path).make_plan(str(photos)).splits["train"]
+  cuts = [builder.cut("train", each, Photos.NUM_SHARDS)
+          for each in (clips, after)]
+  known = {clip for shard in cuts[0][:3] for clip in shard} & set(after)
+  assert len(known) >= 10
+  PhotoReader.seen.clear()
   build(tmp_path / "copy", photos)
+  assert sorted(PhotoReader.seen) == sorted(
+      {clip.id for clip in after} - {clip.id for clip in known}
+      | {"1-8", "1-9"})
+  same = [i for i in range(3) if cuts[0][i] == cuts[1][i]]
+  assert 0 < len(same) < 3
+  for i in same:
+    name = f"photos-train.tfrecord-{i:05d}-of-00005"
+    assert (tmp_path / "copy/photos/1.0.0" / name).stat().st_mtime_ns == (
+        copy / name).stat().st_mtime_ns if copy.exists() else done[name]
   build(tmp_path / "fresh", photos)
   changed = contents(tmp_path / "copy/photos/1.0.0")
   assert changed == contents(tmp_path / "fresh/photos/1.0.0")
   assert changed != contents(folder)
+  assert sorted(path.name for path in (
+      tmp_path / "copy/photos/1.0.0").iterdir()) == sorted(
+          path.name for path in (tmp_path / "fresh/photos/1.0.0").iterdir())
 
 
 def test_staging_with_other_number_of_shards_leaves_nothing(tmp_path, photos):
@@ -240,6 +266,7 @@ def test_staging_with_other_number_of_shards_leaves_nothing(tmp_path, photos):
   (staging / "photos-train.tfrecord-00000-of-00009").write_bytes(b"old")
   (staging / "photos-train.tfrecord-00000-of-00005.tmp").write_bytes(b"old")
   (staging / "photos-train.tfrecord-00001-of-00005").write_bytes(b"cut")
+  (staging / "photos-train.tfrecord-00002-of-00005.index.json").write_text("{")
   build(tmp_path / "data", photos)
   build(tmp_path / "fresh", photos)
   assert contents(tmp_path / "data/photos/1.0.0") == contents(
@@ -253,17 +280,195 @@ def test_finished_build(tmp_path, photos, capsys):
   build(tmp_path / "data", photos)
   Photos(data_dir=tmp_path / "data").download_and_prepare()  # without sources
   last = capsys.readouterr().out.splitlines()[-2:]
-  assert last == [f"{folder}: already built 24 clips (train 22, test 2), "
-                  "rejected 0"] * 2
+  assert last == [f"{folder}: already built 24 clips (train 22, test 2; with "
+                  "pictures 24, sound 0, captions 23), rejected 0"] * 2
   assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
 
   (photos / "2-0.jpg").write_bytes((photos / "1-0.jpg").read_bytes())
   with pytest.raises(UserError, match="other sources"):
     build(tmp_path / "data", photos)
+  # Not even to repair it.
   shard = folder / "photos-train.tfrecord-00001-of-00005"
   shard.write_bytes(shard.read_bytes()[:-1])
-  with pytest.raises(UserError, match="damaged"):
+  with pytest.raises(UserError, match="other sources"):
+    repair(tmp_path / "data", photos)
+  (photos / "2-0.jpg").unlink()
+  with pytest.raises(UserError, match="damaged.*tfrecord-00001-of.*--repair"):
     build(tmp_path / "data", photos)
+
+
+# ---- damage
+
+
+def repair(data_dir, manual_dir, builder=Photos):
+  builder(data_dir=data_dir, manual_dir=str(manual_dir)).download_and_prepare(
+      repair=True)
+
+
+@pytest.fixture
+def built(tmp_path, photos, request):
+  """The folder of a built dataset, and of the same as a stopped build."""
+  (photos / "0-3.jpg").write_bytes(b"no image")
+  build(tmp_path / "data", photos, getattr(request, "param", Photos))
+  folder = tmp_path / "data/photos/1.0.0"
+  staging = tmp_path / "stopped/photos/1.0.0.staging"
+  shutil.copytree(folder, staging, ignore=shutil.ignore_patterns(
+      "dataset_info.json", "features.json", "*.txt", "rejected.csv"))
+  return folder, staging
+
+
+def everything(folder):
+  return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def changed(**fields):
+  """A function that changes fields of JSON, or removes them."""
+  def change(data):
+    content = {**json.loads(data), **fields}
+    return json.dumps({key: value for key, value in content.items()
+                       if value is not None}).encode()
+  return change
+
+
+DAMAGE = {
+    ".index.json": [
+        None,
+        lambda data: b"",
+        lambda data: data[:len(data) // 2],
+        lambda data: bytes(range(256)),
+        lambda data: b"[" * 100_000,
+        lambda data: b"null",
+        changed(bytes=None),
+        changed(offsets=["0"]),
+        changed(offsets=[1e300]),
+        changed(offsets=[0, 17], count=2, digest=None),
+        changed(rejected=[["id", 3, {}]], digest=None),
+        changed(fingerprint="0" * 64),  # told by the digest
+        changed(fingerprint="0" * 64, digest=None),
+        lambda data: data.replace(b'"rejected"', b'"rejectee"')],
+    "": [
+        None,
+        lambda data: bytes(len(data)),
+        lambda data: data[:-1],
+        lambda data: data[:20] + bytes([data[20] ^ 1]) + data[21:]]}
+
+
+class Fine(Photos, skip_registration=True):
+  """A clip a shard."""
+  name = "photos"
+  NUM_SHARDS = 22
+
+
+@pytest.mark.parametrize("built", [Fine], indirect=True)
+def test_damaged_shards_are_built_alone(tmp_path, photos, built):
+  folder, staging = built
+  whole = everything(folder)
+  train = Fine(data_dir=tmp_path).make_plan(str(photos)).splits["train"]
+  places = [(f"photos-train.tfrecord-{i:05d}-of-00022", clip.id)
+            for i, (clip,) in enumerate(builder.cut(
+                "train", train, Fine.NUM_SHARDS)) if clip.id != "0-3"]
+  cases = [(suffix, damage) for suffix in DAMAGE for damage in DAMAGE[suffix]]
+  names = {}
+  for (name, clip), (suffix, damage) in zip(places, cases):
+    names[clip] = name
+    for place in built:
+      (place / (name + suffix)).unlink()
+      if damage:
+        (place / (name + suffix)).write_bytes(damage(whole[name + suffix]))
+  times = {path: path.stat().st_mtime_ns for place in built
+           for path in place.iterdir()
+           if path.name.removesuffix(".index.json") not in names.values()}
+  assert len(times) > 2 * 2 * 4
+  # A byte in a record is not looked for.
+  *shown, last = sorted(names.values())[:5] + [len(cases) - 1 - 5]
+  for manual_dir in (str(photos), None):
+    with pytest.raises(UserError, match=f"damaged.*{', '.join(shown)} and "
+                       f"{last} more.*--repair") as error:
+      Fine(data_dir=tmp_path / "data", manual_dir=manual_dir
+           ).download_and_prepare()
+    assert "\n" not in str(error.value)
+  for clean, place in (repair, "data"), (build, "stopped"):
+    PhotoReader.seen.clear()
+    clean(tmp_path / place, photos, Fine)
+    assert sorted(PhotoReader.seen) == sorted(names)
+  finished = staging.with_name("1.0.0")
+  assert everything(folder) == whole == everything(finished)
+  assert times == {path: (finished / path.name if path.parent == staging
+                          else path).stat().st_mtime_ns for path in times}
+
+
+def test_what_describes_a_dataset_is_written_anew(
+    tmp_path, photos, built, capsys):
+  folder, _ = built
+  whole = everything(folder)
+  names = ["dataset_info.json", "features.json", "label.labels.txt",
+           "rejected.csv"]
+  for name in names:
+    for content in (None, b"", whole[name][:-9] + b"=damaged",
+                    b"\0\xff" + whole[name]):
+      (folder / name).unlink()
+      if content is not None:
+        (folder / name).write_bytes(content)
+      with pytest.raises(UserError, match=f"damaged.*{name}.*--repair"):
+        build(tmp_path / "data", photos)
+    if name != names[-1]:
+      (folder / name).write_bytes(whole[name])
+  for name in names[:-1]:
+    (folder / name).write_bytes(b"[")
+  PhotoReader.seen.clear()
+  repair(tmp_path / "data", photos)
+  assert everything(folder) == whole and not PhotoReader.seen
+  anew, last = capsys.readouterr().out.splitlines()[-2:]
+  assert anew.startswith(f"{folder}: built anew: ")
+  assert all(name in anew for name in names)
+  assert last == (
+      f"{folder}: repaired 23 clips (train 21, test 2; with pictures 23, sound "
+      f"0, captions 22), rejected 1 (see {folder}/rejected.csv)")
+  repair(tmp_path / "data", photos)
+  assert "already built 23 clips" in capsys.readouterr().out
+
+
+def test_a_split_without_a_record(tmp_path, photos):
+  """It is in no file but in what says why, and that may be damaged as well."""
+  class Named(Photos, skip_registration=True):
+    name = "named"
+
+    def make_plan(self, manual_dir):
+      plan = super().make_plan(manual_dir)
+      train, test = plan.splits.values()
+      return plan._replace(
+          splits={"train": train[2:], "train_test": train[:2], "test": test},
+          shards=dict(plan.shards, train_test=2))
+
+  for name in ("0-0.jpg", "0-1.jpg"):
+    (photos / name).write_bytes(b"no image")
+  build(tmp_path / "data", photos, Named)
+  folder = tmp_path / "data/named/1.0.0"
+  whole = everything(folder)
+  lost = [f"named-train_test.tfrecord-0000{i}-of-00002" for i in range(2)]
+  assert {name for name in whole if "train_test" in name} == {
+      f"{name}.index.json" for name in lost}
+  assert len(whole["rejected.csv"].splitlines()) == 3
+  build(tmp_path / "data", photos, Named)
+  (folder / f"{lost[1]}.index.json").unlink()
+  repair(tmp_path / "data", photos, Named)
+  assert everything(folder) == whole
+
+
+def test_what_cannot_be_built_is_listed_for_spreadsheets():
+  names = ["=1+1.mp4", "+1", "-2.mp4", "@SUM(A1)", "\ta", "\rb", "\nc",
+           "\udcff\udc80.mp4", 'a"b,c;=1', "x\n=1+1", " blank", "", "\0", "y"]
+  table = rejected.table([(name, name, "why") for name in names])
+  assert rejected.count(table) == len(names)
+  header, *rows = csv.reader(table.decode().splitlines())
+  assert header == ["id", "file", "reason"]
+  assert [row[0] for row in rows] == [
+      "'=1+1.mp4", "'+1", "'-2.mp4", "'@SUM(A1)", "'\\ta", "'\\rb", "'\\nc",
+      "\\udcff\\udc80.mp4", 'a"b,c;=1', "x\\n=1+1", " blank", "", "\\x00",
+      "y"]
+  assert b'"a""b,c;=1"' in table  # where semicolons part cells, too
+  for damaged in (b"", b"id,file\n", table[:-6], table + b"\xff", b"\0"):
+    assert rejected.count(damaged) is None
 
 
 def test_bad_plans(tmp_path, photos):
@@ -286,11 +491,14 @@ def test_bad_plans(tmp_path, photos):
 def test_a_shard_is_the_same_bytes_whenever_it_is_built(tmp_path, photos):
   dataset = Photos(data_dir=str(tmp_path), manual_dir=str(photos))
   plan = dataset.make_plan(str(photos))
-  paths = [str(tmp_path / name) for name in "ab"]
-  records = [builder.build_shard(path, plan.splits["test"], plan.read, (), "f")
-             for path in paths]
+  shard, = (shard for shard in dataset._shards(plan) if shard.split == "test")
+  folders = [tmp_path / name for name in "ab"]
+  for folder in folders:
+    folder.mkdir()
+  records = [shards.build(str(folder), shard, plan.read, ())
+             for folder in folders]
   assert records[0] == records[1] and records[0]["count"] == 2
-  assert len({pathlib.Path(path).read_bytes() for path in paths}) == 1
+  assert len({(folder / shard.name).read_bytes() for folder in folders}) == 1
 
 
 # ---- the command line
@@ -308,6 +516,12 @@ def test_kill_in_mid_run(tmp_path, media, python):
       tmp_path / "media", digits=range(10), each=170, takes=range(3, 7))
   process = python.start(*command(manual_dir, tmp_path / "killed"))
   staging = tmp_path / "killed/spoken_digits/official/1.0.0.staging"
+  while process.poll() is None and not staging.exists():
+    time.sleep(0.002)
+  second = python.run(*command(manual_dir, tmp_path / "killed"))
+  assert second.returncode == 1 and second.stderr.splitlines()[-1].startswith(
+      f"error: {staging.parent}: in use by a build of spoken_digits/official/"
+      f"1.0.0, process {process.pid} of this host"), second.stderr
   while process.poll() is None and len(
       list(staging.glob("*.index.json"))) < 4:
     time.sleep(0.002)
@@ -317,6 +531,7 @@ def test_kill_in_mid_run(tmp_path, media, python):
   done = {path.name: path.stat().st_mtime_ns for path in staging.iterdir()
           if staging.joinpath(path.name + builder.INDEX_SUFFIX).exists()}
   assert 4 <= len(done) < 20
+  assert os.listdir(staging.parent).count("owner.json") == 1
 
   for name in ("killed", "undisturbed"):
     SpokenDigits(data_dir=tmp_path / name,
@@ -325,6 +540,28 @@ def test_kill_in_mid_run(tmp_path, media, python):
   assert {n: (finished / n).stat().st_mtime_ns for n in done} == done
   assert contents(finished) == contents(
       tmp_path / "undisturbed/spoken_digits/official/1.0.0")
+  assert os.listdir(staging.parent) == ["1.0.0"]
+  assert not [name for name in os.listdir(finished) if "owner" in name
+              or "tmp" in name]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_in_mid_run(tmp_path, media, python, number):
+  manual_dir, _ = media.write_sources(tmp_path / "media", each=150)
+  process = python.start(*command(manual_dir, tmp_path))
+  home = tmp_path / "spoken_digits/official"
+  while process.poll() is None and len(
+      list(home.glob("1.0.0.staging/*.index.json"))) < 2:
+    time.sleep(0.002)
+  process.send_signal(number)
+  assert process.wait() == 128 + number
+  _, errors = process.communicate()
+  assert errors.splitlines()[-1] == (
+      "stopped; what is finished is kept, run the same command to go on")
+  assert "Traceback" not in errors
+  assert os.listdir(home) == ["1.0.0.staging"]
+  assert not list(home.glob("*/*.tmp"))
+  assert python.run(*command(manual_dir, tmp_path)).returncode == 0
 
 
 def test_no_space_left(tmp_path, media, small_disk):

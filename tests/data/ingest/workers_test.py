@@ -1,10 +1,12 @@
 """Functions that crash, hang and fail in processes of their own."""
 import math
 import os
+import signal
 import time
 
 import pytest
 
+from vatt import stopping
 from vatt.data.ingest.media import MediaError
 from vatt.data.ingest.workers import Workers
 
@@ -35,6 +37,27 @@ def test_stopped_from_outside_is_no_fault_of_the_file():
   for number in (2, 15):
     with pytest.raises(KeyboardInterrupt):
       workers.call(1, os.kill, workers.call(1, os.getpid), number)
+
+
+def test_nothing_is_said_by_one_that_is_stopped_before_it_has_begun(capfd):
+  """As by Ctrl-C, which reaches all processes of a terminal."""
+  workers = Workers()
+  workers._idle.append(process_and_pipe := workers._take())
+  process_and_pipe[0].send_signal(signal.SIGINT)
+  with pytest.raises(KeyboardInterrupt):
+    workers.call(1, math.sqrt, 4)
+  assert process_and_pipe[0].wait() == -signal.SIGINT
+  assert capfd.readouterr().err == ""
+
+
+def test_a_program_that_is_stopped_waits_for_no_answer(monkeypatch):
+  workers = Workers()
+  workers.call(1, os.getpid)
+  (process, _), = workers._idle
+  monkeypatch.setattr(stopping, "_asked", signal.SIGTERM)
+  with pytest.raises(stopping.Stopped) as stopped:
+    workers.call(60, time.sleep, 600)
+  assert stopped.value.code == 143 and process.poll() == -signal.SIGKILL
 
 
 def test_a_process_is_used_again_and_others_have_their_own():

@@ -1,41 +1,27 @@
 """Builds raw media into shards of records, in a way that survives a kill."""
-import collections
-import csv
 import hashlib
-import io
 import json
-from collections.abc import Callable, Sequence
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core import dataset_builder, example_serializer
-from tensorflow_datasets.core import splits as splits_lib
+from tensorflow_datasets.core import dataset_builder
 from tqdm import tqdm
 
+from vatt import files, locks, stopping
+from vatt.data import record_index
+from vatt.data.ingest import description
+from vatt.data.ingest import rejected as rejected_lib
+from vatt.data.ingest import shards as shards_lib
+from vatt.data.ingest.shards import INDEX_SUFFIX, Clip, Rejected, Shard
 from vatt.errors import UserError, one_line
-from vatt.files import write_whole, write_whole_by
 
-INDEX_SUFFIX = ".index.json"
-# A TFRecord is its length (8 bytes), a CRC (4), the data and a CRC (4).
-RECORD_OVERHEAD = 16
-
-
-class Rejected(Exception):
-  """A clip that cannot be built; the message is the reason, for the report."""
-
-
-class Clip(NamedTuple):
-  """A clip to build.
-
-  `id` is unique in its split; `file` is where it comes from, relative to the
-  manual_dir; `data` is what `Plan.read` needs besides, as JSON values.
-  """
-  id: str
-  file: str
-  data: tuple = ()
+__all__ = ["Clip", "ClipsBuilder", "Plan", "Rejected", "cut", "draw"]
+SHOWN = 5  # names in a line
 
 
 class Plan(NamedTuple):
@@ -59,38 +45,6 @@ class Plan(NamedTuple):
   sources: Any = None
   rejected: tuple[tuple[str, str, str], ...] = ()
   threads: int = 1
-
-
-def features(label_names: Sequence[str] | None = None
-             ) -> tfds.features.FeaturesDict:
-  """The features of every built dataset.
-
-  Args:
-    label_names: names of the classes, none for a dataset without labels; None
-      where they are not known yet.
-
-  Returns:
-    `frames` are encoded images [F] at `fps`, `audio` is
-    int16 little-endian PCM or FLAC at `audio_rate` samples a second, `captions`
-    are sentences [K] with their times in seconds from the clip's start, `label`
-    are class numbers [L], `start` is the clip's start in its source in seconds.
-    A modality that a clip does not have is empty.
-  """
-  return tfds.features.FeaturesDict({
-      "id": tfds.features.Text(),
-      "start": np.float32,
-      "frames": tfds.features.Sequence(np.object_),
-      "fps": np.float32,
-      "audio": tfds.features.Scalar(np.object_),
-      "audio_rate": np.int32,
-      "captions": tfds.features.Sequence({
-          "text": tfds.features.Text(),
-          "start": np.float32,
-          "end": np.float32,
-      }),
-      "label": tfds.features.Sequence(
-          tfds.features.ClassLabel(names=label_names and list(label_names))),
-  })
 
 
 def cut(split: str, clips: Sequence[Clip], num_shards: int
@@ -126,89 +80,6 @@ def draw(bound: int, *site: object) -> int:
   return int.from_bytes(digest[:8], "big") % bound
 
 
-def build_shard(path: str, clips: Sequence[Clip],
-                read: Callable[[Clip], dict[str, Any]],
-                label_names: Sequence[str], fingerprint: str,
-                progress: Callable[[int], object] = lambda count: None
-                ) -> dict[str, Any]:
-  """Builds one shard, or finds it built: a pure function of its arguments.
-
-  The shard appears under its name when it is complete, and after it the record
-  `<shard>.index.json` that says so: a kill at any moment leaves nothing that
-  looks finished and is not.
-
-  Args:
-    path: file of the shard.
-    clips: the clips of this shard.
-    read: makes the example of a clip, or raises Rejected.
-    label_names: the classes, in the order of their numbers.
-    fingerprint: hash of the plan; a shard of another plan is built anew.
-    progress: called with the number of clips done.
-
-  Returns:
-    The content of the record: fingerprint, count (records), bytes (size of the
-    file), offsets (byte offset of each record), rejected (id, file, reason).
-  """
-  record = finished_shard(path, fingerprint)
-  if record:
-    progress(len(clips))
-    return record
-  spec = features(label_names)
-  serializer = example_serializer.ExampleSerializer(spec.get_serialized_info())
-  if tf.io.gfile.exists(path + INDEX_SUFFIX):  # of another plan
-    tf.io.gfile.remove(path + INDEX_SUFFIX)
-  offsets, rejected = [0], []
-
-  def write(temporary):
-    with tf.io.TFRecordWriter(temporary) as writer:
-      for clip in clips:
-        try:
-          example = read(clip)
-        except Rejected as reason:
-          rejected.append([clip.id, clip.file, one_line(reason)])
-        else:
-          # Deterministic: the order of a map's keys may differ between
-          # processes.
-          raw = serializer.get_tf_example(spec.encode_example(example))
-          raw = raw.SerializeToString(deterministic=True)
-          writer.write(raw)
-          offsets.append(offsets[-1] + len(raw) + RECORD_OVERHEAD)
-        progress(1)
-    return offsets[-1]
-
-  write_whole_by(path, write)
-  *offsets, size = offsets
-  record = {"fingerprint": fingerprint, "count": len(offsets), "bytes": size,
-            "offsets": offsets, "rejected": rejected}
-  write_whole(path + INDEX_SUFFIX, json.dumps(record).encode())
-  return record
-
-
-def finished_shard(path: str, fingerprint: str | None = None
-                   ) -> dict[str, Any] | None:
-  """The record of a finished shard, or None.
-
-  Args:
-    path: file of the shard.
-    fingerprint: hash of the plan it must come from; None for any.
-  """
-  if not tf.io.gfile.exists(path + INDEX_SUFFIX):
-    return None
-  with tf.io.gfile.GFile(path + INDEX_SUFFIX) as file:
-    record = json.loads(file.read())
-  whole = (tf.io.gfile.exists(path)
-           and tf.io.gfile.stat(path).length == record["bytes"])
-  same = fingerprint in (None, record.get("fingerprint"))
-  return record if whole and same else None
-
-
-class _Info(tfds.core.DatasetInfo):
-  """Not looked up in tfds' bucket, where others may have a dataset's name."""
-
-  def initialize_from_bucket(self):
-    pass
-
-
 class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
   """Base class of the datasets of this package.
 
@@ -220,7 +91,8 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
   failure and forgets after a kill. Here the shards gather in
   `<version>.staging`, beside the folder of the finished dataset, and that one
   appears by a single rename; a build that was stopped goes on from its last
-  finished shard.
+  finished shard, and if its sources have changed, with all records of clips
+  that are the same. Who builds owns the folder that both are in.
   """
 
   DEFAULT_CONFIG = None  # None for a dataset without configurations
@@ -255,29 +127,41 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
     raise NotImplementedError
 
   def _info(self):
-    return _Info(builder=self, features=features())
+    return description.Info(builder=self, features=shards_lib.features())
 
   def download_and_prepare(
       self, *, download_dir: str | None = None,
-      download_config: tfds.download.DownloadConfig | None = None) -> None:
+      download_config: tfds.download.DownloadConfig | None = None,
+      repair: bool = False) -> None:
     """Builds the dataset, or goes on building it.
 
     Args:
       download_dir: not used.
       download_config: its manual_dir is used where the builder has none.
+      repair: reads all of a dataset that is finished, and builds those of its
+        shards anew that are not what was written. Who reads the dataset
+        meanwhile reads the old one or the new one of each.
 
     Raises:
       UserError: if the sources are not usable, the dataset cannot be written,
-        or the one already built comes from another plan.
+        another process builds it, or the one already built is damaged or comes
+        from another plan.
     """
     manual_dir = self._manual_dir or getattr(
         download_config, "manual_dir", None)
     final = str(self.data_path)
-    if tf.io.gfile.exists(final):
-      self._check_finished(final, manual_dir)
-      return
     try:
-      self._download_and_prepare(self._checked_plan(manual_dir))
+      if tf.io.gfile.exists(final) and not repair:
+        self._check_finished(final, manual_dir)
+        return
+      with locks.own(os.path.dirname(final),
+                     f"a build of {self.info.full_name}"):
+        if not tf.io.gfile.exists(final):
+          self._download_and_prepare(self._checked_plan(manual_dir))
+        elif repair:
+          self._repair(final, self._checked_plan(manual_dir))
+        else:  # another has just built it
+          self._check_finished(final, manual_dir)
     except (OSError, tf.errors.OpError) as error:
       raise UserError(
           f"{final}: the build stopped: {one_line(error)}; what is finished is "
@@ -297,8 +181,19 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
         seen.add(clip.id)
     return plan
 
-  def _fingerprint(self, plan):
-    """SHA-256 of all that the built records depend on."""
+  def _shards(self, plan: Plan) -> Iterator[Shard]:
+    """The shards of a plan, in order."""
+    for split, clips in plan.splits.items():
+      parts = cut(split, clips, plan.shards[split])
+      for i, part in enumerate(parts):
+        yield Shard(
+            split,
+            f"{self.name}-{split}.tfrecord-{i:05d}-of-{len(parts):05d}", part,
+            shards_lib.keys_of(part, self.info.full_name, plan.label_names,
+                               plan.sources))
+
+  def _old_fingerprint(self, plan):
+    """What shards had in common before each had a fingerprint of its own."""
     digest = hashlib.sha256(json.dumps(
         [self.info.full_name, plan.label_names, plan.shards, plan.sources,
          plan.rejected]).encode())
@@ -307,90 +202,183 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
         digest.update(json.dumps([split, clip]).encode())
     return digest.hexdigest()
 
-  def _shard_files(self, plan):
-    """(split, name of the shard's file, its clips), in order."""
-    for split, clips in plan.splits.items():
-      shards = cut(split, clips, plan.shards[split])
-      for i, part in enumerate(shards):
-        yield split, (f"{self.name}-{split}.tfrecord-{i:05d}-of-"
-                      f"{len(shards):05d}"), part
-
+  # ---- Building --------------------------------------------------------------
   def _download_and_prepare(self, plan):
+    """Builds what is not built yet, and gives it its name."""
     final = str(self.data_path)
-    staging = final + ".staging"
+    staging = f"{final}.staging"
     tf.io.gfile.makedirs(staging)
-    fingerprint = self._fingerprint(plan)
-
-    # ---- the shards, each in one go
-    records = {split: [] for split in plan.splits}
-    rejected = list(map(list, plan.rejected))
-    shards = list(self._shard_files(plan))
-    with tqdm(total=sum(map(len, plan.splits.values())), unit="clip",
-              desc=self.info.full_name, mininterval=1) as bar, (
-                  ThreadPoolExecutor(plan.threads)) as pool:
-      done = (pool.map if plan.threads > 1 else map)(lambda shard: build_shard(
-          f"{staging}/{shard[1]}", shard[2], plan.read, plan.label_names,
-          fingerprint, bar.update), shards)
-      for (split, _, _), record in zip(shards, done):
-        records[split].append(record)
-        rejected += record["rejected"]
-    built = {split: records[split] for split in records
-             if any(shard["count"] for shard in records[split])}
-    parts = {part for split in built for part in split.split("_")}
-    for split, part in ((s, p) for s in records for p in s.split("_")):
-      if part not in parts:
-        raise UserError(
-            f"{self.info.full_name}: every clip of split {part!r} was "
-            f"rejected; the first: {records[split][0]['rejected'][0][2]}")
-
-    # ---- what describes them, and the name of the finished dataset
-    keep = {name + suffix for split, name, _ in shards if split in built
-            for suffix in ("", INDEX_SUFFIX)}
+    shards_lib.remove_temporaries(staging)
+    shards = list(self._shards(plan))
+    old = self._old_fingerprint(plan)
+    known = shards_lib.Known(staging, {
+        shard.name: (shard.fingerprint, old) for shard in shards})
+    records = self._build_shards(plan, staging, shards, known)
+    whole, contents = self._describe(plan, shards, records)
+    # Of a split without records, what says why.
+    keep = {shard.name for shard in whole.shards} | {
+        shard.name + INDEX_SUFFIX for shard in shards}
     for name in tf.io.gfile.listdir(staging):
       if name not in keep:  # of another plan, or cut off
         tf.io.gfile.remove(f"{staging}/{name}")
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows(
-        [["id", "file", "reason"], *rejected])
-    write_whole(f"{staging}/rejected.csv", table.getvalue().encode())
-    self.info.features["label"].feature.names = list(plan.label_names)
-    self.info.set_splits(splits_lib.SplitDict([
-        splits_lib.SplitInfo(
-            name=split,
-            shard_lengths=[shard["count"] for shard in shards],
-            num_bytes=sum(shard["bytes"] for shard in shards),
-            filename_template=self._get_filename_template(split))
-        for split, shards in built.items()]))
-    self.info.write_to_directory(staging)
+    for name, content in contents.items():
+      files.write_whole(f"{staging}/{name}", content)
     tf.io.gfile.rename(staging, final)
-    self._report("built", len(rejected))
+    files.sync(os.path.dirname(final))
+    self._report("built", whole, len(whole.rejected))
 
-  def _report(self, done, rejected):
-    """Prints the last line: how many clips there are, and are not."""
-    counts = collections.Counter()
-    for split, info in self.info.splits.items():
-      counts.update(dict.fromkeys(split.split("_"), info.num_examples))
-    each = ", ".join(f"{part} {count}" for part, count in counts.items())
-    total = self.info.splits.total_num_examples
-    print(f"{self.data_path}: {done} {total} clips ({each}), "
-          f"rejected {rejected}"
-          + (f" (see {self.data_path}/rejected.csv)" if rejected else ""))
+  def _build_shards(self, plan, folder, shards, known=lambda key: None):
+    """What the sidecars of shards say, once all are built."""
+    old, ended = self._old_fingerprint(plan), False
 
+    def build(shard):
+      return shards_lib.build(folder, shard, plan.read, plan.label_names,
+                              [old], known, progress)
+
+    def progress(count):
+      if ended or stopping.asked():  # no thread is to go on
+        raise stopping.Stopped(stopping.asked())
+      bar.update(count)
+
+    with tqdm(total=sum(len(shard.clips) for shard in shards), unit="clip",
+              desc=self.info.full_name, mininterval=1) as bar:
+      pool = ThreadPoolExecutor(plan.threads)
+      try:
+        return list((pool.map if plan.threads > 1 else map)(build, shards))
+      except BaseException:
+        ended = True
+        raise
+      finally:
+        pool.shutdown(cancel_futures=True)
+
+  def _describe(self, plan, shards, records):
+    """The Description of a dataset, and its files."""
+    whole = description.Description(shards, records, plan.rejected)
+    there = {part for split in whole.facts() for part in split.split("_")}
+    for shard, record in zip(shards, records):
+      for part in shard.split.split("_"):
+        if part not in there:
+          raise UserError(
+              f"{self.info.full_name}: every clip of split {part!r} was "
+              f"rejected; the first: {record['rejected'][0][2]}")
+    return whole, whole.files(
+        self._info(), plan.label_names, self._get_filename_template)
+
+  def _report(self, done, whole, rejected):
+    """Prints the last line, and has tfds' methods know the dataset."""
+    self.info.read_from_directory(self.data_path)
+    print(f"{self.data_path}: {done} {whole.line(rejected)}"
+          + (f" (see {self.data_path}/{rejected_lib.NAME})" if rejected else "")
+          )
+
+  # ---- What is finished ------------------------------------------------------
   def _check_finished(self, final, manual_dir):
     """Says that a dataset is finished, if it is and of this plan."""
-    names = [path for split in self.info.splits.values()
-             for path in map(str, split.filepaths)]
-    records = [finished_shard(path) for path in names]
-    if (not names or None in records
-        or not tf.io.gfile.exists(f"{final}/rejected.csv")):
-      raise UserError(f"{final}: damaged, or not built by this program; delete "
-                      "it to build it again")
-    if manual_dir:
-      fingerprint = self._fingerprint(self._checked_plan(manual_dir))
-      if any(record.get("fingerprint") != fingerprint for record in records):
-        raise UserError(
-            f"{final}: built before, from other sources than {manual_dir} has "
-            "now; delete it, or build with another --data_dir")
-    with tf.io.gfile.GFile(f"{final}/rejected.csv") as file:
-      rejected = len(list(csv.reader(io.StringIO(file.read())))) - 1
-    self._report("already built", rejected)
+    self.info.read_from_directory(final)
+    facts = description.read_facts(self.info)
+    plan = self._checked_plan(manual_dir) if manual_dir else None
+    shards = list(self._shards(plan)) if plan else [
+        Shard(split, name, (), ())
+        for split, named in facts.items() for name, _ in named]
+    records = self._records(final, plan, shards, record_index.has_records_at)
+    # In version 1, nothing was left of a split without records.
+    left = [i for i, shard in enumerate(shards)
+            if records[i] or shard.split in facts]
+    damaged = [shards[i].name for i in left if not records[i]]
+    if not damaged:
+      whole = description.Description(
+          [shards[i] for i in left], [records[i] for i in left],
+          plan.rejected if plan else ())
+      if not left or facts != whole.facts():
+        damaged.append(description.INFO)
+      damaged += description.misread(final, plan and plan.label_names)
+      table = description.content(f"{final}/{rejected_lib.NAME}") or b""
+      rejected = rejected_lib.count(table)
+      known = len(left) == len(shards) and all(
+          "digest" in record for record in whole.records)
+      if rejected is None or plan and known and (
+          table != rejected_lib.table(whole.rejected)):
+        damaged.append(rejected_lib.NAME)
+    if damaged:
+      raise UserError(
+          f"{final}: damaged, or not built by this program "
+          f"({_some(damaged)}); the same command with --repair, and the "
+          "--manual_dir that it was built from, builds what is damaged anew")
+    self._report("already built", whole, rejected)
+
+  def _records(self, final, plan, shards, is_whole):
+    """What the sidecars of shards say, None where either is damaged.
+
+    Args:
+      final: folder of the dataset.
+      plan: of the sources; None if they are not known.
+      shards: of the dataset.
+      is_whole: tells whether a file has records at such offsets.
+
+    Raises:
+      UserError: they are of another plan.
+    """
+    def look(shard):
+      path = f"{final}/{shard.name}"
+      record, there = shards_lib.finished(path), tf.io.gfile.exists(path)
+      whole = record and (not there or is_whole(path, record["offsets"]))
+      return (record if whole else None), there
+
+    with ThreadPoolExecutor(record_index.THREADS) as pool:
+      found = list(pool.map(look, shards))
+    # A shard without records may be missing if its split has none.
+    full = {shard.split for shard, (record, _) in zip(shards, found)
+            if not record or record["count"]}
+    records = [record if there or shard.split not in full else None
+               for shard, (record, there) in zip(shards, found)]
+    return self._of_plan(final, plan, shards, records) if plan else records
+
+  def _of_plan(self, final, plan, shards, records):
+    """Those records that are of a plan; UserError if the dataset is not."""
+    old = self._old_fingerprint(plan)
+    fits = [record and record["fingerprint"] in (shard.fingerprint, old)
+            for shard, record in zip(shards, records)]
+    others = [record for fit, record in zip(fits, records)
+              if record and not fit]
+    form = re.compile(rf"{self.name}-.+\.tfrecord-\d+-of-\d+")
+    names = set(filter(form.fullmatch, tf.io.gfile.listdir(final)))
+    # Those of version 1 have all one fingerprint, and no digest of what they
+    # say: where some are of the plan, another is damaged.
+    if names - {shard.name for shard in shards} or others and (
+        any("digest" in record for record in others) or not any(fits)):
+      raise UserError(
+          f"{final}: built before, from other sources than there are now; "
+          "delete it, or build with another --data_dir")
+    return [record if fit else None for fit, record in zip(fits, records)]
+
+  def _repair(self, final, plan):
+    """Builds anew what is damaged of a finished dataset."""
+    shards_lib.remove_temporaries(final, f"{self.name}-")
+    shards = list(self._shards(plan))
+    records = self._records(
+        final, plan, shards, record_index.has_whole_records_at)
+    damaged = [i for i, record in enumerate(records) if not record]
+    mended = [shards[i].name for i in damaged]
+    if damaged:
+      for i, record in zip(damaged, self._build_shards(
+          plan, final, [shards[i] for i in damaged])):
+        records[i] = record
+    whole, contents = self._describe(plan, shards, records)
+    for name, content in contents.items():
+      if description.content(f"{final}/{name}") != content:
+        files.write_whole(f"{final}/{name}", content)
+        mended.append(name)
+    for name in ({shard.name for shard in shards}
+                 - {shard.name for shard in whole.shards}):
+      if tf.io.gfile.exists(f"{final}/{name}"):  # without records
+        tf.io.gfile.remove(f"{final}/{name}")
+    if mended:
+      print(f"{final}: built anew: {_some(mended)}")
+    self._report("repaired" if mended else "already built", whole,
+                 len(whole.rejected))
+
+
+def _some(names):
+  """Names in a line."""
+  more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+  return ", ".join(names[:SHOWN]) + more

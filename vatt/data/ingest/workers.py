@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing import Pipe, connection
 from typing import Any
 
+from vatt import stopping
 from vatt.data.ingest.media import MediaError
 
 # Sent to all processes of a terminal or a job.
@@ -22,6 +23,7 @@ STOPPED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ITEM, DONE, FAILED = range(3)
 _END = object()
 MAX_MEMORY = 8 << 30  # bytes of addresses; damaged headers ask for any size
+WAIT = 0.1  # seconds, until a thread notes that the program is stopped
 
 
 class Workers:
@@ -49,6 +51,8 @@ class Workers:
 
     Raises:
       MediaError: the function raised anything, took too long or crashed.
+      KeyboardInterrupt: the process was stopped by a signal.
+      Stopped: this one was.
     """
     result, = self.stream(limit, function, *args, **kwargs)
     return result
@@ -61,7 +65,7 @@ class Workers:
     process, pipe = self._take()
     try:
       pipe.send((limit, function, args, kwargs))
-      while (answer := pipe.recv())[0] == ITEM:
+      while (answer := _receive(pipe))[0] == ITEM:
         yield answer[1]
     except (EOFError, OSError) as error:
       pipe.close()
@@ -91,14 +95,29 @@ class Workers:
       pipe.close()
 
 
+def _receive(pipe):
+  """What a process answers; raises Stopped if this one is to end."""
+  while not pipe.poll(WAIT):
+    # A signal reaches the main thread alone.
+    if stopping.asked():
+      raise stopping.Stopped(stopping.asked())
+  return pipe.recv()
+
+
 def _start():
   ours, theirs = Pipe()
-  with theirs:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "vatt.data.ingest.workers",
-         str(theirs.fileno())],
-        env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
-        stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+  # Inherited: Ctrl-C is to end a process, but not with the traceback that
+  # Python has for it before the first line of ours.
+  blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+  try:
+    with theirs:
+      process = subprocess.Popen(
+          [sys.executable, "-m", "vatt.data.ingest.workers",
+           str(theirs.fileno())],
+          env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
+          stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
   return process, ours
 
 
@@ -110,6 +129,7 @@ def _serve(pipe):
 
 def _answer_calls(pipe):
   signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends without a traceback
+  signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
   for alarm in (signal.SIGPROF, signal.SIGALRM):
     signal.signal(alarm, signal.SIG_DFL)  # ends even native code
   resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))

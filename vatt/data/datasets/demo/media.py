@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from vatt import locks
 from vatt.data.datasets.demo import captions, sounds
 from vatt.data.datasets.demo import scenes as scenes_lib
 from vatt.data.datasets.demo.scenes import Scene
@@ -34,7 +35,8 @@ def render(folder: str, num_train: int, num_test: int) -> None:
 
   Each file is written whole or not at all, and a function of its name: a
   stopped rendering goes on where it was. Frames are encoded outside of Python's
-  lock, so threads use all cores.
+  lock, so threads use all cores. Who renders owns the folder; where nothing is
+  missing, nothing is written.
 
   Args:
     folder: where the media are written.
@@ -42,8 +44,8 @@ def render(folder: str, num_train: int, num_test: int) -> None:
     num_test: number of test clips, 200 at most.
 
   Raises:
-    UserError: on too many test clips, a folder that has another clips.csv, or
-      one that cannot be written.
+    UserError: on too many test clips, a folder that has another clips.csv, one
+      that cannot be written, or in which another process renders.
   """
   if not 0 < num_test <= scenes_lib.TEST_COMBINATIONS or num_train < 1:
     raise UserError(
@@ -61,29 +63,46 @@ def render(folder: str, num_train: int, num_test: int) -> None:
           raise UserError(
               f"{folder}/clips.csv: lists other clips than these {num_train} + "
               f"{num_test}; expected an empty folder, or one rendered before")
-    for split in ("train", "test"):
-      tf.io.gfile.makedirs(f"{folder}/{split}")
-      for name in tf.io.gfile.listdir(f"{folder}/{split}"):
-        if name.endswith(TEMPORARY):  # left by a kill
-          tf.io.gfile.remove(f"{folder}/{split}/{name}")
-    with (tqdm(total=len(scenes), unit="clip", desc=f"rendering {folder}",
-               mininterval=1) as bar,
-          concurrent.futures.ThreadPoolExecutor(num_cores()) as pool):
-      tasks = collections.deque(
-          pool.submit(render_clip, folder, scene) for scene in scenes)
-      try:
-        while tasks:
-          tasks.popleft().result()
-          bar.update()
-      finally:  # after an error or an interrupt no further clip is begun
-        pool.shutdown(wait=False, cancel_futures=True)
-    _write_broken(folder, scenes[0])
-    # The last file: it says that the folder is complete.
-    write_whole(f"{folder}/clips.csv", table)
+    tf.io.gfile.makedirs(folder)
+    names = ["clips.csv", *BROKEN, *(
+        name for scene in scenes for name in names_of(scene))]
+    if all(tf.io.gfile.exists(f"{folder}/{name}") for name in names):
+      return
+    with locks.own(folder, "a rendering of demo"):
+      _render(folder, scenes)
+      # The last file: it says that the folder is complete.
+      write_whole(f"{folder}/clips.csv", table)
   except (OSError, tf.errors.OpError) as error:
     raise UserError(
         f"{folder}: the rendering stopped: {one_line(error)}; what is "
         "finished is kept, run the same command to go on") from error
+
+
+def _render(folder, scenes):
+  """Writes all but `clips.csv`."""
+  for split in ("train", "test"):
+    tf.io.gfile.makedirs(f"{folder}/{split}")
+    for name in tf.io.gfile.listdir(f"{folder}/{split}"):
+      if name.endswith(TEMPORARY):  # left by a kill
+        tf.io.gfile.remove(f"{folder}/{split}/{name}")
+  with (tqdm(total=len(scenes), unit="clip", desc=f"rendering {folder}",
+             mininterval=1) as bar,
+        concurrent.futures.ThreadPoolExecutor(num_cores()) as pool):
+    tasks = collections.deque(
+        pool.submit(render_clip, folder, scene) for scene in scenes)
+    try:
+      while tasks:
+        tasks.popleft().result()
+        bar.update()
+    finally:  # after an error or an interrupt no further clip is begun
+      pool.shutdown(wait=False, cancel_futures=True)
+  _write_broken(folder, scenes[0])
+
+
+def names_of(scene: Scene) -> list[str]:
+  """The files of a clip: `<id>.mp4`, of most training clips `<id>.vtt`."""
+  spoken = scene.id.startswith("train/") and has_captions(scene)
+  return [f"{scene.id}.vtt"] * spoken + [f"{scene.id}.mp4"]
 
 
 def has_captions(scene: Scene) -> bool:
@@ -101,10 +120,10 @@ def has_sound(scene: Scene) -> bool:
 def render_clip(folder: str, scene: Scene) -> None:
   """Writes a clip, `<id>.mp4`, and the subtitles of a training clip,
   `<id>.vtt`, unless they exist."""
-  path = f"{folder}/{scene.id}"
-  if scene.id.startswith("train/") and has_captions(scene):
-    _write_new(f"{path}.vtt", lambda: subtitles(captions.narrate(scene)))
-  _write_new(f"{path}.mp4", lambda: encode(
+  *spoken, film = names_of(scene)
+  for name in spoken:
+    _write_new(f"{folder}/{name}", lambda: subtitles(captions.narrate(scene)))
+  _write_new(f"{folder}/{film}", lambda: encode(
       scenes_lib.draw_frames(scene),
       sounds.synthesize(scene) if has_sound(scene) else None))
 
