@@ -406,7 +406,7 @@ def test_what_describes_a_dataset_is_written_anew(
   for name in names:
     for content in (None, b"", whole[name][:-9] + b"=damaged",
                     b"\0\xff" + whole[name]):
-      (folder / name).unlink()
+      (folder / name).unlink(missing_ok=True)
       if content is not None:
         (folder / name).write_bytes(content)
       with pytest.raises(UserError, match=f"damaged.*{name}.*--repair"):
