@@ -23,14 +23,13 @@ from vatt.data.ingest.media_tracks import (
     VideoTrack,
     frame_rate,
 )
+from vatt.data.ingest.timeline import has_times_of_decoding, measure
 
 KINDS = ("video", "audio")
 LONGEST = 600.0  # seconds of a clip: it is one record, and held in memory
 LEAST = 0.1  # of a clip that a stream must have to be in it
 NEAR = 10.0  # seconds between clips that are decoded rather than sought past
 MAX_PIXELS = 8192 * 8192  # of a frame; damaged headers ask for any size
-# Their headers do not have the length: it is a guess by the bit rate.
-GUESSED = ("aac", "mp3")
 LISTS = ("concat", "dash", "hls")  # what FFmpeg opens other files for
 PICTURE = Disposition.attached_pic | Disposition.timed_thumbnails
 
@@ -68,11 +67,12 @@ def examine(path: str) -> tuple[float, dict[str, float]]:
   Raises:
     MediaError: it is no media, or has neither video nor sound.
   """
+  timeline = _timeline(path)
   with _open(path) as container:
-    streams, length = _streams(container), _length(container)
-    return length, {
-        kind: min(length, _bounds(container, stream)[1])
-        for kind, stream in zip(KINDS, streams) if stream}
+    return timeline.length, {
+        kind: min(timeline.length, max(
+            (end for _, end in timeline.spans[stream.index]), default=0.0))
+        for kind, stream in zip(KINDS, _streams(container)) if stream}
 
 
 def read(path: str, start: float = 0.0, end: float | None = None, *,
@@ -97,12 +97,7 @@ def read(path: str, start: float = 0.0, end: float | None = None, *,
   Raises:
     MediaError: the file or clip cannot be read, or less than ENOUGH of it.
   """
-  with _open(path) as container:
-    duration = _duration(container)
-    guessed = container.format.name in GUESSED
-  if guessed or end is None:
-    facts = os.stat(path)
-    duration = _length_of(path, facts.st_size, facts.st_mtime_ns)
+  duration = _timeline(path).length
   end = duration if end is None else end
   if (end - duration) * 2 > end - start:
     raise MediaError(f"the file ends at {duration:.3f} s")
@@ -136,7 +131,7 @@ def read_clips(path: str, spans: Sequence[tuple[float, float]], *,
   Raises:
     MediaError: the file cannot be read, or has nothing of these kinds.
   """
-  first = 0
+  timeline, first = _timeline(path), 0
   while first < len(spans):
     last = first + 1
     while last < len(spans) and spans[last][0] - spans[last - 1][1] < NEAR:
@@ -144,8 +139,9 @@ def read_clips(path: str, spans: Sequence[tuple[float, float]], *,
     for back in (1.0, 10.0, 60.0, math.inf):
       try:
         with _open(path) as container:
-          for clip in _read(container, spans[first:last], fps, size, audio_rate,
-                            convert, kinds, spans[first][0] - back):
+          for clip in _read(container, timeline, spans[first:last], fps, size,
+                            audio_rate, convert, kinds,
+                            spans[first][0] - back):
             first += 1
             yield clip
         break
@@ -192,67 +188,23 @@ def _streams(container):
   return found
 
 
-def _zero(container):
-  """The timestamp in seconds that is time 0."""
-  return max(0.0, (container.start_time or 0) / av.time_base)
-
-
-def _duration(container):
-  """Seconds by the header; inf if it does not say."""
-  if container.format.name in GUESSED or not container.duration:
-    return math.inf
-  duration = container.duration / av.time_base
-  if "matroska" in container.format.name:  # it says the end's timestamp
-    duration -= _zero(container)
-  return duration
-
-
-def _length(container):
-  """Seconds by the header or, if it does not say, by the packets."""
-  if _duration(container) < math.inf:
-    return _duration(container)
-  zero, ends = _zero(container), {}
+def _timeline(path):
+  """The Timeline of a file, found once for all of its clips as long as it is
+  the same: its packets may have to be counted."""
   try:
-    for packet in container.demux(list(filter(None, _streams(container)))):
-      at = packet.dts if packet.pts is None else packet.pts
-      last = ends.get(packet.stream.index, 0.0)
-      if packet.size and at is not None:
-        end = float((at + (packet.duration or 0)) * packet.time_base) - zero
-        ends[packet.stream.index] = max(end, last)
-      elif packet.size and packet.stream.type == "video":  # a bare stream
-        ends[packet.stream.index] = last + 1 / frame_rate(packet.stream)
-  except av.error.FFmpegError:
-    pass  # damaged: as if it ended
-  if not ends:
-    raise MediaError("no packet of video or sound")
-  counted, said = max(ends.values()), (container.duration or 0) / av.time_base
-  # A header of mp3 can say it better: without what the encoder padded.
-  return said if abs(counted - said) < 0.1 else counted
+    facts = os.stat(path)
+  except (OSError, ValueError) as error:
+    raise MediaError(f"no readable media: {_reason(error)}") from error
+  return _measure(path, facts.st_size, facts.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=64)
-def _length_of(path, _size, _time):
-  """`_length` of a file, once for all of its clips as long as it is the same:
-  packets may have to be counted."""
+def _measure(path, _size, _time):
   with _open(path) as container:
-    return _length(container)
-
-
-def _bounds(container, stream):
-  """Where a stream begins and ends, in seconds; inf if it does not say."""
-  zero, first = _zero(container), 0.0
-  if stream.start_time is not None:
-    first = float(stream.start_time * stream.time_base) - zero
-  begin = max(first, 0.0)
-  if container.format.name in GUESSED:
-    return begin, math.inf
-  if stream.duration:
-    return begin, first + float(stream.duration * stream.time_base)
-  try:  # as Matroska has it: the stream's end
-    h, m, s = stream.metadata["DURATION"].split(":")
-    return begin, int(h) * 3600 + int(m) * 60 + float(s) - zero
-  except (KeyError, ValueError):
-    return begin, _duration(container)
+    video, _ = _streams(container)
+    by_decoding = video is not None and has_times_of_decoding(container, video)
+  with _open(path) as container:
+    return measure(container, [*filter(None, _streams(container))], by_decoding)
 
 
 # -----------------------------------------------------------------------------
@@ -338,55 +290,65 @@ class _Feed:
         self._last = frame, time
 
 
-def _read(container, spans, fps, size, audio_rate, convert, kinds, seek_to):
+def _read(container, timeline, spans, fps, size, audio_rate, convert, kinds,
+          seek_to):
   """`read_clips`, beginning at `seek_to`, or at the file's start if that is
   < 0."""
   streams = [stream for kind, stream in zip(KINDS, _streams(container))
              if stream and kind in kinds]
   if not streams:
     raise MediaError(f"has no {' and no '.join(kinds)}")
-  bounds = {stream.index: _bounds(container, stream) for stream in streams}
+  losses = {stream.index: [] for stream in streams}
   clips = collections.deque()
   for start, end in spans:
     tracks, sought = {}, seek_to > 0 and not clips
     for stream in streams:
-      begin, stop = bounds[stream.index]
-      span = start, min(end, stop)
-      if span[1] - max(start, begin) < LEAST * (end - start):
+      parts = [(begin, stop) for begin, stop in timeline.spans[stream.index]
+               if begin < end and stop > start]
+      if sum(min(end, stop) - max(start, begin) for begin, stop in parts) < (
+          LEAST * (end - start)) or not parts:
         continue  # as good as nothing of it
+      begin, span = parts[0][0], (start, min(end, parts[-1][1]))
       tracks[stream.index] = (
-          VideoTrack(stream, begin, span, fps, size, convert, sought)
+          VideoTrack(stream, begin, span, fps, size, convert, sought,
+                     losses[stream.index])
           if stream.type == "video" else
           AudioTrack(begin, span, audio_rate, sought))
     clips.append(_Clip((start, end), tracks))
-  feeds = {stream.index: _Feed(stream, bounds[stream.index][0], clips)
+  begins = {index: min((begin for begin, _ in parts), default=0.0)
+            for index, parts in timeline.spans.items()}
+  feeds = {stream.index: _Feed(stream, begins[stream.index], clips)
            for stream in streams}
 
-  zero = _zero(container)
-  if seek_to > 0:
-    try:
-      container.seek(int((seek_to + zero) * av.time_base))
-    except av.error.FFmpegError as error:
-      raise Late from error
+  def seconds(item, time):
+    return None if time is None else float(
+        time * item.time_base) - timeline.zero
+
   try:
-    for packet in container.demux(streams):
+    for packet, lost in timeline.packets(container, streams, seek_to):
       while clips and clips[0].done:
         yield clips.popleft().finish()
       if not clips:
         return
-      index = packet.stream.index
-      clip = feeds[index].clip
+      stream = packet.stream
+      clip = feeds[stream.index].clip
       if clip is None:
         continue
       try:
         frames = (pictures.decode(packet) if packet.stream.type == "video"
                   else packet.decode())
       except av.error.FFmpegError as error:
-        clip.damage(error, index)
-        continue
+        clip.damage(error, stream.index)
+        frames, lost = [], True
+      if lost:
+        losses[stream.index].append(seconds(
+            packet, packet.dts if packet.pts is None else packet.pts))
       for frame in frames:
-        feeds[index].add(
-            frame, None if frame.time is None else frame.time - zero)
+        if timeline.by_decoding and stream.type == "video":
+          time = seconds(frame, frame.dts)
+        else:
+          time = None if frame.time is None else frame.time - timeline.zero
+        feeds[stream.index].add(frame, time)
   except av.error.FFmpegError as error:  # of the container: as if it ended
     clips[0].damage(error)
   while clips:

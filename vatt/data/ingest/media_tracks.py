@@ -1,6 +1,6 @@
 """What a clip takes of the frames and the sound that a decoder yields."""
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import av
@@ -11,9 +11,11 @@ from vatt.data.ingest.samples import FloatCheck
 
 ENOUGH = 0.9  # of the frames, or samples, that a clip should hold
 # Seconds that a frame may stay on screen without saying so: the last one, and
-# one that another follows. Slides and screens are recorded frame by change.
+# one after which packets were lost. Another stays until the next one, however
+# long: slides and screens are recorded frame by change.
 HOLD = 1.0
 HOLD_TO_NEXT = 30.0
+OVERLAP = 0.1  # seconds by which sound may overlap what was before it
 GAP = 0.02  # seconds by which a timestamp may differ from the samples' count
 
 
@@ -35,7 +37,8 @@ class VideoTrack:
 
   def __init__(self, stream: av.VideoStream, begin: float,
                span: tuple[float, float], fps: float, size: int,
-               convert: Callable[[np.ndarray], Any] | None, sought: bool):
+               convert: Callable[[np.ndarray], Any] | None, sought: bool,
+               losses: Sequence[float | None] = ()):
     """Begins a clip.
 
     Args:
@@ -46,6 +49,8 @@ class VideoTrack:
       size: the frames' shorter side, in pixels; smaller ones stay as they are.
       convert: None, or a function of a frame, uint8 [H, W, 3].
       sought: whether decoding began elsewhere than at the file's start.
+      losses: seconds at which packets are damaged or after some that were lost,
+        None if unknown; it grows as the file is read.
     """
     start, end = span
     count = max(1, math.floor((end - start) * fps + 0.5))
@@ -57,6 +62,8 @@ class VideoTrack:
     self._early = 0.5 / fps  # by which a frame may be taken before its time
     self._frame = self._time = None  # the last one decoded
     self._taken, self._missing, self._skipped = [], 0, False
+    self._added = self._out_of_order = 0  # frames
+    self._losses = losses
     self.damaged = False  # since the last frame
 
   @property
@@ -82,12 +89,16 @@ class VideoTrack:
     if time is None:
       time = (self._begin if self._frame is None
               else self._time + self._length)
+    self._added += 1
     if self._frame is not None:
       if time <= self._time:
+        self._out_of_order += time < self._time - 0.001
         return
+      lost = any(loss is None or self._time < loss < time + HOLD
+                 for loss in self._losses)
       # The nearest one, but not long before it comes on screen.
       self._take(max((self._time + time) / 2, time - self._early),
-                 HOLD_TO_NEXT)
+                 HOLD_TO_NEXT if lost else math.inf)
     self._frame, self._time, self.damaged = frame, time, False
 
   def _take(self, until, hold):
@@ -126,6 +137,9 @@ class VideoTrack:
     if count - self._missing < ENOUGH * count:
       raise MediaError(
           f"{count - self._missing} of {count} frames are there{problem}")
+    if self._out_of_order > (1 - ENOUGH) * self._added:
+      raise MediaError(f"{self._out_of_order} of {self._added} frames come "
+                       f"after later ones{problem}")
     late = self._begin - self._times[0]
     if late * 2 > self._times[-1] - self._times[0] + self._length:
       raise MediaError(f"its video starts {late:.3f} s after it")
@@ -149,7 +163,7 @@ class AudioTrack:
     self._start, end = span
     self._begin, self._rate, self._sought = begin, rate, sought
     self._samples = np.zeros(round((end - self._start) * rate), np.int16)
-    self._mask = np.zeros(len(self._samples), bool)
+    self._mask = np.zeros(len(self._samples), np.uint8)  # how often it is there
     self._late = max(0, round((begin - self._start) * rate))
     self._run = None  # (kind, time, resampler, arrays) of what is gapless
     self._next = None  # time at which the next frame should start
@@ -203,12 +217,14 @@ class AudioTrack:
     at = max(0, at)
     samples = samples[:max(0, len(self._samples) - at)]
     self._samples[at:at + len(samples)] = samples
-    self._mask[at:at + len(samples)] = True
+    mask = self._mask[at:at + len(samples)]
+    again = np.count_nonzero(mask) > OVERLAP * self._rate
+    mask[:] = np.minimum(mask + 1, 2) if again else 1
     for span in self._bad:
       begin, end = np.clip(np.round((span - self._start) * self._rate), 0,
                            len(self._samples)).astype(int)
       self._samples[begin:end] = 0
-      self._mask[begin:end] = False
+      self._mask[begin:end] = 0
     self._bad = []
 
   def finish(self, problem: str) -> np.ndarray:
@@ -223,7 +239,8 @@ class AudioTrack:
     if self._check.refusal():
       raise MediaError(self._check.refusal())
     count = len(self._samples) - self._late
-    found = np.count_nonzero(self._mask[self._late:])
+    # Of what is there twice, no one knows which is right.
+    found = np.count_nonzero(self._mask[self._late:] == 1)
     if found + 2 * GAP * self._rate < ENOUGH * count:
       raise MediaError(f"{found} of {count} samples are there{problem}")
     return self._samples

@@ -1,0 +1,320 @@
+"""Times: files whose clocks start anew, wrap, leap, are damaged or missing."""
+import itertools
+import pathlib
+import struct
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from vatt.data.ingest import media as media_lib
+from vatt.data.ingest.media import MediaError
+
+# What tells the parts of a joined file apart: picture and sound of each.
+PARTS = [((200, 20, 20), 440), ((20, 20, 200), 1000), ((20, 200, 20), 1700)]
+WRAP = 2 ** 33  # of the clocks of MPEG-TS, 90,000 a second
+
+
+def tone(hertz, seconds, rate=48000):
+  return np.float32(0.5 * np.sin(
+      2 * np.pi * hertz * np.arange(int(seconds * rate)) / rate))[None]
+
+
+def write_part(media, path, part, seconds, fps=10, sound=True, **kwargs):
+  """A film of one colour and one tone."""
+  colour, hertz = PARTS[part]
+  pictures = [np.full((48, 64, 3), colour, np.uint8)] * round(seconds * fps)
+  return media.write_media(
+      path, pictures, tone(hertz, seconds) if sound else None, rate=fps,
+      **kwargs)
+
+
+def join(path, files):
+  path.write_bytes(b"".join(pathlib.Path(file).read_bytes() for file in files))
+  return str(path)
+
+
+def part_of(frame):
+  return int(np.argmin([np.abs(frame.mean((0, 1)) - colour).sum()
+                        for colour, _ in PARTS]))
+
+
+def hertz_of(audio, rate):
+  spectrum = np.abs(np.fft.rfft(audio * np.hanning(len(audio))))
+  return np.argmax(spectrum) * rate / len(audio)
+
+
+def part_heard(audio, rate):
+  hertz = hertz_of(audio, rate)
+  part = int(np.argmin([abs(hertz - want) for _, want in PARTS]))
+  assert abs(hertz - PARTS[part][1]) < 40
+  return part
+
+
+def parts(clip, fps=10, rate=16000, step=0.5):
+  """What is seen and what is heard in each half second but for its edges."""
+  times = np.arange(0, clip.end - clip.start - 0.9 * step, step)
+  return ([part_of(clip.frames[int((t + 0.5 * step) * fps)]) for t in times],
+          [part_heard(clip.audio[int((t + 0.1) * rate):
+                                 int((t + step - 0.1) * rate)], rate)
+           for t in times])
+
+
+def remux(source, path, change=lambda packet: packet, options=None):
+  """Copies the packets of a file as `change` returns them; None is left out."""
+  with av.open(str(source)) as inputs, av.open(
+      str(path), "w", options=options or {}) as outputs:
+    streams = {s.index: outputs.add_stream_from_template(s)
+               for s in inputs.streams}
+    for packet in inputs.demux():
+      index = packet.stream.index
+      if packet.dts is not None and (packet := change(packet)) is not None:
+        packet.stream = streams[index]
+        outputs.mux(packet)
+  return str(path)
+
+
+def assert_is_cut_of(path, whole, spans, fps=10, rate=16000):
+  """Clips read by themselves, and in one pass, are those of the whole file."""
+  together = media_lib.read_clips(path, spans, fps=fps, audio_rate=rate)
+  for (start, end), other in zip(spans, together, strict=True):
+    alone = media_lib.read(path, start, end, fps=fps, audio_rate=rate)
+    for clip in alone, other:
+      np.testing.assert_array_equal(
+          clip.frames, whole.frames[round(start * fps):round(end * fps)])
+      want = whole.audio[round(start * rate):round(end * rate)]
+      for at in range(0, len(want), rate // 4):
+        if len({part_heard(want[k:k + rate // 8], rate) for k in (
+            at, at + rate // 8)}) == 1:
+          assert part_heard(clip.audio[at:at + rate // 4], rate) == part_heard(
+              want[at:at + rate // 4], rate)
+
+
+# ---- files that people have
+
+def test_recordings_joined_to_one_file(test_data):
+  path = str(test_data / "cases/joined_short_long.ts")
+  assert media_lib.length(path) == pytest.approx(12.1, abs=0.1)
+  clip = media_lib.read(path, fps=5, audio_rate=16000)
+  for second in range(12):
+    red, _, blue = clip.frames[5 * second + 2].mean((0, 1))
+    assert (red > 200) == (second < 4) and (blue > 200) == (second >= 4)
+    sound = clip.audio[16000 * second:16000 * (second + 1)]
+    assert hertz_of(sound[2400:-2400], 16000) == pytest.approx(
+        440 if second < 4 else 1000, abs=5)
+  for start, end in ((1, 3), (3, 6), (7, 9), (10, 12)):
+    part = media_lib.read(path, start, end, fps=5, audio_rate=16000)
+    np.testing.assert_array_equal(part.frames, clip.frames[5 * start:5 * end])
+
+
+def test_chained_ogg(test_data):
+  path = str(test_data / "cases/chained.ogg")
+  assert media_lib.length(path) == pytest.approx(8, abs=0.02)
+  for start, end in ((0, 8), (4, 8), (2, 6), (5, 7)):
+    audio = media_lib.read(path, start, end, audio_rate=16000).audio
+    for second in range(start, end):
+      sound = audio[(second - start) * 16000:][1600:14400]
+      assert hertz_of(sound, 16000) == pytest.approx(
+          440 if second < 4 else 1000, abs=5)
+      assert np.abs(sound.astype(int)).max() > 1000
+
+
+def test_pictures_without_times_of_their_own(test_data, media):
+  path = str(test_data / "cases/h264_bframes.avi")
+  pictures = media_lib.read(path, fps=25).frames
+  # The coder's delay, of two pictures, is part of the file.
+  assert [media.number_of(p) for p in pictures] == [0, 0, *range(98)]
+  for start in (1, 2, 3):
+    part = media_lib.read(path, start, start + 1, fps=25).frames
+    np.testing.assert_array_equal(part, pictures[25 * start:25 * start + 25])
+
+
+def test_a_screen_stays_until_it_changes(test_data):
+  path = str(test_data / "cases/screen.mkv")
+  assert media_lib.length(path) == pytest.approx(80, abs=0.1)
+  first, second, third, last = (
+      media_lib.read(path, s, s + 1, fps=2).frames[0] for s in (0, 1, 2, 70))
+  assert len({p.tobytes() for p in (first, second, third, last)}) == 4
+  for start in (5, 33, 68):
+    clip = media_lib.read(path, start, start + 1.5, fps=2)
+    assert all((frame == third).all() for frame in clip.frames)
+  assert (media_lib.read(path, 69, 71, fps=2).frames[[1, 2]] == [
+      third, last]).all()
+
+
+# ---- sections
+
+@pytest.mark.parametrize("suffix, codecs, lengths", [
+    ("ts", {}, (3, 6, 2)),
+    ("ts", {}, (5, 2, 5)),
+    ("ts", {"video": "mpeg2video", "audio": "mp2", "fps": 25}, (4, 2, 3)),
+    ("mpg", {"video": "mpeg1video", "audio": "mp2", "fps": 25}, (2, 5, 3)),
+    ("mkv", {"b_frames": 2}, (4, 6)),
+    ("webm", {"video": "libvpx", "audio": "libopus"}, (5, 3)),
+])
+def test_joined_films(tmp_path, media, suffix, codecs, lengths):
+  order = (1, 0, 2)[:len(lengths)]
+  path = join(tmp_path / f"a.{suffix}", [
+      write_part(media, tmp_path / f"{i}.{suffix}", part, lengths[i], **codecs)
+      for i, part in enumerate(order)])
+  length, ends = media_lib.examine(path)
+  assert length == pytest.approx(sum(lengths), abs=0.25)
+  assert min(ends.values()) == pytest.approx(length, abs=0.1)
+  whole = media_lib.read(path, audio_rate=16000)
+  seen, heard = parts(whole)
+  want = np.repeat(order, 2 * np.array(lengths))
+  ends = 2 * np.cumsum(lengths)  # there a part may be some hundredths late
+  right = [k for k in range(len(want)) if k not in (*ends, *(ends - 1))]
+  assert [seen[k] for k in right] == [want[k] for k in right]
+  assert [heard[k] for k in right] == [want[k] for k in right]
+  first = lengths[0]
+  assert_is_cut_of(path, whole, [
+      (0.5, 1.5), (first - 1, first + 1), (first + 1, first + 2),
+      (sum(lengths) - 1.5, sum(lengths) - 0.5)])
+
+
+def test_sections_that_lack_a_stream(tmp_path, media):
+  """Sound is missing in the second, which is as long as the third."""
+  path = join(tmp_path / "a.ts", [
+      write_part(media, tmp_path / "0.ts", 0, 3),
+      write_part(media, tmp_path / "1.ts", 1, 6, sound=False),
+      write_part(media, tmp_path / "2.ts", 2, 6)])
+  assert media_lib.length(path) == pytest.approx(15, abs=0.2)
+  for start, part, has_sound in ((1, 0, True), (5, 1, False), (11, 2, True)):
+    clip = media_lib.read(path, start, start + 2, audio_rate=16000)
+    assert {part_of(frame) for frame in clip.frames} == {part}
+    if has_sound:
+      assert part_heard(clip.audio, 16000) == part
+    else:
+      assert clip.audio is None
+  with pytest.raises(MediaError, match="samples are there"):
+    media_lib.read(path, 2, 11)
+
+
+def test_streams_that_take_the_place_of_others_are_refused(tmp_path, media):
+  first = write_part(media, tmp_path / "0.ts", 0, 4)
+  second = remux(write_part(media, tmp_path / "1.ts", 1, 8), tmp_path / "2.ts",
+                 options={"mpegts_start_pid": "0x300"})
+  with pytest.raises(MediaError, match="its streams change"):
+    media_lib.length(join(tmp_path / "a.ts", [first, second]))
+  films = [write_part(media, tmp_path / f"{i}.ogv", i, 3, video="libvpx",
+                      audio="libopus") for i in (0, 1)]
+  with pytest.raises(MediaError, match="its streams change"):
+    media_lib.length(join(tmp_path / "a.ogv", films))
+  for suffix in "flv", "mkv":
+    film = write_part(media, tmp_path / f"0.{suffix}", 0, 3)
+    with pytest.raises(MediaError, match="bytes cannot be read"):
+      media_lib.length(join(tmp_path / f"a.{suffix}", 3 * [film]))
+
+
+def test_clocks_that_start_anew_at_different_times_are_refused(tmp_path, media):
+  path = remux(
+      write_part(media, tmp_path / "0.mkv", 0, 20), tmp_path / "a.mkv",
+      lambda packet: packet)
+  assert media_lib.length(path) == pytest.approx(20, abs=0.1)
+  source = write_part(media, tmp_path / "0.ts", 0, 40)
+  data = bytearray(pathlib.Path(source).read_bytes())
+  change_clock(data, lambda pid, time: (
+      time - 15 * 90000 if pid == 256 and time > 20 * 90000 else time))
+  path = tmp_path / "a.ts"
+  path.write_bytes(data)
+  with pytest.raises(MediaError, match="start anew at different times"):
+    media_lib.read(str(path), 1, 2)
+
+
+# ---- clocks of MPEG-TS
+
+def change_clock(data, change):
+  """Changes the timestamps in MPEG-TS: `change(PID, time)` -> time."""
+  for at in range(0, len(data), 188):
+    pid = struct.unpack_from(">H", data, at + 1)[0] & 0x1fff
+    start = at + 4
+    if data[at + 3] & 0x20:  # an adaptation field
+      start += 1 + data[start]
+    if not (data[at + 1] & 0x40 and data[start:start + 3] == b"\0\0\1"):
+      continue
+    flags = data[start + 7] >> 6
+    for k in range({2: 1, 3: 2}.get(flags, 0)):
+      field = data[start + 9 + 5 * k:start + 14 + 5 * k]
+      time = ((field[0] >> 1 & 7) << 30 | field[1] << 22
+              | (field[2] >> 1) << 15 | field[3] << 7 | field[4] >> 1)
+      time = change(pid, time) % WRAP
+      data[start + 9 + 5 * k:start + 14 + 5 * k] = bytes([
+          field[0] & 0xf1 | time >> 30 << 1, time >> 22 & 255,
+          time >> 14 & 254 | 1, time >> 7 & 255, (time & 127) << 1 | 1])
+
+
+@pytest.mark.parametrize("seconds, before", [(12, 5), (100, 75)])
+def test_clock_that_wraps(tmp_path, media, seconds, before):
+  """FFmpeg takes the first for negative times, the second for later ones."""
+  pictures = [media.numbered(i) for i in range(5 * seconds // 2)]
+  times = np.arange(0.5, seconds, 5)
+  sound = media.clicks(times, seconds, 16000)
+  source = pathlib.Path(media.write_media(
+      tmp_path / "0.ts", pictures, sound, rate=Fraction(5, 2), gop=5,
+      audio_rate=16000))
+  data = bytearray(source.read_bytes())
+  change_clock(data, lambda _, time: time + WRAP - before * 90000)
+  path = tmp_path / "a.ts"
+  path.write_bytes(data)
+  for found, want in zip(media_lib.examine(str(path)),
+                         media_lib.examine(str(source))):
+    assert found == pytest.approx(want, abs=1e-5)
+  spans = [(0, 3), (before - 1, before + 2), (seconds - 4, seconds - 1)]
+  clips = [list(media_lib.read_clips(str(p), spans, fps=5, audio_rate=16000))
+           for p in (source, path)]
+  for span, want, other in zip(spans, *clips, strict=True):
+    alone = media_lib.read(str(path), *span, fps=5, audio_rate=16000)
+    for clip in (other, alone):
+      np.testing.assert_array_equal(clip.frames, want.frames)
+      np.testing.assert_allclose(clip.audio, want.audio, atol=300)
+
+
+@pytest.mark.parametrize("ahead", [1000, 40_000])
+def test_clock_that_leaps_ahead(tmp_path, media, ahead):
+  """As if the recorder had been off; and so it is if the second part was
+  recorded first, minutes earlier."""
+  files = [write_part(media, tmp_path / f"{i}.ts", i, 4 + 2 * i)
+           for i in range(2)]
+  for order in ((0, 1), (1, 0)):
+    parts_ = []
+    for i in order:
+      data = bytearray(pathlib.Path(files[i]).read_bytes())
+      change_clock(data, lambda _, time, i=i: time + i * ahead * 90000)
+      parts_.append(tmp_path / f"b{i}.ts")
+      parts_[-1].write_bytes(data)
+    path = join(tmp_path / f"a{order[0]}.ts", parts_)
+    assert media_lib.length(path) == pytest.approx(10, abs=0.15)
+    seen, heard = parts(media_lib.read(path, audio_rate=16000))
+    first = 8 if order[0] == 0 else 12
+    for found in seen, heard:
+      assert found[:first - 1] == [order[0]] * (first - 1)
+      assert found[first + 1:19] == [order[1]] * (18 - first)
+
+
+def test_a_damaged_timestamp_is_no_section(tmp_path, media):
+  source = write_part(media, tmp_path / "0.ts", 0, 6)
+  whole = media_lib.read(source, audio_rate=16000)
+  for pid, off in itertools.product((256, 257), (-2, 500, 90_000)):
+    data = bytearray(pathlib.Path(source).read_bytes())
+    count = itertools.count()
+    change_clock(data, lambda other, time, pid=pid, off=off, count=count: (
+        time + off * 90000 if other == pid and next(count) == 5 else time))
+    path = tmp_path / f"{pid}{off}.ts"
+    path.write_bytes(data)
+    assert media_lib.length(str(path)) == pytest.approx(whole.end, abs=0.05)
+    clip = media_lib.read(str(path), audio_rate=16000)
+    np.testing.assert_array_equal(clip.frames, whole.frames)
+    assert np.abs(clip.audio - whole.audio.astype(int)).max() < 3000
+
+
+def test_a_pause_of_the_pictures_is_no_section(tmp_path, media):
+  times = [0, 1, 2, 22, 23]
+  path = media.write_media(
+      tmp_path / "a.ts", [media.numbered(i) for i in range(5)],
+      media.clicks([3, 21], 24, 16000), times=times, audio_rate=16000)
+  assert media_lib.length(path) == pytest.approx(24, abs=0.2)
+  clip = media_lib.read(path, 1.5, 23.5, fps=2)
+  assert [media.number_of(f) for f in clip.frames] == [
+      1, *[2] * 40, 3, 3, 4][:len(clip.frames)]
