@@ -23,7 +23,7 @@ from vatt.data.ingest.media_tracks import (
     VideoTrack,
     frame_rate,
 )
-from vatt.data.ingest.timeline import has_times_of_decoding, measure
+from vatt.data.ingest.timeline import decoding_delay, measure
 
 KINDS = ("video", "audio")
 LONGEST = 600.0  # seconds of a clip: it is one record, and held in memory
@@ -202,9 +202,9 @@ def _timeline(path):
 def _measure(path, _size, _time):
   with _open(path) as container:
     video, _ = _streams(container)
-    by_decoding = video is not None and has_times_of_decoding(container, video)
+    delay = video and decoding_delay(container, video)
   with _open(path) as container:
-    return measure(container, [*filter(None, _streams(container))], by_decoding)
+    return measure(container, [*filter(None, _streams(container))], delay)
 
 
 # -----------------------------------------------------------------------------
@@ -344,10 +344,10 @@ def _read(container, timeline, spans, fps, size, audio_rate, convert, kinds,
         losses[stream.index].append(seconds(
             packet, packet.dts if packet.pts is None else packet.pts))
       for frame in frames:
-        if timeline.by_decoding and stream.type == "video":
-          time = seconds(frame, frame.dts)
-        else:
+        if timeline.delay is None or stream.type == "audio":
           time = None if frame.time is None else frame.time - timeline.zero
+        else:
+          time = frame.dts and seconds(frame, frame.dts) - timeline.delay
         feeds[stream.index].add(frame, time)
   except av.error.FFmpegError as error:  # of the container: as if it ended
     clips[0].damage(error)

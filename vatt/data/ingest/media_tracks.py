@@ -92,7 +92,7 @@ class VideoTrack:
     self._added += 1
     if self._frame is not None:
       if time <= self._time:
-        self._out_of_order += time < self._time - 0.001
+        self._out_of_order += 1
         return
       lost = any(loss is None or self._time < loss < time + HOLD
                  for loss in self._losses)

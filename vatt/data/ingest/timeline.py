@@ -16,7 +16,12 @@ import av
 import numpy as np
 from av.container import InputContainer
 
-from vatt.data.ingest.media_tracks import Late, MediaError, frame_rate
+from vatt.data.ingest.media_tracks import (
+    HOLD,
+    Late,
+    MediaError,
+    frame_rate,
+)
 
 # Their headers do not have the length: it is a guess by the bit rate.
 GUESSED = ("aac", "mp3")
@@ -63,14 +68,14 @@ class Timeline(NamedTuple):
     spans: by the index of a stream, the (begin, end) of what it has in each
       section, in seconds; an end may be inf if no one says.
     clocks: by the index of a stream; empty if timestamps are right as they are.
-    by_decoding: whether frames are due when they are decoded, not at their
-      timestamps: those are in the order of decoding.
+    delay: None, or else timestamps of video are in the order of decoding: a
+      frame is due as many seconds before the decoder yields it.
   """
   length: float
   zero: float
   spans: dict[int, list[tuple[float, float]]]
   clocks: dict[int, Clock]
-  by_decoding: bool
+  delay: float | None
 
   def packets(self, container: InputContainer,
               streams: Sequence[av.stream.Stream], start: float
@@ -127,14 +132,14 @@ class Timeline(NamedTuple):
 
 
 def measure(container: InputContainer, streams: Sequence[av.stream.Stream],
-            by_decoding: bool = False) -> Timeline:
+            delay: float | None = None) -> Timeline:
   """Finds the timeline of a file.
 
   Args:
     container: of the file, open and at its start; it is read to its end where
       that is needed.
     streams: its video and its audio stream, or the one that it has.
-    by_decoding: what `has_times_of_decoding` says.
+    delay: what `decoding_delay` says.
 
   Raises:
     MediaError: it has no packets, or its streams do not share a timeline.
@@ -142,42 +147,49 @@ def measure(container: InputContainer, streams: Sequence[av.stream.Stream],
   zero, said = _zero(container), _duration(container)
   spans = {s.index: [_bounds(container, s, zero, said)] for s in streams}
   if said < math.inf and _is_sure(container, streams):
-    return Timeline(said, zero, spans, {}, by_decoding)
+    return Timeline(said, zero, spans, {}, delay)
   tables = _read_tables(container, streams)
   leaping = container.format.name in LEAPING
   mute = all(stream.type == "video" for stream in streams)
   leap = math.inf if not leaping else LEAP_MUTE if mute else LEAP
   sections = _sections(tables, leap)
   if len(sections) == 1 and not any(t.wrong for t in tables):
-    return _plain(container, tables, zero, said, spans, by_decoding)
-  return _rebuilt(tables, sections, zero, by_decoding)
+    return _plain(container, tables, zero, said, spans, delay)
+  return _rebuilt(tables, sections, zero, delay)
 
 
-def has_times_of_decoding(container: InputContainer, stream: av.VideoStream
-                          ) -> bool:
-  """Whether timestamps are in the order of decoding, and pictures are not.
+def decoding_delay(container: InputContainer, stream: av.VideoStream
+                   ) -> float | None:
+  """How long a decoder keeps a picture, in seconds, to put it in order.
 
   Args:
     container: open and at its start; some of it is read.
     stream: its video stream.
+
+  Returns:
+    The delay if timestamps are in the order of decoding though pictures are
+    not; else None.
   """
   if not stream.codec_context.has_b_frames:
-    return False
+    return None
   packets, last = [], -math.inf
   try:
     for packet in container.demux(stream):
       if packet.size and (packet.pts is None or packet.pts < last):
-        return False  # there are none, or they have the pictures' order
+        return None  # there are none, or they have the pictures' order
       packets.append(packet)
       last = packet.pts
       if len(packets) == TRIED or not packet.size:
         break
-    if container.format.name == "avi":
-      return True  # it has no other, though FFmpeg makes some up
-    times = [frame.pts for packet in packets for frame in packet.decode()]
+    frames = [frame for packet in packets for frame in packet.decode()]
   except av.error.FFmpegError:
-    return False
-  return None not in times and times != sorted(times)
+    return None
+  times = [frame.pts for frame in frames]
+  # AVI has no others, though FFmpeg makes some up.
+  if not frames or None in (*times, frames[0].dts, packets[0].dts) or (
+      times == sorted(times) and container.format.name != "avi"):
+    return None
+  return float((frames[0].dts - packets[0].dts) * stream.time_base)
 
 
 # -----------------------------------------------------------------------------
@@ -207,13 +219,16 @@ def _bounds(container, stream, zero, said):
   begin = max(first, 0.0)
   if container.format.name in GUESSED:
     return begin, math.inf
+  end = said
+  if stream.duration:
+    end = first + float(stream.duration * stream.time_base)
   try:  # as Matroska has it: the stream's end
     h, m, s = stream.metadata["DURATION"].split(":")
-    return begin, int(h) * 3600 + int(m) * 60 + float(s) - zero
+    stated = int(h) * 3600 + int(m) * 60 + float(s) - zero
   except (KeyError, ValueError):
-    if stream.duration:
-      return begin, first + float(stream.duration * stream.time_base)
-    return begin, said
+    return begin, end
+  # Else FFmpeg may have filled in the length of the file.
+  return begin, end if stream.duration and end <= stated + HOLD else stated
 
 
 def _is_sure(container, streams):
@@ -260,8 +275,8 @@ class _Table:
   def __init__(self, stream, rows, has_dts):
     self.stream, self.count = stream, len(rows)
     self.wrong, self.runs = set(), []
-    order, pts, dts, duration, keys = (
-        zip(*rows) if rows else ((),) * 5)
+    order, pts, dts, duration, keys, cut = (
+        zip(*rows) if rows else ((),) * 6)
     self.order, self.keys = np.array(order, int), np.array(keys, bool)
     unit = float(stream.time_base)
     pts, dts = (np.array([math.nan if t is None else t for t in times]) * unit
@@ -270,6 +285,7 @@ class _Table:
     self.has_dts = has_dts and not np.isnan(dts).all()
     self.due = dts if self.has_dts else pts
     self.begins = np.where(np.isnan(pts), dts, pts)
+    self.begins[np.array(cut, bool)] = math.nan  # not to be shown
     self.lengths = np.array(duration, float) * unit
 
   @property
@@ -354,8 +370,9 @@ def _read_tables(container, streams):
         continue
       end = end if packet.pos is None else packet.pos + packet.size
       if index in rows:
-        rows[index].append((order, packet.pts, packet.dts,
-                            packet.duration or 0, packet.is_keyframe))
+        rows[index].append((
+            order, packet.pts, packet.dts, packet.duration or 0,
+            packet.is_keyframe, packet.is_discard))
       else:
         others[packet.stream.type, index].append(order)
   except av.error.PatchWelcomeError as error:
@@ -488,15 +505,15 @@ def _check(tables, sections):
                          "different times: they cannot be kept together")
 
 
-def _plain(container, tables, zero, said, spans, by_decoding):
+def _plain(container, tables, zero, said, spans, delay):
   """The timeline of a file whose timestamps are right."""
   leaping = container.format.name in LEAPING
 
-  def choose(said, counted):
+  def choose(said, counted, near=NEAR):
     # A header may say it better, without what an encoder padded; and it tells
     # what a file has lost. Where it has no length, FFmpeg guesses.
-    return said if abs(said - counted) < NEAR or (
-        said > counted and not leaping) else counted
+    return said if -NEAR < said - counted < (
+        near if leaping else math.inf) else counted
 
   found = {table.stream.index: table.first_and_last for table in tables}
   ends = [last - zero for _, last in found.values() if last is not None]
@@ -513,11 +530,11 @@ def _plain(container, tables, zero, said, spans, by_decoding):
     begin, end = spans[index][0]
     counted = max(first - zero, 0.0)
     spans[index] = [(begin if abs(begin - counted) < NEAR else counted,
-                     choose(end, last - zero))]
-  return Timeline(length, zero, spans, {}, by_decoding)
+                     choose(end, last - zero, HOLD))]
+  return Timeline(length, zero, spans, {}, delay)
 
 
-def _rebuilt(tables, sections, zero, by_decoding):
+def _rebuilt(tables, sections, zero, delay):
   """The timeline of a file with sections, or with wrong timestamps."""
   length = 0.0
   spans = {table.stream.index: [] for table in tables}
@@ -539,4 +556,4 @@ def _rebuilt(tables, sections, zero, by_decoding):
   for table, pairs in zip(tables, shifts):
     if pairs:
       clocks[table.stream.index] = table.clock(*map(np.array, zip(*pairs)))
-  return Timeline(length, 0.0, spans, clocks, by_decoding)
+  return Timeline(length, 0.0, spans, clocks, delay)
