@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from vatt.data.ingest import media as media_lib
+from vatt.data.ingest import media_tracks, views
 from vatt.data.ingest.media import MediaError
 
 # What tells the parts of a joined file apart: picture and sound of each.
@@ -317,3 +318,167 @@ def test_a_pause_of_the_pictures_is_no_section(tmp_path, media):
   clip = media_lib.read(path, 1.5, 23.5, fps=2)
   assert [media.number_of(f) for f in clip.frames] == [
       1, *[2] * 40, 3, 3, 4][:len(clip.frames)]
+
+
+def test_windows_of_joined_films(tmp_path, media):
+  path = join(tmp_path / "a.ts", [
+      write_part(media, tmp_path / f"{i}.ts", i, 7) for i in range(3)])
+  found = list(views.read_parts(
+      path, media_lib.KINDS, "all", 1.0, 1.0, 10, square=False))
+  assert len(found) > 1 and not any(part.problem for part in found)
+  for part in found:
+    for start in part.windows:
+      frames = part.frames[round((start - part.start) * 10):][:10]
+      sound = part.audio[round((start - part.start) * 48000):][4800:43200]
+      if abs((start + 0.5) % 7.02 - 3.5) < 2.5:  # not where films meet
+        assert ({part_of(frame) for frame in frames}
+                == {part_heard(sound, 48000)} == {int(start // 7.02)})
+
+
+@pytest.mark.parametrize("suffix, codec", [("ogg", "libopus"), ("oga", "flac")])
+def test_three_chained_sounds(tmp_path, media, suffix, codec):
+  path = join(tmp_path / f"a.{suffix}", [
+      media.write_media(tmp_path / f"{i}.{suffix}",
+                        sound=tone(PARTS[i][1], 2 + i), audio=codec)
+      for i in (2, 0, 1)])
+  assert media_lib.length(path) == pytest.approx(9, abs=0.05)
+  whole = media_lib.read(path, audio_rate=16000).audio
+  for start, part in ((1, 2), (3, 2), (4, 0), (5, 0), (7, 1), (8, 1)):
+    clip = media_lib.read(path, start, start + 1, audio_rate=16000).audio
+    for sound in clip, whole[start * 16000:][:16000]:
+      assert part_heard(sound[1600:14400], 16000) == part
+
+
+def test_chained_sound_of_other_rates_is_refused(tmp_path, media):
+  """FFmpeg counts all samples at the rate of the first."""
+  path = join(tmp_path / "a.oga", [
+      media.write_media(tmp_path / f"{rate}.oga", sound=tone(440, 3, rate),
+                        audio="flac", audio_rate=rate)
+      for rate in (48000, 24000)])
+  assert len(media_lib.read(path, 0, 2).audio) == 96_000
+  with pytest.raises(MediaError, match="samples are there"):
+    media_lib.read(path, 3, 4)
+
+
+# ---- pictures
+
+def test_decoding_times_alone(tmp_path, media):
+  """Files of writers that know of no others, with B-frames."""
+  source = media.write_media(
+      tmp_path / "0.mp4", [media.numbered(i) for i in range(100)], b_frames=2)
+
+  def forget(packet):
+    packet.dts += int(0.08 / packet.time_base)
+    packet.pts = packet.dts
+    return packet
+
+  path = remux(source, tmp_path / "a.mp4", forget)
+  for start, end in ((0, 3.9), (2, 3)):
+    assert [media.number_of(frame) for frame in media_lib.read(
+        path, start, end, fps=25).frames] == list(
+            range(25 * start, round(25 * end)))
+  path = remux(source, tmp_path / "a.mkv", forget)  # has no times of decoding
+  with pytest.raises(MediaError, match="frames come after later ones"):
+    media_lib.read(path, 0, 3.9)
+
+
+@pytest.mark.parametrize("suffix, video, b_frames", [
+    ("mkv", "libx264", 2), ("mp4", "libx264", 0), ("webm", "libvpx", 0)])
+def test_slides_of_minutes(tmp_path, media, suffix, video, b_frames):
+  times = [0, 2, 95, 95.5, 300, 301]
+  path = media.write_media(
+      tmp_path / f"a.{suffix}", [media.numbered(i) for i in range(6)],
+      times=times, video=video, b_frames=b_frames)
+  for start, end in ((0, 290), (40, 60), (90, 100), (200, 210), (290, 301)):
+    clip = media_lib.read(path, start, end, fps=1)
+    assert [media.number_of(frame) for frame in clip.frames] == [
+        max(k for k, time in enumerate(times) if time <= start + i)
+        for i in range(end - start)]
+
+
+def test_pictures_that_were_lost_are_no_slide(tmp_path, media):
+  chance = np.random.default_rng(0)
+  pictures = [np.uint8(chance.integers(256, size=(48, 64, 3)))
+              for _ in range(240)]
+  path = pathlib.Path(media.write_media(
+      tmp_path / "a.mkv", pictures, rate=2, gop=4))
+  data = bytearray(path.read_bytes())
+  data[len(data) // 5:len(data) * 4 // 5] = bytes(
+      len(data) * 4 // 5 - len(data) // 5)
+  path.write_bytes(data)
+  assert len(media_lib.read(str(path), 2, 20, fps=2).frames) == 36
+  with pytest.raises(MediaError, match="0 of 20 frames are there"):
+    media_lib.read(str(path), 60, 70, fps=2)
+
+
+def test_sound_that_is_there_twice_is_refused():
+  def read(back):
+    track = media_tracks.AudioTrack(0.0, (0.0, 4.0), 8000, sought=False)
+    for i in range(4):
+      frame = av.AudioFrame.from_ndarray(
+          np.full((1, 8000), 1000 * i, np.int16), "s16", "mono")
+      frame.sample_rate = 8000
+      track.add(frame, i - back * (i == 2))
+    return track.finish("")
+
+  assert (read(0.0)[1000::8000] == [0, 1000, 2000, 3000]).all()
+  with pytest.raises(MediaError, match="of 32000 samples are there"):
+    read(0.6)
+
+
+# ---- picture and sound together
+
+FORMATS = {
+    "mp4": {"b_frames": 2},
+    "mkv": {"b_frames": 2, "audio": "libopus"},
+    "webm": {"video": "libvpx", "audio": "libopus"},
+    "ts": {"b_frames": 2},
+    "avi": {"b_frames": 2, "audio": "libmp3lame", "audio_rate": 44100},
+    "joined.ts": {},
+}
+
+
+def write_flashes(media, path, times, seconds, **kwargs):
+  pictures = np.full((seconds * 10, 64, 64, 3), 20, np.uint8)
+  pictures[[round(time * 10) for time in times]] = 250
+  return media.write_media(
+      path, list(pictures),
+      media.clicks(times, seconds, kwargs.get("audio_rate", 48000)),
+      rate=10, **kwargs)
+
+
+def sync(media, folder, name, times, cuts):
+  """Seconds from each flash to its click, as they are read; and from where it
+  should be to the flash."""
+  path = folder / f"a.{name}"
+  if name.startswith("joined"):
+    path = join(path, [
+        write_flashes(media, folder / f"{start}.ts",
+                      [t - start for t in times if start <= t < end],
+                      end - start, **FORMATS[name])
+        for start, end in zip(cuts, cuts[1:])])
+  else:
+    path = write_flashes(media, path, times, cuts[-1], **FORMATS[name])
+  found = []
+  for time in times:
+    start = max(0.0, time - 1.23)
+    clip = media_lib.read(str(path), start, start + 3, fps=50)
+    flash = np.argmax([frame.mean() > 128 for frame in clip.frames]) / 50
+    click = np.flatnonzero(np.abs(clip.audio.astype(int)) > 6000)[0] / 48000
+    found.append((round(float(click - flash), 3),
+                  round(float(start + flash - time), 3)))
+  return found
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_flash_and_click(tmp_path, media, name):
+  found = np.array(sync(media, tmp_path, name, [0, 4, 9], [0, 3, 12]))
+  assert (np.abs(found) < 0.1).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FORMATS)
+def test_flash_and_click_of_a_long_film(tmp_path, media, name):
+  found = sync(media, tmp_path, name, [0, 40, 570], [0, 20, 400, 580])
+  print(name, found)
+  assert (np.abs(found) < 0.1).all()

@@ -195,16 +195,23 @@ def _timeline(path):
     facts = os.stat(path)
   except (OSError, ValueError) as error:
     raise MediaError(f"no readable media: {_reason(error)}") from error
-  return _measure(path, facts.st_size, facts.st_mtime_ns)
+  found = _measure(path, facts.st_size, facts.st_mtime_ns)
+  if isinstance(found, str):
+    raise MediaError(found)
+  return found
 
 
 @functools.lru_cache(maxsize=64)
 def _measure(path, _size, _time):
-  with _open(path) as container:
-    video, _ = _streams(container)
-    delay = video and decoding_delay(container, video)
-  with _open(path) as container:
-    return measure(container, [*filter(None, _streams(container))], delay)
+  """The Timeline of a file, or why it has none."""
+  try:
+    with _open(path) as container:
+      video, _ = _streams(container)
+      delay = video and decoding_delay(container, video)
+    with _open(path) as container:
+      return measure(container, [*filter(None, _streams(container))], delay)
+  except MediaError as error:
+    return str(error)
 
 
 # -----------------------------------------------------------------------------
@@ -269,6 +276,11 @@ class _Feed:
     self._joined = [clip for clip in self._joined
                     if not clip.tracks[self._stream.index].done]
     return next(iter((*self._joined, *self._waiting)), None)
+
+  def cut(self):
+    """Notes that frames are missing now."""
+    for clip in self._joined:
+      clip.tracks[self._stream.index].damaged = True
 
   def add(self, frame, time):
     """Goes on to a frame, at a time in seconds or None."""
@@ -349,6 +361,8 @@ def _read(container, timeline, spans, fps, size, audio_rate, convert, kinds,
         else:
           time = frame.dts and seconds(frame, frame.dts) - timeline.delay
         feeds[stream.index].add(frame, time)
+      if lost and not packet.size:  # the start of what follows is missing
+        feeds[stream.index].cut()
   except av.error.FFmpegError as error:  # of the container: as if it ended
     clips[0].damage(error)
   while clips:

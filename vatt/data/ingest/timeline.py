@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import av
 import numpy as np
-from av.container import InputContainer
+from av.container import Flags, InputContainer
 
 from vatt.data.ingest.media_tracks import (
     HOLD,
@@ -103,6 +103,7 @@ class Timeline(NamedTuple):
           raise Late from error
       yield from _demux(container, streams)
       return
+    _search_no_times(container)
     # Sections may have the same timestamps: there is no seeking by them. To
     # read packets takes little, to decode them would be much.
     number = dict.fromkeys(self.clocks, -1)
@@ -115,10 +116,10 @@ class Timeline(NamedTuple):
         continue
       clock = self.clocks[index]
       section = np.searchsorted(clock.firsts, number[index], "right") - 1
-      if section and number[index] == clock.firsts[section] and (
-          packet.is_keyframe and number[index] > begin[index]):
+      if number[index] == clock.firsts[section] and (
+          number[index] > begin[index]):
         # All frames of the last section, which those of this do not refer to.
-        yield _end_of(packet.stream), False
+        yield _end_of(packet.stream), not packet.is_keyframe
         packet.stream.codec_context.flush_buffers()
       if number[index] in clock.wrong:
         packet.pts = packet.dts = None
@@ -325,13 +326,13 @@ def _demux(container, streams):
   """Yields the packets of streams, and whether each is damaged or follows some
   that were lost."""
   if "matroska" not in container.format.name:
-    for packet in container.demux(streams):
+    for packet in _packets(container, streams):
       yield packet, packet.is_corrupt
     return
   # Where it is damaged, FFmpeg goes on in silence at what it knows again.
   numbers = {stream.index for stream in streams}
   lost, place, end = set(), None, math.inf
-  for packet in container.demux():
+  for packet in _packets(container, list(container.streams)):
     if packet.pos is not None:
       if packet.pos > end + HOLE:
         lost = set(numbers)
@@ -340,6 +341,24 @@ def _demux(container, streams):
     if packet.stream.index in numbers:
       yield packet, packet.is_corrupt or packet.stream.index in lost
       lost.discard(packet.stream.index)
+
+
+def _packets(container, streams):
+  packets = container.demux(streams)
+  while True:
+    try:
+      packet = next(packets, None)
+    except IndexError:  # PyAV at the end, of streams that came on the way
+      return
+    if packet is None:
+      return
+    yield packet
+
+
+def _search_no_times(container):
+  """For timestamps that are missing, PyAV makes FFmpeg search the packets that
+  follow: all of them, if the clock starts anew."""
+  container.flags &= ~Flags.gen_pts.value
 
 
 def _is_last(packet):
@@ -363,8 +382,10 @@ def _read_tables(container, streams):
   others = collections.defaultdict(list)  # orders of other streams' packets
   end = 0  # place in the file
   changed = MediaError("its streams change on the way, which cannot be read")
+  _search_no_times(container)
   try:
-    for order, packet in enumerate(container.demux()):
+    for order, packet in enumerate(
+        _packets(container, list(container.streams))):
       index = packet.stream.index
       if _is_last(packet):
         continue
@@ -512,8 +533,9 @@ def _plain(container, tables, zero, said, spans, delay):
   def choose(said, counted, near=NEAR):
     # A header may say it better, without what an encoder padded; and it tells
     # what a file has lost. Where it has no length, FFmpeg guesses.
-    return said if -NEAR < said - counted < (
-        near if leaping else math.inf) else counted
+    if leaping and said - counted >= near:
+      return counted
+    return said if said > counted - NEAR else counted
 
   found = {table.stream.index: table.first_and_last for table in tables}
   ends = [last - zero for _, last in found.values() if last is not None]
