@@ -15,7 +15,6 @@ ENOUGH = 0.9  # of the frames, or samples, that a clip should hold
 # long: slides and screens are recorded frame by change.
 HOLD = 1.0
 HOLD_TO_NEXT = 30.0
-OVERLAP = 0.1  # seconds by which sound may overlap what was before it
 GAP = 0.02  # seconds by which a timestamp may differ from the samples' count
 
 
@@ -163,7 +162,8 @@ class AudioTrack:
     self._start, end = span
     self._begin, self._rate, self._sought = begin, rate, sought
     self._samples = np.zeros(round((end - self._start) * rate), np.int16)
-    self._mask = np.zeros(len(self._samples), np.uint8)  # how often it is there
+    self._mask = np.zeros(len(self._samples), bool)
+    self._twice = 0  # samples that were laid over others
     self._late = max(0, round((begin - self._start) * rate))
     self._run = None  # (kind, time, resampler, arrays) of what is gapless
     self._next = None  # time at which the next frame should start
@@ -217,14 +217,13 @@ class AudioTrack:
     at = max(0, at)
     samples = samples[:max(0, len(self._samples) - at)]
     self._samples[at:at + len(samples)] = samples
-    mask = self._mask[at:at + len(samples)]
-    again = np.count_nonzero(mask) > OVERLAP * self._rate
-    mask[:] = np.minimum(mask + 1, 2) if again else 1
+    self._twice += np.count_nonzero(self._mask[at:at + len(samples)])
+    self._mask[at:at + len(samples)] = True
     for span in self._bad:
       begin, end = np.clip(np.round((span - self._start) * self._rate), 0,
                            len(self._samples)).astype(int)
       self._samples[begin:end] = 0
-      self._mask[begin:end] = 0
+      self._mask[begin:end] = False
     self._bad = []
 
   def finish(self, problem: str) -> np.ndarray:
@@ -239,8 +238,8 @@ class AudioTrack:
     if self._check.refusal():
       raise MediaError(self._check.refusal())
     count = len(self._samples) - self._late
-    # Of what is there twice, no one knows which is right.
-    found = np.count_nonzero(self._mask[self._late:] == 1)
+    # Of two sounds at one time, no one knows which is right.
+    found = np.count_nonzero(self._mask[self._late:]) - self._twice
     if found + 2 * GAP * self._rate < ENOUGH * count:
       raise MediaError(f"{found} of {count} samples are there{problem}")
     return self._samples

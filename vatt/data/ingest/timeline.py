@@ -285,7 +285,9 @@ class _Table:
     # Matroska has none of decoding, and FFmpeg makes up some that jump.
     self.has_dts = has_dts and not np.isnan(dts).all()
     self.due = dts if self.has_dts else pts
-    self.begins = np.where(np.isnan(pts), dts, pts)
+    ahead = (pts - dts)[~np.isnan(pts - dts)]
+    ahead = np.median(ahead) if len(ahead) else 0.0
+    self.begins = np.where(np.isnan(pts), dts + ahead, pts)
     self.begins[np.array(cut, bool)] = math.nan  # not to be shown
     self.lengths = np.array(duration, float) * unit
 
