@@ -18,6 +18,7 @@ import sklearn.datasets
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from vatt.data import record_index
 from vatt.data.ingest import builder, rejected, shards
 from vatt.errors import UserError, one_line
 
@@ -395,6 +396,42 @@ def test_damaged_shards_are_built_alone(tmp_path, photos, built):
   assert everything(folder) == whole == everything(finished)
   assert times == {path: (finished / path.name if path.parent == staging
                           else path).stat().st_mtime_ns for path in times}
+
+
+def test_a_repaired_dataset_can_be_read_meanwhile(
+    tmp_path, photos, built, monkeypatch):
+  """Where only a sidecar is damaged, all of it: which records there are."""
+  folder, _ = built
+  whole = everything(folder)
+  names = sorted(name for name in whole if name[-1].isdigit())
+  raw = [data for name in names for _, data in raw_records(folder / name)]
+  (folder / f"{names[0]}.index.json").write_bytes(b"{}")
+
+  def read():
+    index = record_index.load([str(folder / name) for name in names])
+    assert record_index.read_all(index).numpy().tolist() == raw
+    reads.append(sorted(path.name for path in folder.iterdir()
+                        if path.suffix == ".tmp"))
+
+  def make(self, clip):
+    read()
+    return example(self, clip)
+
+  def rename(source, target, **kwargs):
+    if str(folder) not in target:  # a scan
+      return do(source, target, **kwargs)
+    read()
+    do(source, target, **kwargs)  # of a shard, or of its sidecar
+    return read()
+
+  reads, example, do = [], PhotoReader.__call__, tf.io.gfile.rename
+  monkeypatch.setenv("HOME", str(tmp_path / "home"))  # where scans are kept
+  monkeypatch.setattr(PhotoReader, "__call__", make)
+  monkeypatch.setattr(tf.io.gfile, "rename", rename)
+  repair(tmp_path / "data", photos)
+  # Two clips were read, two files got their names: each had another before.
+  assert len(reads) == 2 + 2 * 2 and len(set(map(tuple, reads))) == 3
+  assert everything(folder) == whole
 
 
 def test_what_describes_a_dataset_is_written_anew(

@@ -17,10 +17,17 @@ from vatt.data import record_index
 from vatt.data.ingest import description
 from vatt.data.ingest import rejected as rejected_lib
 from vatt.data.ingest import shards as shards_lib
-from vatt.data.ingest.shards import INDEX_SUFFIX, Clip, Rejected, Shard
+from vatt.data.ingest.shards import (
+  INDEX_SUFFIX,
+  Clip,
+  Rejected,
+  Shard,
+  features,
+)
 from vatt.errors import UserError, one_line
 
-__all__ = ["Clip", "ClipsBuilder", "Plan", "Rejected", "cut", "draw"]
+__all__ = [
+    "Clip", "ClipsBuilder", "Plan", "Rejected", "cut", "draw", "features"]
 SHOWN = 5  # names in a line
 
 
@@ -127,7 +134,7 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
     raise NotImplementedError
 
   def _info(self):
-    return description.Info(builder=self, features=shards_lib.features())
+    return description.Info(builder=self, features=features())
 
   def download_and_prepare(
       self, *, download_dir: str | None = None,
