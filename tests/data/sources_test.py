@@ -66,8 +66,8 @@ def test_reads_what_the_builders_write(clips_dir, records):
   # Serialized by tensorflow-datasets with the features that builders use.
   from tensorflow_datasets.core import example_serializer
 
-  from vatt.data.ingest import builder
-  spec = builder.features(tuple("abcdefghij"))
+  from vatt.data.ingest import shards
+  spec = shards.features(tuple("abcdefghij"))
   serializer = example_serializer.ExampleSerializer(spec.get_serialized_info())
   parse = sources.open_source("clips/official", str(clips_dir), "train").parse
   bare = {"id": b"bare", "start": 1.5, "fps": 0.0, "frames": [], "audio": b"",
