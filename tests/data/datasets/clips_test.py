@@ -171,15 +171,17 @@ def test_links_and_names_that_are_odd(tmp_path, media, capsys):
   (tmp_path / "again.mp4").symlink_to(tmp_path / "a.mp4")
   (tmp_path / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
   (tmp_path / "b.srt").mkdir()
-  with open(os.fsencode(tmp_path) + b"/caf\xe9.mp4", "wb") as file:
-    file.write((tmp_path / "a.mp4").read_bytes())
+  for name in b"/caf\xe9.mp4", b"/new\nline.mp4":
+    with open(os.fsencode(tmp_path) + name, "wb") as file:
+      file.write((tmp_path / "a.mp4").read_bytes())
   made = plan(tmp_path)
   files = [clip.file for clips in made.splits.values() for clip in clips]
   assert sorted(files) == ["a.mp4", "a.mp4", "b.mp4"]
   assert {file: why for _, file, why in made.rejected}.items() >= {
-      "caf\\udce9.mp4": "its name is not UTF-8"}.items()
+      "caf\\udce9.mp4": "its name is not UTF-8",
+      "new\\nline.mp4": "its name has a line break"}.items()
   assert [file for _, file, _ in made.rejected] == [
-      "caf\\udce9.mp4", "gone.mp4"]
+      "caf\\udce9.mp4", "gone.mp4", "new\\nline.mp4"]
   assert "b.srt: no captions of it: " in capsys.readouterr().out
   build(tmp_path / "data", tmp_path)  # and rejected.csv can be written
 
@@ -283,7 +285,7 @@ def test_clips_in_several_splits_are_stored_once(tmp_path, listed, capsys):
     ("video_path,start,label", "a.mp4,0,x", "row 1: column 'end' is missing"),
     ("video_path,start,end,captions", "a.mp4,0,2,x",
      "row 1: unknown column 'captions'"),
-    ("video_path,start,end,end", "a.mp4,0,2,2", "a column is there twice"),
+    ("video_path,start,end,end", "a.mp4,0,2,2", "column 'end' is there twice"),
     ("video_path,start,end", "a.mp4,soon,2",
      "row 3, column start: 'soon', expected seconds"),
     ("video_path,start,end", "a.mp4,0,nan", "row 3, column end: 'nan'"),
@@ -294,7 +296,8 @@ def test_clips_in_several_splits_are_stored_once(tmp_path, listed, capsys):
      "row 3, column split: 'train1 dev_2', expected"),
     ("video_path,start,end,split", "a.mp4,0,2,all", "column split: 'all'"),
     ("video_path,start,end,split", f"a.mp4,0,2,{'a' * 151}", "split: 'aaa"),
-    ("video_path,start,end", 'a.mp4,0,"2', "cannot be read as CSV"),
+    ("video_path,start,end", 'a.mp4,0,"2', "row 3: cannot be read as CSV"),
+    ("video_path,start,end", '"a\n.mp4",0,2', r"path: 'a\\n.mp4', exp"),
 ])
 def test_lists_that_are_refused(tmp_path, listed, header, row, match):
   good = "a.mp4,0,2" + ",train" * header.endswith("split")
@@ -316,7 +319,7 @@ def test_clip_on_both_sides_and_list_without_a_clip(listed):
                      "x.mp4: row 2: no such file"):
     plan(listed)
   (listed / "clips.csv").write_bytes(b"\xff\xfe\x00")
-  with pytest.raises(UserError, match="cannot be read as CSV in UTF-8"):
+  with pytest.raises(UserError, match="line 1: byte .* is not utf-16"):
     plan(listed)
 
 

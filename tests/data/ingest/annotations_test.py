@@ -94,7 +94,7 @@ def test_ucf101_by_the_commands(tmp_path, media, python):
 
   name = f"clips/ucf101+{SMALL}"
   assert {path.name.split("-")[1].split(".")[0] for path in (
-      tmp_path / f"data/{name}/1.0.0").glob("*.tfrecord-*")} == {
+      tmp_path / f"data/{name}/{Clips.VERSION}").glob("*.tfrecord-*")} == {
           "train1_test2", "train1_train2", "train2_test1"}
   groups = {"train1": (2, 3), "test1": (1,), "train2": (1, 3), "test2": (2,),
             "test1+test2": (1, 2), "train1+test1": (1, 2, 3)}
@@ -227,6 +227,22 @@ def test_kinetics(tmp_path):
   assert len(read("kinetics", f"{lists}/train.csv")) == 2
 
 
+def test_lists_that_went_through_a_spreadsheet(tmp_path):
+  """With semicolons and decimal commas, or as UTF-16; JSON with a mark."""
+  folder = tmp_path / "lists"
+  folder.mkdir()
+  text = "Label;YouTube ID;time_start;time_end;split;;\nrun;a;1,5;11,5;val;;\n"
+  for data in (text.encode("utf-8-sig"),
+               text.replace(";", "\t").encode("utf-16")):
+    (folder / "val.csv").write_bytes(data)
+    assert read("kinetics", str(folder)) == [
+        Listed("a", ("validation",), 1.5, 11.5, ("run",),
+               own_file="a_000001_000011")]
+  (folder / "youcookii_annotations_trainval.json").write_bytes(
+      json.dumps(YOUCOOK2).encode("utf-8-sig"))
+  assert len(read("youcook2", str(folder))) == 3
+
+
 def test_moments(tmp_path):
   lists = write(tmp_path / "lists", {
       "trainingSet.csv": "ap+plauding/flickr-0-1_4.mp4,ap+plauding,3,1",
@@ -318,14 +334,32 @@ def test_youcook2(tmp_path):
      r"video v: ValueError\('not enough values"),
     ("kinetics", "train.csv",
      "youtube_id,time_start,time_end,split\na,soon,10,train",
-     "row 2: 'soon', expected seconds"),
+     "row 2, column time_start: 'soon', expected seconds"),
     ("kinetics", "train.csv",
      "youtube_id,time_start,time_end,split\na,0,10,dev",
      "row 2: 'dev', expected a split of train, val"),
+    ("youcook2", "youcookii_trainval.json", '{"database": {"v": {"subset": '
+     '"training", "annotations": [{"segment": [0, NaN], "sentence": "x"}]}}}',
+     r"video v: ValueError\('a segment from 0.0 to nan"),
+    pytest.param(
+        "youcook2", "youcookii_trainval.json",
+        '{"database": {"v\\n": {"subset": '
+        f'"training", "annotations": [{{"segment": [0, 1{"0" * 400}]}}]}}}}}}',
+        r"video v\\n: OverflowError", id="a large number"),
+    pytest.param("youcook2", "youcookii_trainval.json", "[" * 100000,
+                 "JSON with a 'database'", id="deep"),
+    ("kinetics", "train.csv",
+     "youtube_id,time_start,time_end,split\na,,10,train",
+     "row 2: '', expected seconds"),
+    ("kinetics", "train.csv",
+     'label,youtube_id,time_start,time_end,split\n"a\nb",a,0,10,train',
+     r"row 2, column label: 'a\\nb', expected no line break"),
+    ("moments", "trainingSet.csv", 'a/b.mp4,"a\nb"',
+     r"row 1: 'a/b.mp4,a\\nb', expected class/file.mp4,class"),
     ("moments", "trainingSet.csv", "a/b.mp4,a\nfile,label",
      "row 2: 'file,label', expected class/file.mp4,class"),
     ("audioset", "eval_segments.csv", '#\n# a\nx, 0.0, 10.0, "/m/9,/m/0"',
-     "class_labels_indices.csv: cannot be read .* No such file"),
+     "class_labels_indices.csv: cannot be read: .*No such file"),
 ])
 def test_annotations_that_are_refused(tmp_path, dataset, name, text, match):
   write(tmp_path / "lists", {name: text})

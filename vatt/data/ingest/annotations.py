@@ -27,8 +27,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from vatt.data.ingest import clip_sources, media
-from vatt.errors import UserError, one_line
+from vatt.data.ingest import clip_sources, media, tables
+from vatt.errors import UserError, one_line, visible
 from vatt.files import REFUSED, write_whole
 
 ESC50_FOLDS = 5
@@ -67,7 +67,7 @@ class Listed(NamedTuple):
 # -----------------------------------------------------------------------------
 def _ucf101(path, name):
   split = f"{name[1]}{int(name[2])}"
-  for row, line in _lines(path):
+  for row, line in tables.read_lines(path):
     found = re.fullmatch(r"(([^/]+)/[^/]+)\.avi(\s+\d+)?", line)
     if not found:
       raise _unlike(path, row, line, "Class/v_Class_g01_c01.avi [number]")
@@ -75,7 +75,7 @@ def _ucf101(path, name):
 
 
 def _hmdb51(path, name):
-  for row, line in _lines(path):
+  for row, line in tables.read_lines(path):
     found = re.fullmatch(r"(.+)\.avi\s+([012])", line)
     if not found:
       raise _unlike(path, row, line, "name.avi and 0, 1 or 2")
@@ -86,8 +86,8 @@ def _hmdb51(path, name):
 
 def _esc50(path, _):
   folds = range(1, ESC50_FOLDS + 1)
-  for row, cells in clip_sources.read_table(
-      path, ("filename", "fold", "category")):
+  for row, cells in tables.read_table(
+      path, ("filename", "fold", "category"), others=True):
     if cells["fold"] not in map(str, folds):
       raise _unlike(path, row, cells["fold"], f"a fold of 1 to {ESC50_FOLDS}")
     yield Listed(
@@ -97,15 +97,17 @@ def _esc50(path, _):
 
 
 def _msrvtt(path, _):
-  for _, cells in clip_sources.read_table(path, ("video_id", "sentence")):
+  for _, cells in tables.read_table(
+      path, ("video_id", "sentence"), others=True, sentences=("sentence",)):
     yield Listed(cells["video_id"], ("test",), captions=(cells["sentence"],))
 
 
 def _youcook2(path, _):
   try:
-    with open(path, encoding="utf-8") as file:
-      videos = json.load(file)["database"].items()
-  except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    with open(path, "rb") as file:  # in any encoding that JSON may have
+      videos = json.loads(file.read())["database"].items()
+  except (OSError, ValueError, LookupError, TypeError, AttributeError,
+          RecursionError) as error:
     raise UserError(f"{path}: cannot be read as JSON with a 'database' of "
                     f"videos: {one_line(error)}") from error
   for video, facts in videos:
@@ -113,21 +115,26 @@ def _youcook2(path, _):
       split = YOUCOOK2_SPLITS[facts["subset"]]
       for part in facts["annotations"]:
         start, end = map(float, part["segment"])
+        if not math.isfinite(start) or not math.isfinite(end):
+          raise ValueError(f"a segment from {start} to {end}")
         sentence = part.get("sentence", "")
         yield Listed(video, (split,), start, end, captions=(sentence.strip(),))
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError
+            ) as error:
       raise UserError(
-          f"{path}: video {video}: {error!r}, expected {{subset: "
+          f"{path}: video {visible(video)}: {error!r}, expected {{subset: "
           f"{'|'.join(YOUCOOK2_SPLITS)}, annotations: [{{segment: [start, end],"
           " sentence}]}") from error
 
 
 def _kinetics(path, _):
-  for row, cells in clip_sources.read_table(
-      path, ("youtube_id", "time_start", "time_end", "split")):
-    start, end = (_seconds(path, row, cells[c])
-                  for c in ("time_start", "time_end"))
+  for row, cells in tables.read_table(
+      path, ("youtube_id", "time_start", "time_end", "split"), ("label",),
+      others=True, times=("time_start", "time_end")):
+    start, end = cells["time_start"], cells["time_end"]
     split, name = KINETICS_SPLITS.get(cells["split"]), cells["youtube_id"]
+    if start is None or end is None:
+      raise _unlike(path, row, "", "seconds")
     if not split:
       raise _unlike(path, row, cells["split"],
                     f"a split of {', '.join(KINETICS_SPLITS)}")
@@ -136,9 +143,10 @@ def _kinetics(path, _):
 
 
 def _moments(path, name):
-  for row, cells in clip_sources.read_csv(path):
+  for row, cells in tables.read_csv(path):
     found = re.fullmatch(r"([^/]+/.+)\.\w+", cells[0])
-    if not found or len(cells) < 2 or not cells[1]:
+    if (not found or len(cells) < 2 or not cells[1]
+        or tables.LINE_BREAK.search(cells[1])):
       raise _unlike(path, row, ",".join(cells), "class/file.mp4,class,...")
     yield Listed(found[1], (MOMENTS_SPLITS[name[1]],), labels=(cells[1],))
 
@@ -146,8 +154,8 @@ def _moments(path, name):
 def _audioset(path, name):
   table = os.path.join(os.path.dirname(path), "class_labels_indices.csv")
   names = {cells["mid"]: cells["display_name"] for _, cells in
-           clip_sources.read_table(table, ("mid", "display_name"))}
-  for row, cells in clip_sources.read_csv(path, skipinitialspace=True):
+           tables.read_table(table, ("mid", "display_name"), others=True)}
+  for row, cells in tables.read_csv(path):
     if cells[0].startswith("# "):
       continue
     if len(cells) != 4:
@@ -179,30 +187,15 @@ FORMATS = {
 }
 
 
-def _lines(path):
-  """Yields (row, line) of a text, without empty ones."""
-  try:
-    with open(path, encoding="utf-8-sig") as file:
-      for row, line in enumerate(file, 1):
-        if line.strip():
-          yield row, line.strip()
-  except (OSError, UnicodeDecodeError) as error:
-    raise UserError(f"{path}: cannot be read as text in UTF-8: "
-                    f"{one_line(error)}") from error
-
-
 def _some(cell):
   return (cell,) if cell else ()
 
 
 def _seconds(path, row, cell):
   try:
-    value = float(cell)
-    if not math.isfinite(value):
-      raise ValueError
+    return tables.seconds(cell)
   except ValueError:
     raise _unlike(path, row, cell, "seconds") from None
-  return value
 
 
 def _unlike(path, row, found, expected):
@@ -267,7 +260,8 @@ def find(clips: Sequence[Listed], manual_dir: str, trimmed: bool = False
   """
   files = collections.defaultdict(list)
   for path in clip_sources.find_media(manual_dir):
-    if path == path.encode(errors="ignore").decode():  # or none can list it
+    if (path == path.encode(errors="ignore").decode()
+        and not tables.LINE_BREAK.search(path)):  # or no list can have it
       files[os.path.splitext(os.path.basename(path))[0]].append(path)
 
   def file_of(name):

@@ -1,20 +1,19 @@
 """Finds what clips is built from: a list, or media files, and subtitles."""
 import collections
-import csv
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from vatt.data.ingest import media, subtitles
+from vatt.data.ingest import media, subtitles, tables
 from vatt.data.ingest.workers import Workers
 from vatt.errors import UserError, one_line, visible
 from vatt.host import num_cores
 
 COLUMNS = ("video_path", "start", "end", "label", "caption", "split")
-NEEDED = COLUMNS[:3]
+NEEDED, TIMES = COLUMNS[:3], COLUMNS[1:3]
 SPLITS = ("train", "test")
 # One of a clip's splits. They are joined by "_" to the name of a built split,
 # which is a part of files' names; "all" is taken by tensorflow-datasets.
@@ -36,7 +35,7 @@ class Span(NamedTuple):
   file: str
   start: float
   end: float | None  # None for the file's end
-  row: int = 0  # in clips.csv, from 1
+  row: int = 0  # in clips.csv, from 1, as spreadsheets count
   split: str = ""
   labels: tuple[str, ...] = ()
   captions: tuple[str, ...] = ()
@@ -55,17 +54,18 @@ def read_list(path: str) -> tuple[list[Span], list[tuple[str, str, str]]]:
     that cannot be built.
 
   Raises:
-    UserError: it is no such list; names the row, counted from 1, the header's.
+    UserError: it is no such list; names the row, as spreadsheets count.
   """
   spans, rejected = {}, {}
   folder = os.path.dirname(path)
   inside = os.path.join(os.path.abspath(folder), "")
-  for row, cells in read_table(path, NEEDED, COLUMNS[len(NEEDED):]):
+  for row, cells in tables.read_table(
+      path, NEEDED, COLUMNS[len(NEEDED):], times=TIMES, sentences=("caption",)):
     file = os.path.normpath(cells["video_path"])
     if file.startswith(inside):  # one file has one name
       file = file.removeprefix(inside)
-    start, end = (_seconds(path, row, column, cells[column])
-                  for column in ("start", "end"))
+    start, end = (None if cells[name] is None else round(cells[name], 3)
+                  for name in TIMES)
     names = set(cells.get("split", "").split())
     span = Span(file, start or 0.0, end, row,
                 "_".join(sorted(names, key=split_order)))
@@ -103,69 +103,6 @@ def split_order(name: str) -> tuple[bool, str]:
   return not name.startswith("train"), name
 
 
-def read_csv(path: str, **form: Any) -> Iterator[tuple[int, list[str]]]:
-  """Yields (row, cells) of a CSV file, counted from 1; without empty rows.
-
-  `form` is what `csv.reader` takes.
-  """
-  try:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-      reader = csv.reader(file, strict=True, **form)
-      for cells in reader:
-        if any(cells):
-          yield reader.line_num, [cell.strip() for cell in cells]
-  except (OSError, UnicodeDecodeError, csv.Error) as error:
-    raise UserError(f"{path}: cannot be read as CSV in UTF-8: "
-                    f"{one_line(error)}") from error
-
-
-def read_table(path: str, needed: Sequence[str],
-               optional: Sequence[str] | None = None
-               ) -> Iterator[tuple[int, dict[str, str]]]:
-  """Yields the rows of a CSV file whose first row names its columns.
-
-  Args:
-    path: of the file.
-    needed: columns that it must have.
-    optional: those that it may have; None for any.
-
-  Yields:
-    (row, {column: text}).
-
-  Raises:
-    UserError: it is no such file.
-  """
-  rows = read_csv(path)
-  _, header = next(rows, (1, []))
-  missing = [name for name in needed if name not in header]
-  unknown = [name for name in header if optional is not None
-             and name not in (*needed, *optional)]
-  if missing or unknown or len(set(header)) < len(header):
-    wrong = (f"column {missing[0]!r} is missing" if missing else
-             f"unknown column {unknown[0]!r}" if unknown else
-             "a column is there twice")
-    others = optional and f" and of {', '.join(optional)} what there is"
-    raise UserError(f"{path}: row 1: {wrong}, expected {', '.join(needed)}"
-                    f"{others or ''}")
-  for row, cells in rows:
-    if len(cells) != len(header):
-      raise UserError(f"{path}: row {row}: {len(cells)} cells, expected "
-                      f"{len(header)} as in the first row")
-    yield row, dict(zip(header, cells))
-
-
-def _seconds(path, row, column, cell):
-  """A time to the millisecond; None for an empty cell."""
-  try:
-    value = float(cell or 0)
-    if not math.isfinite(value):
-      raise ValueError
-  except ValueError:
-    raise UserError(f"{path}: row {row}, column {column}: {cell!r}, expected "
-                    "seconds") from None
-  return round(value, 3) if cell else None
-
-
 def cut_files(manual_dir: str, length: float, workers: Workers
               ) -> tuple[list[Span], list[tuple[str, str, str]]]:
   """Finds media files and cuts them into clips.
@@ -192,6 +129,8 @@ def cut_files(manual_dir: str, length: float, workers: Workers
       file.encode()
     except UnicodeEncodeError:
       return media.MediaError("its name is not UTF-8")
+    if tables.LINE_BREAK.search(file):
+      return media.MediaError("its name has a line break")
     try:
       return workers.call(60, media.length, os.path.join(manual_dir, file))
     except media.MediaError as error:
@@ -201,7 +140,7 @@ def cut_files(manual_dir: str, length: float, workers: Workers
   with ThreadPoolExecutor(num_cores()) as pool:
     for file, found in zip(files, pool.map(measure, files)):
       if isinstance(found, media.MediaError):
-        name = file.encode(errors="backslashreplace").decode()
+        name = visible(file.encode(errors="backslashreplace").decode())
         rejected.append((name, name, str(found)))
       elif not 0 < found <= LONGEST_FILE:
         rejected.append((file, file, f"{found:.3f} s long by its "
