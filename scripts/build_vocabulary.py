@@ -5,7 +5,7 @@ python scripts/build_vocabulary.py --dataset=NAME[,NAME…] --data_dir=DIR
 import os
 
 from vatt import cli, files
-from vatt.data import record_index, sources, text
+from vatt.data import audio, record_index, sources, text, windows
 from vatt.errors import UserError, one_line
 
 import tensorflow as tf
@@ -25,10 +25,18 @@ flags.DEFINE_string("output", "", "file to write; default vocabulary.txt in "
 
 
 def captions(source):
-  """The captions of a source, str by str; unreadable records have none."""
+  """The captions of a source, str by str; unreadable records have none. Those
+  around a clip do not count: others have them, and silence many times."""
+  def read(raw, i):
+    example = source.parse(raw)
+    sound = tf.zeros([0], tf.int16)
+    if not source.flac:  # It takes long, and there are frames mostly.
+      sound = audio.samples(example["audio"])
+    return windows.own_captions(
+        example | {"length": windows.clip_length(example, sound)})
+
   records = record_index.process_records(
-      record_index.file_tensors(source.index), len(source.index),
-      lambda raw, i: source.parse(raw)["captions/text"],
+      record_index.file_tensors(source.index), len(source.index), read,
       tf.zeros([0], tf.string))
   for _, sentences in tqdm(records.as_numpy_iterator(), source.name,
                            len(source.index), unit="clip"):

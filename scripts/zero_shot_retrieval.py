@@ -30,7 +30,7 @@ from vatt import (
   stopping,
 )
 from vatt.config import check_evaluation, check_strategy, replace
-from vatt.data import record_index
+from vatt.data import audio, record_index, windows
 from vatt.errors import UserError
 from vatt.reports import retrieval as retrieval_report
 from vatt.tasks import make_task
@@ -63,13 +63,20 @@ def decode(text):
   return text.decode(errors="replace")
 
 
+def sentences_of(source, example):
+  """The captions of a clip itself, as evaluation takes them."""
+  length = windows.clip_length(
+      example, audio.samples(example["audio"], source.flac))
+  return [decode(caption) for caption in windows.own_captions(
+      example | {"length": length}).numpy()]
+
+
 def describe(source, numbers):
   """Yields a line for each of some records: its id and first captions."""
   tensors = record_index.file_tensors(source.index)
   for i in numbers:
     example = read_clip(source, tensors, i)
-    captions = " | ".join(
-        decode(c) for c in example["captions/text"].numpy()[:2])
+    captions = " | ".join(sentences_of(source, example)[:2])
     yield f"{decode(example['id'].numpy())}\t{' '.join(captions.split())}"
 
 
@@ -96,8 +103,8 @@ def report(folder, title, results, clips, source):
     rank = similarity.ranks(videos, sentences, rows, np.arange(len(both)))
     nearness, place = similarity.best(videos, sentences, TOP.value)
   tensors = record_index.file_tensors(source.index)
-  sentence = functools.cache(lambda i: decode(read_clip(source, tensors, i)[
-      "captions/text"].numpy()[0]))
+  sentence = functools.cache(lambda i: sentences_of(
+      source, read_clip(source, tensors, i))[0])
   shown, pictures = [], {}
   for row, own_rank, scores, places in zip(rows, rank, nearness, place):
     example = read_clip(source, tensors, both[row])

@@ -71,7 +71,7 @@ def _philox(shape, key, counter, dtype):
 # Draws. Each belongs to a row of the global batch: it is the same on any number
 # of replicas, in a batch of other rows and however a program is compiled.
 # -----------------------------------------------------------------------------
-def bits_rows(rows: int, shape: Sequence[int], seed: tf.Tensor,
+def bits_rows(rows: int | tf.Tensor, shape: Sequence[int], seed: tf.Tensor,
               first_row: int | tf.Tensor | None = None) -> tf.Tensor:
   """Draws random bits, row by row of the global batch.
 
@@ -82,7 +82,7 @@ def bits_rows(rows: int, shape: Sequence[int], seed: tf.Tensor,
     rows: that are drawn.
     shape: of a row's draw, without what only fills a signal up: other sizes are
       other draws.
-    seed: int32 [2].
+    seed: int32 [2], not negative, or uint32 [2].
     first_row: number of the first one in the global batch, int32 []; by default
       replicas have `rows` each, one after the other.
 

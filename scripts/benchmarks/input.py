@@ -214,7 +214,7 @@ def input_stages(config: ConfigDict, source: sources.Source, num_clips: int,
       "+ decode the crops": decode,
       "+ resize": window,
       "+ audio and captions": lambda raw, draw: windows.make_row(
-          data, table, window(raw, draw), nearest=True),
+          data, table, window(raw, draw), tf.zeros([2], tf.uint32)),
       "naive frames": lambda raw, draw: naive_frames(
           taken(raw), data.size, data.crop_area, data.crop_aspect, draw)}
   options = tf.data.Options()

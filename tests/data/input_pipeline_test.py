@@ -203,6 +203,55 @@ def test_shuffled_captions_are_those_of_a_fixed_other_record(
   assert sum(a == b for a, b in pairs) < 6  # and a random one.
 
 
+@pytest.fixture(scope="module")
+def many(tmp_path_factory, records):
+  """A clip with twenty captions "number 0" ... of no times of their own, and
+  one with four of them and one of another time: the config, and eight batches
+  of 200."""
+  data_dir = tmp_path_factory.mktemp("many")
+  captions = [(f"number {i}", 0.0, 1.0) for i in range(20)]
+  records.write_built(data_dir, "clips", {"train": [
+      records.serialize(records.clip(0, captions=chosen))
+      for chosen in (captions, captions[:4] + [("number 20", 5.0, 6.0)])]}, 1)
+  config = records.config(data_dir, datasets=("clips",), captions=5, words=2,
+                          frames=0)
+  return config, train(config, 200, 8)
+
+
+def test_of_captions_without_times_any_are_drawn(many):
+  """Each as often as any, and so is each pair; in their order, and anew in
+  each row. Where all have room, none is drawn."""
+  rows = joined(many[1])["text"][:, :, 1] - 6
+  few = rows[:, 4] == 20
+  assert few.sum() == 800
+  np.testing.assert_array_equal(rows[few], [[0, 1, 2, 3, 20]] * 800)
+  drawn = rows[~few]
+  assert (np.diff(drawn) > 0).all()  # none twice
+  assert len({tuple(row) for row in drawn}) > 700  # of 15,504
+  taken = (drawn[:, :, None] == np.arange(20)).any(1).astype(int)  # [800, 20]
+  pairs = taken.T @ taken
+  counts, pairs = np.diag(pairs), pairs[np.triu_indices(20, 1)]
+  assert counts.sum() == 800 * 5
+  # The squared deviations of 20 counts, of which 5 are taken at a time, have a
+  # mean of 15; of 190 pairs, of which there are 10 at a time, of 180.
+  assert ((counts - 200) ** 2 / 200).sum() < 15 + 4 * 30 ** 0.5
+  expected = 800 * 10 / 190
+  assert ((pairs - expected) ** 2 / expected).sum() < 180 + 4 * 360 ** 0.5
+
+
+def test_drawn_captions_belong_to_their_row(many):
+  config, run = many
+  tail, = train(config, 200, 1, start_step=7)
+  assert_same(tail, run[7])
+  half, = train(config, 200, 1, start_step=6, input_id=1, num_inputs=2)
+  assert_same(half, {key: value[100:] for key, value in run[6].items()})
+  # Of evaluation they are the first.
+  source, = open_all(config)
+  batch, = batches(input_pipeline.eval_dataset(config, source, 2), 9)
+  np.testing.assert_array_equal(
+      batch["text"][:, :, 1] - 6, [[0, 1, 2, 3, 4], [0, 1, 2, 3, -6]])
+
+
 def test_cache_gives_the_same_bits(clips_dir, records, run):
   cached = records.config(clips_dir, cache=True)
   for a, b in zip(train(cached, 10, 11, 1), run[1:]):

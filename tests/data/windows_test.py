@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 from vatt.data import input_pipeline, sources
+from vatt.data.ingest.cues import Cues
 
 
 @pytest.fixture
@@ -62,11 +63,13 @@ def test_captions_nearest_in_time_first(tmp_path, records):
   records.write_built(tmp_path, "clips", {"train": raw}, 1)
   source = sources.open_source("clips", str(tmp_path), "train")
   batch = next(iter(input_pipeline.train_dataset(
-      records.config(tmp_path, captions=5, words=3), [source], 1, 0, 0)))
+      records.config(tmp_path, captions=5, words=3), [source], 20, 0, 0)))
   # The window is the whole clip. From its middle, 1/4 s: 3 and 4 have it
   # within, then 2 (1/16 s), 1 (1/8 s) and, as far (3/16 s), 0 and 5, of which
-  # the first stays first.
-  np.testing.assert_array_equal(batch["text"][0, :, 1] - 6, [3, 4, 2, 1, 0])
+  # either is drawn.
+  rows = batch["text"][:, :, 1].numpy() - 6
+  np.testing.assert_array_equal(rows[:, :4], [[3, 4, 2, 1]] * 20)
+  assert set(rows[:, 4]) == {0, 5}
 
 
 def test_captions_of_evaluation_are_the_first_in_every_window(read, records):
@@ -77,6 +80,54 @@ def test_captions_of_evaluation_are_the_first_in_every_window(read, records):
       0, num_frames=32, seconds=4.0, captions=captions))]
   rows = read(raw, num_windows=4, captions=3, words=3)
   np.testing.assert_array_equal(rows["text"][:, :, 1] - 6, [[0, 1, 2]] * 4)
+
+
+def test_captions_around_a_clip_are_for_training_alone(read, records):
+  """Evaluation takes a clip's own, or none; times are floats, to the
+  millisecond, and sound may go on behind the frames."""
+  around = [("number 8", -3.0, -0.001), ("number 9", -2.0, 0.0),
+            ("number 10", 1.0, 1.5), ("number 11", 1.001, 2.0)]
+  own = [("number 1", -0.5, 0.001), ("number 2", 0.999, 3.0)]
+  untimed = [("number 3", 0.0, 0.0), ("number 4", 0.0, 0.0)]  # as in DMVR's
+  clip = records.clip(0)  # a second of frames and sound
+  silent = {"audio": b"", "audio_rate": 0}
+  still = {"frames": [], "fps": 0.0}
+  rows = read([records.serialize(clip | changes) for changes in (
+      {"captions": own + around}, {"captions": around + own},
+      {"captions": around}, {"captions": untimed + around},
+      {"captions": own + around} | silent, {"captions": own + around} | still,
+      {"captions": own + around, "frames": clip["frames"][:4]},
+      {"captions": own + around, "audio": clip["audio"][:6000]},
+      {"captions": own + around, "frames": clip["frames"][:4],
+       "audio": clip["audio"][:8000]})], captions=3, words=3)
+  assert [row[mask].tolist() for row, mask in zip(
+      rows["text"][..., 1] - 6, rows["caption_mask"])] == [
+          [1, 2], [1, 2], [], [3, 4], [1, 2], [1, 2], [1, 2], [1, 2], [1]]
+
+
+def test_captions_that_a_record_keeps_are_as_good_as_all(tmp_path, records):
+  """Windows of training have the same with those of a whole film."""
+  chance = np.random.default_rng(0)
+  starts = np.cumsum(chance.uniform(0.5, 4, 60)).round(3)
+  cues = [(f"number {i}", start, start + length) for i, (start, length) in
+          enumerate(zip(starts, chance.uniform(0.3, 6, 60).round(3)))]
+  batches = []
+  for name in "all", "kept":
+    raw = []
+    for start in (0, 40, 80, 120, 160):
+      captions = Cues(cues).of_clip(start, start + 10) if name == "kept" else [
+          (text, a - start, b - start) for text, a, b in cues]
+      raw.append(records.serialize(records.clip(
+          0, num_frames=0, seconds=10.0, captions=captions, rate=1000)))
+    # Under one name, which is part of a run's seed.
+    records.write_built(tmp_path / name, "clips", {"train": raw}, 1)
+    data = records.config(tmp_path / name, captions=5, words=3, frames=0,
+                          audio_samples=3200, audio_rate=1000)
+    source = sources.open_source("clips", str(tmp_path / name), "train")
+    batches.append(next(iter(input_pipeline.train_dataset(
+        data, [source], 100, 0, 0)))["text"][:, :, 1].numpy())
+  np.testing.assert_array_equal(*batches)
+  assert len(np.unique(batches[0])) > 30
 
 
 def test_flac(read, records):

@@ -8,7 +8,8 @@ SCRIPT = "scripts/build_vocabulary.py"
 
 
 def write_clips(data_dir, name, captions):
-  """A built dataset without frames or audio; a record a caption."""
+  """A built dataset of seconds of sound; a record a caption, at 0 ... 1 s or
+  the times that it has."""
   directory = data_dir / name / "1.0.0"
   directory.mkdir(parents=True)
 
@@ -19,13 +20,15 @@ def write_clips(data_dir, name, captions):
   path = directory / f"{name}-train.tfrecord-00000-of-00001"
   with tf.io.TFRecordWriter(str(path)) as writer:
     for caption in captions:
+      caption, *times = caption if isinstance(caption, tuple) else (
+          caption, 0.0, 1.0)
       writer.write(tf.train.Example(features=tf.train.Features(feature={
           "id": feature("bytes", b"x"), "start": feature("float", 0.0),
-          "fps": feature("float", 0.0), "audio": feature("bytes", b""),
-          "audio_rate": feature("int64", 0),
+          "fps": feature("float", 0.0), "audio": feature("bytes", b"\0" * 16),
+          "audio_rate": feature("int64", 8),
           "captions/text": feature("bytes", caption.encode()),
-          "captions/start": feature("float", 0.0),
-          "captions/end": feature("float", 1.0),
+          "captions/start": feature("float", times[0]),
+          "captions/end": feature("float", times[1]),
       })).SerializeToString())
   (directory / "features.json").write_text(json.dumps(
       {"featuresDict": {"features": {"frames": {}}}}))
@@ -35,7 +38,10 @@ def write_clips(data_dir, name, captions):
 
 def test_words_of_two_datasets_by_frequency(tmp_path, python):
   directory = write_clips(tmp_path, "one", ["B b a", "Été, c!", "b a"])
-  write_clips(tmp_path, "two", ["c c c c", "zebra yak"])
+  write_clips(tmp_path, "two", [
+      "c c c c", ("zebra yak", -1.0, 0.5),
+      # Not of the clip itself.
+      ("zebra zebra", 1.0, 2.0), ("été été", -2.0, -1.0)])
   # A record that cannot be read is left out.
   path = directory / "one-train.tfrecord-00000-of-00001"
   content = bytearray(path.read_bytes())

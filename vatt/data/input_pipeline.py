@@ -274,9 +274,9 @@ def _train_stream(data, source, table, seed, start_step, batch_size, num_rows,
   """
   num_records = len(source.index)
   first_epoch, first_record = divmod(start_step * int(num_rows), num_records)
-  order_seed, window_seed, crop_seed, captions_seed = (
+  order_seed, window_seed, crop_seed, captions_seed, ties_seed = (
       seeds.fold(seed, site)
-      for site in ("order", "window", "crop", "captions"))
+      for site in ("order", "window", "crop", "captions", "ties"))
   read = _reader(data, source)
   others = (record_index.epoch_order(num_records, captions_seed, 0)
             if data.shuffle_captions else None)
@@ -291,10 +291,13 @@ def _train_stream(data, source, table, seed, start_step, batch_size, num_rows,
         num_rows, [], seeds.fold(window_seed, step), first_row=0), tf.float64)
     crops = seeds.uniform_rows(
         num_rows, video.CROP_DRAW, seeds.fold(crop_seed, step), first_row=0)
-    mine = (tf.gather(values, ranks) for values in (records, starts, crops))
+    ties = seeds.bits_rows(
+        num_rows, [2], seeds.fold(ties_seed, step), first_row=0)
+    mine = (tf.gather(values, ranks)
+            for values in (records, starts, crops, ties))
     return (*mine, step * batch_size + rows)
 
-  def load(raw, record, start, crop, position):
+  def load(raw, record, start, crop, ties, position):
     window = windows.read_window(
         data, source, raw, lambda steps: tf.floor(start * (steps + 1.0)), crop)
     if others is not None:  # Another record's captions, on purpose.
@@ -302,8 +305,8 @@ def _train_stream(data, source, table, seed, start_step, batch_size, num_rows,
       window |= {key: other[key] for key in windows.CAPTIONS}
     return window
 
-  def make_row(record, start, crop, position, window):
-    row = windows.make_row(data, table, window, nearest=True)
+  def make_row(record, start, crop, ties, position, window):
+    row = windows.make_row(data, table, window, ties)
     row["caption_mask"] &= ~row["corrupt"]
     return row | {"index": position}
 

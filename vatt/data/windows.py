@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
+from vatt import seeds
 from vatt.data import audio as audio_lib
 from vatt.data import text
 from vatt.data import video as video_lib
@@ -39,8 +40,9 @@ def read_window(data: ConfigDict, source: Source, raw: tf.Tensor,
 
   Returns:
     dict: video uint8 [M, T, H, W, 3], has_video bool [], start float64 [] in
-    seconds, corrupt bool [], and of the whole clip audio int16 [S], audio_rate,
-    label, captions/text, captions/start and captions/end.
+    seconds, corrupt bool [], and of the whole clip length float64 [] in
+    seconds, audio int16 [S], audio_rate, label, captions/text, captions/start
+    and captions/end.
   """
   example = source.parse(raw)
   stored, fps = example["frames"], tf.cast(example["fps"], tf.float64)
@@ -66,8 +68,23 @@ def read_window(data: ConfigDict, source: Source, raw: tf.Tensor,
   window = nothing()
   if data.frames:
     window["video"] = tf.cond(has_video, frames, lambda: nothing()["video"])
-  return window | {"has_video": has_video, "start": start, "audio": sound} | {
-      key: example[key] for key in ("audio_rate", "label", *CAPTIONS)}
+  return window | {
+      "has_video": has_video, "start": start, "audio": sound,
+      "length": clip_length(example, sound)} | {
+          key: example[key] for key in ("audio_rate", "label", *CAPTIONS)}
+
+
+def clip_length(example: dict[str, tf.Tensor], sound: tf.Tensor) -> tf.Tensor:
+  """The seconds, float64 [], of a record's frames or sound: the longer ones.
+
+  Args:
+    example: the parsed record.
+    sound: int16 [S], its samples.
+  """
+  return tf.reduce_max([
+      tf.math.divide_no_nan(tf.cast(tf.size(signal), tf.float64),
+                            tf.cast(example[rate], tf.float64))
+      for signal, rate in ((example["frames"], "fps"), (sound, "audio_rate"))])
 
 
 def make_cutter(data: ConfigDict, kinds: Sequence[str], num_crops: int
@@ -123,6 +140,7 @@ def empty_window(data: ConfigDict, corrupt: bool, num_crops: int = 1
           [num_crops, data.frames, data.size, data.size, 3], tf.uint8),
       "has_video": tf.constant(False),
       "start": tf.constant(0.0, tf.float64),
+      "length": tf.constant(0.0, tf.float64),
       "corrupt": tf.constant(corrupt),
       "audio": tf.zeros([0], tf.int16),
       "audio_rate": tf.constant(data.audio_rate),
@@ -134,7 +152,7 @@ def empty_window(data: ConfigDict, corrupt: bool, num_crops: int = 1
 
 
 def make_row(data: ConfigDict, table: tf.lookup.StaticHashTable | None,
-             window: dict[str, tf.Tensor], nearest: bool = False
+             window: dict[str, tf.Tensor], ties: tf.Tensor | None = None
              ) -> dict[str, tf.Tensor]:
   """Makes a row of a batch of a window: cuts its audio, encodes its captions.
 
@@ -143,16 +161,16 @@ def make_row(data: ConfigDict, table: tf.lookup.StaticHashTable | None,
       [classes].
     table: the lookup table word -> id; None if `data.captions` is 0.
     window: the dict of `read_window`.
-    nearest: whether the captions are those nearest in time, as in training, or
-      the record's first, which are the same in each of its windows.
+    ties: seed of `nearest_captions`, which are those of training; None for the
+      first of `own_captions`, which are the same in all windows of a clip.
 
   Returns:
     A row of the dict of `input_pipeline.train_dataset`, without index; the
     video is the first crop.
   """
   if data.captions:
-    captions = (nearest_captions(data, window) if nearest
-                else window["captions/text"])[:data.captions]
+    captions = (own_captions(window)[:data.captions] if ties is None
+                else nearest_captions(data, window, ties))
     captions = tf.pad(captions, [[0, data.captions - tf.size(captions)]])
     captions = tf.ensure_shape(captions, [data.captions])
     text_ids, word_mask = text.encode(table, captions, data.words)
@@ -179,19 +197,45 @@ def make_row(data: ConfigDict, table: tf.lookup.StaticHashTable | None,
   }
 
 
-def nearest_captions(data: ConfigDict, window: dict[str, tf.Tensor]
-                     ) -> tf.Tensor:
-  """Sorts captions by their intervals' distance from the window's middle.
+def own_captions(window: dict[str, tf.Tensor]) -> tf.Tensor:
+  """The captions of a clip itself, without those around it: string [K].
+
+  Args:
+    window: the dict of `read_window`; of it are read the clip's length and its
+      captions with their times.
+  """
+  start, end = (tf.cast(window[f"captions/{edge}"], tf.float64)
+                for edge in ("start", "end"))
+  # Times are to the millisecond, but floats: half of one is none.
+  half = 0.0005
+  before = (start < 0) & (end < half)
+  behind = (window["length"] > half) & (start > window["length"] - half)
+  return tf.boolean_mask(window["captions/text"], ~(before | behind))
+
+
+def nearest_captions(data: ConfigDict, window: dict[str, tf.Tensor],
+                     ties: tf.Tensor) -> tf.Tensor:
+  """Chooses the captions whose intervals are nearest to the window's middle.
+
+  Of as near ones, where not all of them have room, any are as likely.
 
   Args:
     data: config.data.
     window: the dict of `read_window`.
+    ties: seed of that draw, uint32 [2].
 
   Returns:
-    string [K], nearest first; as near ones stay in their order.
+    string [K], at most `data.captions`, nearest first; as near ones are in
+    their order.
   """
   middle = tf.cast(window["start"] + span(data) / 2, tf.float32)
   distance = tf.maximum(0.0, tf.maximum(window["captions/start"] - middle,
                                         middle - window["captions/end"]))
-  return tf.gather(
-      window["captions/text"], tf.argsort(distance, stable=True))
+
+  def by_distance(order):
+    return tf.gather(order, tf.argsort(tf.gather(distance, order), stable=True))
+
+  shuffled = tf.argsort(
+      seeds.bits_rows(tf.size(distance), [], ties, first_row=0), stable=True)
+  chosen = tf.sort(by_distance(shuffled)[:data.captions])
+  return tf.gather(window["captions/text"], by_distance(chosen))

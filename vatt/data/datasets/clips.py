@@ -9,7 +9,8 @@ in a built split that bears all of them. Without that list, every media file in
 the manual_dir or a folder in it is cut into clips of one length.
 
 Where no caption is listed for a clip, those of a subtitle file beside it are
-taken: for `talk.mp4` that is `talk.vtt` or `talk.srt`.
+taken: for `talk.mp4` that is `talk.vtt` or `talk.srt`. They are those of the
+clip and, after them, those around it that are among the nearest to a window.
 """
 import collections
 import hashlib
@@ -24,6 +25,7 @@ import tensorflow_datasets as tfds
 
 from vatt.data.ingest import builder, clip_sources, encoding, media
 from vatt.data.ingest.clip_sources import SPLITS
+from vatt.data.ingest.cues import Cues
 from vatt.data.ingest.workers import Workers
 from vatt.errors import UserError
 from vatt.host import num_cores
@@ -53,7 +55,9 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
   a folder, and passes that on.
   """
 
-  VERSION = tfds.core.Version("1.0.0")
+  # 1.1.0: subtitles around a clip, as windows take the nearest ones, and not
+  # those alone that overlap it.
+  VERSION = tfds.core.Version("1.1.0")
   DEFAULT_CONFIG = "default"
   DEFAULTS = Options()
 
@@ -76,12 +80,11 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
       first = [f"; the first: {file}: {why}" for _, file, why in rejected[:1]]
       raise UserError(f"--manual_dir={manual_dir}: no {what}" + "".join(first))
     names = sorted({label for span in spans for label in span.labels})
-    cues = {file: clip_sources.read_cues(manual_dir, file)
+    cues = {file: Cues(clip_sources.read_cues(manual_dir, file))
             for file in {span.file for span in spans}}
     clips = []
     for span in spans:
-      captions = span.captions or clip_sources.cues_within(
-          cues[span.file], span.start, span.end)
+      captions = span.captions or cues[span.file].of_clip(span.start, span.end)
       clips.append(builder.Clip(span.id, span.file, (
           span.start, span.end, span.row, list(map(names.index, span.labels)),
           captions, os.path.getsize(os.path.join(manual_dir, span.file)))))

@@ -3,7 +3,6 @@ import collections
 import math
 import os
 import re
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -228,12 +227,3 @@ def read_cues(manual_dir: str, file: str) -> list[tuple[str, float, float]]:
     except OSError as error:
       print(f"{path}: no captions of it: {one_line(error)}")
   return []
-
-
-def cues_within(cues: Sequence[tuple[str, float, float]], start: float,
-                end: float | None) -> list[tuple[str, float, float]]:
-  """The cues (text, start, end) that overlap a clip, in seconds from its start.
-  """
-  return [(text, round(begin - start, 3), round(stop - start, 3))
-          for text, begin, stop in cues
-          if stop > start and (end is None or begin < end)]
