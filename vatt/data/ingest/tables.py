@@ -180,7 +180,7 @@ def seconds(cell: str, separator: str = ",") -> float:
   Raises:
     ValueError: it is no finite number.
   """
-  if separator != "," and "." not in cell:
+  if separator != ",":
     cell = cell.replace(",", ".")
   value = float(cell)
   if not math.isfinite(value):
