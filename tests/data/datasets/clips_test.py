@@ -288,7 +288,7 @@ def test_clips_in_several_splits_are_stored_once(tmp_path, listed, capsys):
 
 
 @pytest.mark.parametrize("header, row, match", [
-    ("video_path,start,label", "a.mp4,0,x", "row 1: column 'end' is missing"),
+    ("video_path,start,label", "a.mp4,0,x", "row 1: no column 'end' in"),
     ("video_path,start,end,captions", "a.mp4,0,2,x",
      "row 1: unknown column 'captions'"),
     ("video_path,start,end,end", "a.mp4,0,2,2", "column 'end' is there twice"),

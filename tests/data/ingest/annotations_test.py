@@ -321,8 +321,8 @@ def test_youcook2(tmp_path):
      "name.avi and 0, 1 or 2"),
     ("esc50", "esc50.csv", "filename,fold,category\na.wav,6,dog",
      "row 2: '6', expected a fold of 1 to 5"),
-    ("esc50", "esc50.csv", "filename,category\n", "column 'fold' is missing, "
-     "expected filename, fold, category$"),
+    ("esc50", "esc50.csv", "filename,category\n", "no column 'fold' in "
+     "'filename, category', expected filename, fold, category$"),
     ("msrvtt", "test.csv", "video_id,sentence\nvideo1,a cat, a dog",
      "row 2: 3 cells, expected 2"),
     ("youcook2", "youcookii_trainval.json", "{}", "JSON with a 'database'"),

@@ -88,10 +88,11 @@ HEADER = "video_path,start,end,label,caption\n"
 
 
 @pytest.mark.parametrize("data, match", [
-    ("", "row 1: column 'video_path' is missing"),
-    ("\n\nvideo_path,start\n", "row 3: column 'end' is missing, expected "
-     "video_path, start, end and of label, caption what there is"),
-    ("sep=;\nvideo_path;start;end\n", "row 1: column 'video_path' is miss"),
+    ("", "row 1: no column 'video_path' in '', expected"),
+    ("\n\nvideo_path,start\n", "row 3: no column 'end' in 'video_path, start', "
+     "expected video_path, start, end and of label, caption what there is"),
+    ("video_path|start|end\n", "row 1: no column 'video_path' in 'video_path"),
+    ("sep=;\nvideo_path;start;end\n", "row 1: no column 'video_path' in 'sep="),
     ("video_path,start,end,Start\n", "row 1: column 'start' is there twice"),
     ("video_path,start,end,,label\n", "row 1: unknown column ''"),
     ("video_path,start,end,note\n", "row 1: unknown column 'note'"),

@@ -137,7 +137,8 @@ def read_table(path: str, needed: Collection[str],
   twice = [name for name in read if header.count(name) > 1]
   unknown = [name for name in header if not others and name not in read]
   if missing or twice or unknown:
-    wrong = (f"column {missing[0]!r} is missing" if missing else
+    wrong = (f"no column {missing[0]!r} in {', '.join(header)[:200]!r}"
+             if missing else
              f"column {twice[0]!r} is there twice" if twice else
              f"unknown column {unknown[0]!r}")
     may = f" and of {', '.join(optional)} what there is" if optional else ""
@@ -147,7 +148,8 @@ def read_table(path: str, needed: Collection[str],
   def understand(row, column, cell):
     wrong = f"{path}: row {row}, column {column}: {cell!r}, expected "
     if column in sentences:
-      return re.sub(rf"\s*{LINE_BREAK.pattern}\s*", " ", cell)
+      return " ".join(
+          filter(None, map(str.strip, LINE_BREAK.split(cell))))
     if column in times:
       try:
         return seconds(cell, separator) if cell else None
