@@ -7,7 +7,7 @@ import av
 import numpy as np
 
 from vatt.data.ingest import pictures
-from vatt.data.ingest.samples import FloatCheck
+from vatt.data.ingest import samples as samples_lib
 
 ENOUGH = 0.9  # of the frames, or samples, that a clip should hold
 # Seconds that a frame may stay on screen without saying so: the last one, and
@@ -167,8 +167,8 @@ class AudioTrack:
     self._late = max(0, round((begin - self._start) * rate))
     self._run = None  # (kind, time, resampler, arrays) of what is gapless
     self._next = None  # time at which the next frame should start
-    self._check = FloatCheck()
-    self._bad = []  # (begin, end) in seconds of what is not finite in the run
+    self._check = samples_lib.FloatCheck()
+    self._bad = []  # [n, 2] in seconds, of what is not finite in the run
     self.spoiled = 0  # frames of the clip with such samples
     self.damaged = False
 
@@ -200,7 +200,8 @@ class AudioTrack:
       self._next = time
     frame, bad = self._check.mend(frame)
     bad = self._next + bad / frame.sample_rate
-    self._bad.extend(bad)
+    if len(bad):
+      self._bad.append(bad)
     end = self._start + len(self._samples) / self._rate
     self.spoiled += bool(np.any((bad[:, 1] > self._start) & (bad[:, 0] < end)))
     self._run[3].extend(self._run[2].resample(frame))
@@ -219,11 +220,11 @@ class AudioTrack:
     self._samples[at:at + len(samples)] = samples
     self._twice += np.count_nonzero(self._mask[at:at + len(samples)])
     self._mask[at:at + len(samples)] = True
-    for span in self._bad:
-      begin, end = np.clip(np.round((span - self._start) * self._rate), 0,
-                           len(self._samples)).astype(int)
-      self._samples[begin:end] = 0
-      self._mask[begin:end] = False
+    if self._bad:
+      bad = samples_lib.inside(
+          (np.concatenate(self._bad) - self._start) * self._rate,
+          len(self._samples))
+      self._samples[bad], self._mask[bad] = 0, False
     self._bad = []
 
   def finish(self, problem: str) -> np.ndarray:

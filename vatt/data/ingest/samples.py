@@ -50,6 +50,16 @@ class FloatCheck:
             if self._loud > PEAKS * self._count else "")
 
 
+def inside(spans: np.ndarray, count: int) -> np.ndarray:
+  """Which of samples 0 ... count - 1 are in spans, float [n, 2]: bool [count].
+  """
+  edges = np.clip(np.round(spans), 0, count).astype(int)
+  change = np.zeros(count + 1, np.int32)
+  np.add.at(change, edges[:, 0], 1)
+  np.add.at(change, edges[:, 1], -1)
+  return np.cumsum(change[:-1], out=change[:-1]) > 0
+
+
 def _with_samples(frame, values):
   """A copy of a frame with other samples, [planes, n]."""
   copy = av.AudioFrame(frame.format.name, frame.layout, frame.samples)
