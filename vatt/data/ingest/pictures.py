@@ -119,7 +119,7 @@ class Screen:
       large = frame.width >= HD_WIDTH or frame.height >= HD_HEIGHT
       self._untagged = BT709 if large else BT601
     matrix = int(frame.colorspace)
-    if matrix in OTHERS:
+    if matrix in OTHERS and not frame.format.is_rgb:
       raise PictureError(f"its colours are {OTHERS[matrix]}, which is not read")
     if matrix == BT2020_CONSTANT:
       frame.colorspace = BT2020  # nearly the same
