@@ -37,7 +37,9 @@ NEAR = 0.1  # seconds by which packets and a header may differ
 LEAP, LEAP_MUTE = 10.0, 60.0
 JITTER = 1.0  # seconds that one stream's clock may go back by itself
 NOISE = 1.0  # seconds of wrong timestamps between right ones
+SCRAPS = 10  # runs at most of such timestamps, one after the other
 INTERLEAVED = 5.0  # seconds by which streams may be apart in a file
+REORDERED = 20.0  # seconds at most from a picture's decoding to its time
 HOLE = 1024  # bytes of Matroska that are in no packet
 TRIED = 50  # frames, to find out whether decoding reorders them
 
@@ -285,9 +287,14 @@ class _Table:
     # Matroska has none of decoding, and FFmpeg makes up some that jump.
     self.has_dts = has_dts and not np.isnan(dts).all()
     self.due = dts if self.has_dts else pts
-    ahead = (pts - dts)[~np.isnan(pts - dts)]
-    ahead = np.median(ahead) if len(ahead) else 0.0
-    self.begins = np.where(np.isnan(pts), dts + ahead, pts)
+    # Damaged, unless a picture waits that long for others.
+    ahead = pts - dts
+    bad = (ahead < -NEAR) | (ahead > REORDERED)
+    self.wrong.update(np.flatnonzero(bad).tolist())
+    pts[bad] = math.nan
+    ahead = ahead[~(bad | np.isnan(ahead))]
+    self.begins = np.where(
+        np.isnan(pts), dts + (np.median(ahead) if len(ahead) else 0.0), pts)
     self.begins[np.array(cut, bool)] = math.nan  # not to be shown
     self.lengths = np.array(duration, float) * unit
 
@@ -448,36 +455,53 @@ def _sections(tables, leap):
 
 
 def _runs(table, leap):
-  """The runs of a stream, without those that are noise."""
+  """The runs of a stream; notes which of its timestamps are noise."""
   known = np.flatnonzero(~np.isnan(table.due))
   if not len(known):
     return [slice(0, table.count)] if table.count else []
-  due, ends = table.due[known], table.due[known] + table.lengths[known]
+  due, lengths = table.due[known], table.lengths[known]
+  ends = due + lengths
   # Without times of decoding: pictures may follow others that come later.
-  back = NEAR if table.has_dts else max(
-      1.0, 16 * float(np.median(table.lengths)))
-  breaks = np.flatnonzero((due[1:] < due[:-1] - back)
-                          | (due[1:] > ends[:-1] + leap)) + 1
-  runs = []  # of `known`: where one begins and ends, what is noise in it
-  for first, stop in zip([0, *breaks.tolist()], [*breaks.tolist(), len(known)]):
-    for k in range(len(runs) - 2, -1, -1):
-      noise = slice(runs[k][1], first)
-      content = table.lengths[known[noise]].sum()
+  back = NEAR if table.has_dts else max(1.0, 16 * float(np.median(lengths)))
+
+  def go_on(runs):
+    """Runs [first, stop), of `known`, with those in one that go on in another.
+    """
+    joined = runs[:1]
+    for first, stop in runs[1:]:
+      last = joined[-1][1] - 1
+      if due[last] - back <= due[first] <= ends[last] + leap:
+        first = joined.pop()[0]
+      joined.append((first, stop))
+    return joined
+
+  breaks = (np.flatnonzero((due[1:] < due[:-1] - back) | (
+      due[1:] > ends[:-1] + min(leap, NOISE))) + 1).tolist()
+  runs, wrong = [], set()
+  for first, stop in zip([0, *breaks], [*breaks, len(known)]):
+    # One may go on where an earlier one ended, with noise between them.
+    for k in reversed(range(max(0, len(runs) - SCRAPS), len(runs) - 1)):
+      end = runs[k][1]
+      content = lengths[end:first].sum()
       if content > NOISE:
         break
-      if -NEAR <= due[first] - ends[runs[k][1] - 1] <= content + leap:
-        table.wrong.update(known[noise].tolist())  # it goes on after them
+      between = due[end:first]
+      if -back <= due[first] - ends[end - 1] <= content + NOISE and (
+          between.min() < due[end - 1] - back
+          or between.max() > due[first] + back):
+        wrong.update(known[end:first].tolist())
         first = runs[k][0]
         del runs[k:]
         break
     runs.append((first, stop))
-  for first, stop in runs:
-    if stop - first == 1 < len(runs):
-      table.wrong.add(int(known[first]))
-  for times in table.due, table.begins:
-    times[list(table.wrong)] = math.nan
-  firsts = [int(known[first]) for first, stop in runs
-            if stop - first > 1 or len(runs) == 1][1:]
+  runs = go_on(runs)
+  if longer := [run for run in runs if run[1] - run[0] > 1]:
+    wrong.update(
+        int(known[first]) for first, stop in runs if stop - first == 1)
+    runs = go_on(longer)
+  table.due[list(wrong)] = table.begins[list(wrong)] = math.nan
+  table.wrong |= wrong
+  firsts = [int(known[first]) for first, _ in runs[1:]]
   return [slice(*ends) for ends in zip([0, *firsts], [*firsts, table.count])]
 
 
