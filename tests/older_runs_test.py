@@ -6,6 +6,7 @@ so is what the version that made them printed of them: see its README.md.
 import hashlib
 import json
 import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -80,7 +81,8 @@ def test_dataset_is_built_already(fixtures, run, name):
   *_, last = run(
       "scripts/prepare_dataset.py", f"--dataset={name}",
       f"--manual_dir={fixtures}/{expected['sources']}", f"--data_dir={data}")
-  assert last == f"{data}/{line}"
+  # What clips have was not counted by version 1.
+  assert re.sub(r"; with [^)]*", "", last) == f"{data}/{line}"
   after = files_of(data)
   assert {path: content for path, content in after.items()
           if not path.startswith(f"{name}/1.1.0/")} == before
