@@ -68,11 +68,9 @@ def examine(path: str) -> tuple[float, dict[str, float]]:
     MediaError: it is no media, or has neither video nor sound.
   """
   timeline = _timeline(path)
-  with _open(path) as container:
-    return timeline.length, {
-        kind: min(timeline.length, max(
-            (end for _, end in timeline.spans[stream.index]), default=0.0))
-        for kind, stream in zip(KINDS, _streams(container)) if stream}
+  return timeline.length, {
+      kind: min(timeline.length, max((end for _, end in spans), default=0.0))
+      for kind, spans in timeline.spans.items()}
 
 
 def read(path: str, start: float = 0.0, end: float | None = None, *,
@@ -315,10 +313,10 @@ def _read(container, timeline, spans, fps, size, audio_rate, convert, kinds,
   for start, end in spans:
     tracks, sought = {}, seek_to > 0 and not clips
     for stream in streams:
-      parts = [(begin, stop) for begin, stop in timeline.spans[stream.index]
+      parts = [(begin, stop) for begin, stop in timeline.spans[stream.type]
                if begin < end and stop > start]
-      if sum(min(end, stop) - max(start, begin) for begin, stop in parts) < (
-          LEAST * (end - start)) or not parts:
+      if not parts or LEAST * (end - start) > sum(
+          min(end, stop) - max(start, begin) for begin, stop in parts):
         continue  # as good as nothing of it
       begin, span = parts[0][0], (start, min(end, parts[-1][1]))
       tracks[stream.index] = (
@@ -327,10 +325,10 @@ def _read(container, timeline, spans, fps, size, audio_rate, convert, kinds,
           if stream.type == "video" else
           AudioTrack(begin, span, audio_rate, sought))
     clips.append(_Clip((start, end), tracks))
-  begins = {index: min((begin for begin, _ in parts), default=0.0)
-            for index, parts in timeline.spans.items()}
-  feeds = {stream.index: _Feed(stream, begins[stream.index], clips)
-           for stream in streams}
+  feeds = {}
+  for stream in streams:
+    begin, _ = next(iter(timeline.spans[stream.type]), (0.0, 0.0))
+    feeds[stream.index] = _Feed(stream, begin, clips)
 
   def seconds(item, time):
     return None if time is None else float(
@@ -359,7 +357,8 @@ def _read(container, timeline, spans, fps, size, audio_rate, convert, kinds,
         if timeline.delay is None or stream.type == "audio":
           time = None if frame.time is None else frame.time - timeline.zero
         else:
-          time = frame.dts and seconds(frame, frame.dts) - timeline.delay
+          time = seconds(frame, frame.dts)
+          time = None if time is None else time - timeline.delay
         feeds[stream.index].add(frame, time)
       if lost and not packet.size:  # the start of what follows is missing
         feeds[stream.index].cut()

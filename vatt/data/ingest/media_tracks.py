@@ -93,8 +93,9 @@ class VideoTrack:
       if time <= self._time:
         self._out_of_order += 1
         return
-      lost = any(loss is None or self._time < loss < time + HOLD
-                 for loss in self._losses)
+      lost = time - self._time > HOLD_TO_NEXT and any(
+          loss is None or self._time < loss < time + HOLD
+          for loss in self._losses)
       # The nearest one, but not long before it comes on screen.
       self._take(max((self._time + time) / 2, time - self._early),
                  HOLD_TO_NEXT if lost else math.inf)

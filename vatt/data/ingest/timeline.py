@@ -16,12 +16,8 @@ import av
 import numpy as np
 from av.container import Flags, InputContainer
 
-from vatt.data.ingest.media_tracks import (
-    HOLD,
-    Late,
-    MediaError,
-    frame_rate,
-)
+from vatt.data.ingest.media_tracks import HOLD, Late, MediaError, frame_rate
+from vatt.data.ingest.sections import Row, Table, find_sections
 
 # Their headers do not have the length: it is a guess by the bit rate.
 GUESSED = ("aac", "mp3")
@@ -32,14 +28,8 @@ WRAPPING = LEAPING[:2]
 # There is nothing behind their last packet, but an index.
 WHOLE = ("flv", "matroska,webm")
 NEAR = 0.1  # seconds by which packets and a header may differ
-# Seconds without anything that are no pause: of sound, and of pictures alone,
-# for a slide may stay.
-LEAP, LEAP_MUTE = 10.0, 60.0
-JITTER = 1.0  # seconds that one stream's clock may go back by itself
-NOISE = 1.0  # seconds of wrong timestamps between right ones
-SCRAPS = 10  # runs at most of such timestamps, one after the other
-INTERLEAVED = 5.0  # seconds by which streams may be apart in a file
-REORDERED = 20.0  # seconds at most from a picture's decoding to its time
+# Seconds without anything that are no pause; a slide without sound may stay.
+LEAP, LEAP_MUTE = 10.0, 3600.0
 HOLE = 1024  # bytes of Matroska that are in no packet
 TRIED = 50  # frames, to find out whether decoding reorders them
 
@@ -67,16 +57,16 @@ class Timeline(NamedTuple):
   Attributes:
     length: seconds.
     zero: the timestamp in seconds that is time 0.
-    spans: by the index of a stream, the (begin, end) of what it has in each
-      section, in seconds; an end may be inf if no one says.
-    clocks: by the index of a stream; empty if timestamps are right as they are.
+    spans: by "video" and "audio", for those that it has, the (begin, end) of
+      each section in seconds; an end may be inf if no one says.
+    clocks: likewise; empty if timestamps are right as they are.
     delay: None, or else timestamps of video are in the order of decoding: a
       frame is due as many seconds before the decoder yields it.
   """
   length: float
   zero: float
-  spans: dict[int, list[tuple[float, float]]]
-  clocks: dict[int, Clock]
+  spans: dict[str, list[tuple[float, float]]]
+  clocks: dict[str, Clock]
   delay: float | None
 
   def packets(self, container: InputContainer,
@@ -109,21 +99,23 @@ class Timeline(NamedTuple):
     # Sections may have the same timestamps: there is no seeking by them. To
     # read packets takes little, to decode them would be much.
     number = dict.fromkeys(self.clocks, -1)
-    begin = {index: clock.keys[clock.times <= start].max(initial=0)
-             for index, clock in self.clocks.items()}
+    begin = {kind: clock.keys[clock.times <= start].max(initial=0)
+             for kind, clock in self.clocks.items()}
     for packet, lost in _demux(container, streams):
-      index = packet.stream.index
-      number[index] += 1
-      if number[index] < begin[index] and not _is_last(packet):
+      if _is_last(packet):
+        yield packet, lost
         continue
-      clock = self.clocks[index]
-      section = np.searchsorted(clock.firsts, number[index], "right") - 1
-      if number[index] == clock.firsts[section] and (
-          number[index] > begin[index]):
+      kind = packet.stream.type
+      number[kind] += 1
+      if number[kind] < begin[kind]:
+        continue
+      clock = self.clocks[kind]
+      section = np.searchsorted(clock.firsts, number[kind], "right") - 1
+      if begin[kind] < number[kind] == clock.firsts[section]:
         # All frames of the last section, which those of this do not refer to.
         yield _end_of(packet.stream), not packet.is_keyframe
         packet.stream.codec_context.flush_buffers()
-      if number[index] in clock.wrong:
+      if number[kind] in clock.wrong:
         packet.pts = packet.dts = None
       else:
         shift = round(clock.shifts[section] / packet.time_base)
@@ -148,14 +140,13 @@ def measure(container: InputContainer, streams: Sequence[av.stream.Stream],
     MediaError: it has no packets, or its streams do not share a timeline.
   """
   zero, said = _zero(container), _duration(container)
-  spans = {s.index: [_bounds(container, s, zero, said)] for s in streams}
+  spans = {s.type: [_bounds(container, s, zero, said)] for s in streams}
   if said < math.inf and _is_sure(container, streams):
     return Timeline(said, zero, spans, {}, delay)
   tables = _read_tables(container, streams)
-  leaping = container.format.name in LEAPING
-  mute = all(stream.type == "video" for stream in streams)
-  leap = math.inf if not leaping else LEAP_MUTE if mute else LEAP
-  sections = _sections(tables, leap)
+  leap = LEAP if "audio" in spans else LEAP_MUTE
+  sections = find_sections(
+      tables, leap if container.format.name in LEAPING else math.inf)
   if len(sections) == 1 and not any(t.wrong for t in tables):
     return _plain(container, tables, zero, said, spans, delay)
   return _rebuilt(tables, sections, zero, delay)
@@ -177,7 +168,7 @@ def decoding_delay(container: InputContainer, stream: av.VideoStream
     return None
   packets, last = [], -math.inf
   try:
-    for packet in container.demux(stream):
+    for packet in _packets(container, stream):
       if packet.size and (packet.pts is None or packet.pts < last):
         return None  # there are none, or they have the pictures' order
       packets.append(packet)
@@ -262,75 +253,6 @@ def _is_one_segment(path):
 # -----------------------------------------------------------------------------
 # What the packets say.
 # -----------------------------------------------------------------------------
-class _Table:
-  """The packets of a stream, in the file's order.
-
-  Attributes (a number each, of P packets):
-    order: among the packets of all streams.
-    due: seconds of decoding, or of presentation without; nan if unknown.
-    begins: seconds of presentation; nan if unknown.
-    lengths: seconds.
-    keys: whether decoding can begin there.
-    wrong: set of the numbers of packets with wrong timestamps.
-    runs: slices of packets, in each of which the clock goes on.
-  """
-
-  def __init__(self, stream, rows, has_dts):
-    self.stream, self.count = stream, len(rows)
-    self.wrong, self.runs = set(), []
-    order, pts, dts, duration, keys, cut = (
-        zip(*rows) if rows else ((),) * 6)
-    self.order, self.keys = np.array(order, int), np.array(keys, bool)
-    unit = float(stream.time_base)
-    pts, dts = (np.array([math.nan if t is None else t for t in times]) * unit
-                for times in (pts, dts))
-    # Matroska has none of decoding, and FFmpeg makes up some that jump.
-    self.has_dts = has_dts and not np.isnan(dts).all()
-    self.due = dts if self.has_dts else pts
-    # Damaged, unless a picture waits that long for others.
-    ahead = pts - dts
-    bad = (ahead < -NEAR) | (ahead > REORDERED)
-    self.wrong.update(np.flatnonzero(bad).tolist())
-    pts[bad] = math.nan
-    ahead = ahead[~(bad | np.isnan(ahead))]
-    self.begins = np.where(
-        np.isnan(pts), dts + (np.median(ahead) if len(ahead) else 0.0), pts)
-    self.begins[np.array(cut, bool)] = math.nan  # not to be shown
-    self.lengths = np.array(duration, float) * unit
-
-  @property
-  def first_and_last(self):
-    """Seconds at which it begins and ends; (None, None) if unknown."""
-    if not np.isnan(self.begins).all():
-      return self.span(slice(0, self.count))
-    if self.stream.type != "video" or not self.count:
-      return None, None
-    return 0.0, self.count / frame_rate(self.stream)  # a bare stream
-
-  def between(self, first, stop):
-    """Seconds of what lies between two packets."""
-    return float(self.lengths[min(first, stop):max(first, stop)].sum())
-
-  def clock(self, firsts, shifts):
-    """Its Clock, with a section from each of `firsts` on."""
-    times = self.begins + shifts[
-        np.searchsorted(firsts, np.arange(self.count), "right") - 1]
-    keys = np.flatnonzero(self.keys & ~np.isnan(times))
-    return Clock(firsts, shifts, frozenset(self.wrong), keys, times[keys])
-
-  def until(self, order):
-    """Number of packets before a place in the file."""
-    return np.searchsorted(self.order, order)
-
-  def span(self, run):
-    """The (begin, end) of a run in seconds; None if unknown."""
-    begins = self.begins[run]
-    if np.isnan(begins).all():
-      return None
-    return (float(np.nanmin(begins)),
-            float(np.nanmax(begins + self.lengths[run])))
-
-
 def _demux(container, streams):
   """Yields the packets of streams, and whether each is damaged or follows some
   that were lost."""
@@ -382,7 +304,7 @@ def _end_of(stream):
 
 
 def _read_tables(container, streams):
-  """The _Table of each stream.
+  """The Table of each stream.
 
   Raises:
     MediaError: there is no packet, or other streams take their place.
@@ -400,7 +322,7 @@ def _read_tables(container, streams):
         continue
       end = end if packet.pos is None else packet.pos + packet.size
       if index in rows:
-        rows[index].append((
+        rows[index].append(Row(
             order, packet.pts, packet.dts, packet.duration or 0,
             packet.is_keyframe, packet.is_discard))
       else:
@@ -422,134 +344,9 @@ def _read_tables(container, streams):
   if container.format.name in WHOLE and 10 * rest > container.size:
     raise MediaError(f"its last {rest} of {container.size} bytes cannot be "
                      "read: several files in one?")
+  # Matroska has none, and FFmpeg makes up some that jump.
   has_dts = "matroska" not in container.format.name
-  return [_Table(stream, rows[stream.index], has_dts) for stream in streams]
-
-
-# -----------------------------------------------------------------------------
-# Sections.
-# -----------------------------------------------------------------------------
-def _sections(tables, leap):
-  """The sections of a file, in its order: {number of a table: slice of its
-  packets} each. Notes packets with wrong timestamps in the tables.
-
-  Raises:
-    MediaError: one stream's clock starts anew, and that of the other does not.
-  """
-  for table in tables:
-    table.runs = _runs(table, leap)
-  joined = [_join_pauses(table, [t for t in tables if t is not table])
-            for table in tables]
-  sections = []
-  for _, i, run in sorted(
-      ((tables[i].order[run.start], i, run)
-       for i, runs in enumerate(joined) for run in runs),
-      key=lambda item: item[:2]):
-    if sections and i not in sections[-1] and _share(
-        tables, i, run, sections[-1]):
-      sections[-1][i] = run
-    else:
-      sections.append({i: run})
-  _check(tables, sections)
-  return sections
-
-
-def _runs(table, leap):
-  """The runs of a stream; notes which of its timestamps are noise."""
-  known = np.flatnonzero(~np.isnan(table.due))
-  if not len(known):
-    return [slice(0, table.count)] if table.count else []
-  due, lengths = table.due[known], table.lengths[known]
-  ends = due + lengths
-  # Without times of decoding: pictures may follow others that come later.
-  back = NEAR if table.has_dts else max(1.0, 16 * float(np.median(lengths)))
-
-  def go_on(runs):
-    """Runs [first, stop), of `known`, with those in one that go on in another.
-    """
-    joined = runs[:1]
-    for first, stop in runs[1:]:
-      last = joined[-1][1] - 1
-      if due[last] - back <= due[first] <= ends[last] + leap:
-        first = joined.pop()[0]
-      joined.append((first, stop))
-    return joined
-
-  breaks = (np.flatnonzero((due[1:] < due[:-1] - back) | (
-      due[1:] > ends[:-1] + min(leap, NOISE))) + 1).tolist()
-  runs, wrong = [], set()
-  for first, stop in zip([0, *breaks], [*breaks, len(known)]):
-    # One may go on where an earlier one ended, with noise between them.
-    for k in reversed(range(max(0, len(runs) - SCRAPS), len(runs) - 1)):
-      end = runs[k][1]
-      content = lengths[end:first].sum()
-      if content > NOISE:
-        break
-      between = due[end:first]
-      if -back <= due[first] - ends[end - 1] <= content + NOISE and (
-          between.min() < due[end - 1] - back
-          or between.max() > due[first] + back):
-        wrong.update(known[end:first].tolist())
-        first = runs[k][0]
-        del runs[k:]
-        break
-    runs.append((first, stop))
-  runs = go_on(runs)
-  if longer := [run for run in runs if run[1] - run[0] > 1]:
-    wrong.update(
-        int(known[first]) for first, stop in runs if stop - first == 1)
-    runs = go_on(longer)
-  table.due[list(wrong)] = table.begins[list(wrong)] = math.nan
-  table.wrong |= wrong
-  firsts = [int(known[first]) for first, _ in runs[1:]]
-  return [slice(*ends) for ends in zip([0, *firsts], [*firsts, table.count])]
-
-
-def _join_pauses(table, others):
-  """The runs of a stream, together where its clock leaps by itself, as it does
-  in a pause, or goes back a little, as some do."""
-  joined = table.runs[:1]
-  for run in table.runs[1:]:
-    place, last = table.order[run.start], table.order[run.start - 1]
-    before = np.nanmax(table.due[joined[-1]])
-    after = np.nanmin(table.due[run])
-    # The clock of another may go on over this place.
-    there = [other.due[there] for other in others for there in other.runs
-             if other.order[there.start] <= place
-             and other.order[there.stop - 1] >= last]
-    if before - JITTER <= after and any(
-        np.nanmin(due) - INTERLEAVED <= min(before, after)
-        and np.nanmax(due) + INTERLEAVED >= max(before, after)
-        for due in there if not np.isnan(due).all()):
-      run = slice(joined.pop().start, run.stop)
-    joined.append(run)
-  return joined
-
-
-def _share(tables, i, run, section):
-  """Whether a run lies where a section does in the file."""
-  def places(i, run):
-    return tables[i].order[run.start], tables[i].order[run.stop - 1] + 1
-  begin, end = places(i, run)
-  begins, ends = zip(*(places(*item) for item in section.items()))
-  first, last = min(begins), max(ends)
-  return 2 * (min(end, last) - max(begin, first)) > min(
-      end - begin, last - first)
-
-
-def _check(tables, sections):
-  """Raises MediaError if the streams of a section do not share a clock, or one
-  of them goes on in the next."""
-  for before, section in zip(sections, sections[1:]):
-    place = min(tables[i].order[run.start] for i, run in section.items())
-    spans = [tables[i].span(run) for i, run in section.items()]
-    apart = len(spans) > 1 and None not in spans and (
-        max(begin for begin, _ in spans) - min(end for _, end in spans))
-    for i, run in before.items():
-      over = tables[i].between(tables[i].until(place), run.stop)
-      if over > INTERLEAVED or apart > INTERLEAVED:
-        raise MediaError("the clocks of its video and its sound start anew at "
-                         "different times: they cannot be kept together")
+  return [Table(stream, rows[stream.index], has_dts) for stream in streams]
 
 
 def _plain(container, tables, zero, said, spans, delay):
@@ -563,30 +360,32 @@ def _plain(container, tables, zero, said, spans, delay):
       return counted
     return said if said > counted - NEAR else counted
 
-  found = {table.stream.index: table.first_and_last for table in tables}
-  ends = [last - zero for _, last in found.values() if last is not None]
-  if not ends:
+  found = {}
+  for table in tables:
+    if span := table.span(slice(0, table.count)):
+      found[table.stream.type] = max(0.0, span[0] - zero), span[1] - zero
+    elif table.stream.type == "video":  # a bare stream
+      found["video"] = 0.0, table.count / frame_rate(table.stream)
+  last = max((end for _, end in found.values()), default=0.0)
+  if not last:
     raise MediaError("no packet of video or sound")
-  guess = (container.duration or 0) / av.time_base
   if said < math.inf:
-    length = choose(said, max(ends))
+    length = choose(said, last)
   else:
-    length = guess if abs(guess - max(ends)) < NEAR else max(ends)
-  for index, (first, last) in found.items():
-    if last is None:
-      continue
-    begin, end = spans[index][0]
-    counted = max(first - zero, 0.0)
-    spans[index] = [(begin if abs(begin - counted) < NEAR else counted,
-                     choose(end, last - zero, HOLD))]
+    length = container.duration and container.duration / av.time_base
+    length = length if length and abs(length - last) < NEAR else last
+  for kind, (begin, end) in found.items():
+    stated = spans[kind][0]
+    spans[kind] = [(stated[0] if abs(stated[0] - begin) < NEAR else begin,
+                    choose(stated[1], end, HOLD))]
   return Timeline(length, zero, spans, {}, delay)
 
 
 def _rebuilt(tables, sections, zero, delay):
   """The timeline of a file with sections, or with wrong timestamps."""
   length = 0.0
-  spans = {table.stream.index: [] for table in tables}
-  shifts = [[] for _ in tables]  # (number of the first packet, seconds)
+  spans = {table.stream.type: [] for table in tables}
+  firsts, shifts = ([[] for _ in tables] for _ in range(2))
   for section in sections:
     found = {i: span for i, run in section.items()
              if (span := tables[i].span(run))}
@@ -595,13 +394,21 @@ def _rebuilt(tables, sections, zero, delay):
       begin = zero
     shift = length - begin
     for i, run in section.items():
-      shifts[i].append((run.start, shift))
+      firsts[i].append(run.start)
+      shifts[i].append(shift)
     for i, (first, last) in found.items():
-      spans[tables[i].stream.index].append(
+      spans[tables[i].stream.type].append(
           (max(0.0, round(first + shift, 6)), round(last + shift, 6)))
     length = max([length, *(last + shift for _, last in found.values())])
   clocks = {}
-  for table, pairs in zip(tables, shifts):
-    if pairs:
-      clocks[table.stream.index] = table.clock(*map(np.array, zip(*pairs)))
+  for table, *starts in zip(tables, firsts, shifts):
+    if table.count:
+      clocks[table.stream.type] = _clock(table, *map(np.array, starts))
   return Timeline(length, 0.0, spans, clocks, delay)
+
+
+def _clock(table, firsts, shifts):
+  times = table.begins + shifts[
+      np.searchsorted(firsts, np.arange(table.count), "right") - 1]
+  keys = np.flatnonzero(table.keys & ~np.isnan(times))
+  return Clock(firsts, shifts, frozenset(table.wrong), keys, times[keys])
