@@ -378,6 +378,29 @@ def test_decoding_times_alone(tmp_path, media):
     media_lib.read(path, 0, 3.9)
 
 
+def test_what_is_before_the_start_is_cut(tmp_path, media):
+  """As the edit list of MP4 says. Matroska has no times for it."""
+  source = media.write_media(
+      tmp_path / "0.mp4", [media.numbered(i) for i in range(100)],
+      media.clicks([1, 3], 4), b_frames=2)
+
+  def shift(packet):
+    packet.pts -= int(2 / packet.time_base)
+    packet.dts -= int(2 / packet.time_base)
+    return packet
+
+  path, other = (remux(source, tmp_path / f"a.{suffix}", shift,
+                       {"avoid_negative_ts": "disabled"})
+                 for suffix in ("mp4", "mkv"))
+  assert media_lib.length(path) == pytest.approx(2, abs=0.03)
+  clip = media_lib.read(path, 0, 2, fps=25)
+  assert [media.number_of(f) for f in clip.frames] == list(range(50, 100))
+  click = np.argmax(np.abs(clip.audio.astype(int)) > 8000) / 48000
+  assert click == pytest.approx(1, abs=0.01)
+  with pytest.raises(MediaError, match="are there|come after later"):
+    media_lib.read(other)
+
+
 @pytest.mark.parametrize("suffix, video, b_frames", [
     ("mkv", "libx264", 2), ("mp4", "libx264", 0), ("webm", "libvpx", 0)])
 def test_slides_of_minutes(tmp_path, media, suffix, video, b_frames):
