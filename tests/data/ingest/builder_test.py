@@ -442,7 +442,10 @@ def test_what_describes_a_dataset_is_written_anew(
            "rejected.csv"]
   for name in names:
     for content in (None, b"", whole[name][:-9] + b"=damaged",
-                    b"\0\xff" + whole[name]):
+                    b"\0\xff" + whole[name],
+                    whole[name].replace(b'tfrecord"', b'photos"')):
+      if content == whole[name]:
+        continue
       (folder / name).unlink(missing_ok=True)
       if content is not None:
         (folder / name).write_bytes(content)
@@ -506,6 +509,27 @@ def test_what_cannot_be_built_is_listed_for_spreadsheets():
   assert b'"a""b,c;=1"' in table  # where semicolons part cells, too
   for damaged in (b"", b"id,file\n", table[:-6], table + b"\xff", b"\0"):
     assert rejected.count(damaged) is None
+
+
+def test_all_is_on_the_disk_before_it_has_its_name(
+    tmp_path, photos, monkeypatch):
+  events = []
+  sync, rename = os.fsync, tf.io.gfile.rename
+  monkeypatch.setattr(os, "fsync", lambda file: events.append(
+      os.readlink(f"/proc/self/fd/{file}")) or sync(file))
+  monkeypatch.setattr(tf.io.gfile, "rename", lambda *args, **kwargs: (
+      events.append(args), rename(*args, **kwargs)))
+  build(tmp_path, photos)
+  home = str(tmp_path / "photos")
+  last = events.index((f"{home}/1.0.0.staging", f"{home}/1.0.0"))
+  assert home in events[last:]
+  before = {}  # by the name that each file gets
+  for i, event in enumerate(events[:last]):
+    if isinstance(event, tuple):
+      before[os.path.basename(event[1])] = i
+      assert event[0] in events[:i]
+      assert f"{home}/1.0.0.staging" in events[i:last]
+  assert sorted(before) == sorted(os.listdir(f"{home}/1.0.0"))
 
 
 def test_bad_plans(tmp_path, photos):

@@ -9,6 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import dataset_info
 from tensorflow_datasets.core import splits as splits_lib
 
 from vatt.data.ingest import rejected as rejected_lib
@@ -28,7 +29,10 @@ class Info(tfds.core.DatasetInfo):
 
   def read_from_directory(self, dataset_info_dir):
     try:
-      super().read_from_directory(dataset_info_dir)
+      found = dataset_info.read_from_json(
+          os.path.join(dataset_info_dir, INFO))
+      if (found.name, found.file_format) == (self.name, "tfrecord"):
+        super().read_from_directory(dataset_info_dir)
     except Exception:  # of nearly any kind, as the files are damaged
       self._fully_initialized = False
 
