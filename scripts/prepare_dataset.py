@@ -11,8 +11,6 @@ A build that was stopped goes on when the same command is run again. With
 import importlib
 import os
 import pkgutil
-import signal
-import sys
 
 from vatt import cli, stopping
 from vatt.data import datasets
@@ -49,18 +47,16 @@ def find_dataset(name):
                if getattr(value, "name", None) == name), None)
 
 
-def build():
+def main():
   """Builds what the flags say."""
   name, _, config = FLAGS.dataset.partition("/")
-  with stopping.noted():  # some imports would take the end for a failure
-    builder_class = find_dataset(name)
-    if stopping.asked():
-      raise stopping.Stopped(stopping.asked())
+  builder_class = find_dataset(name)
   if not builder_class:
     names = [module.name for module in pkgutil.iter_modules(datasets.__path__)
              if find_dataset(module.name)]
     raise UserError(
         f"--dataset: no dataset {name!r}, expected one of " + ", ".join(names))
+  stopping.check()
   builder_class(
       config=config,
       data_dir=os.path.expanduser(FLAGS.data_dir),
@@ -68,18 +64,8 @@ def build():
   ).download_and_prepare(repair=FLAGS.repair)
 
 
-def main():
-  """Builds, and ends soon and in a line if it is stopped."""
-  try:
-    build()
-  except (KeyboardInterrupt, stopping.Stopped):
-    print("stopped; what is finished is kept, run the same command to go on",
-          file=sys.stderr)
-    stopping.end_at_once()
-    sys.exit(128 + (stopping.asked() or signal.SIGINT))
-
-
 if __name__ == "__main__":
   logging.set_verbosity(logging.ERROR)  # tfds warns of every config of its own
-  stopping.listen(signal.SIGINT, signal.SIGTERM)
-  cli.run(main)
+  with stopping.in_a_line("stopped; what is finished is kept, run the same "
+                          "command to go on"):
+    cli.run(main)

@@ -56,6 +56,39 @@ def test_sigterm(python, code, end):
   assert done.stdout == "tidied up\n"
 
 
+IN_A_LINE = """
+number, how = int(sys.argv[1]), sys.argv[2]
+if how == "ignored":
+  signal.signal(number, signal.SIG_IGN)
+before = signal.getsignal(number)
+with stopping.in_a_line("told", grace=0.2 if how == "late" else 60):
+  stopping.check()
+  if how != "never":
+    os.kill(os.getpid(), number)
+  if how == "late":
+    import threading
+    lock = threading.Lock()
+    lock.acquire()
+    lock.acquire()  # for ever
+  try:
+    stopping.check()
+  finally:
+    print("tidied up")
+assert signal.getsignal(number) == before and not stopping.asked()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how, tidy", [
+    ("checked", True), ("late", False), ("ignored", True), ("never", True)])
+def test_a_program_that_can_be_killed_ends_in_a_line(python, number, how, tidy):
+  done = python.run("-c", BEGIN + IN_A_LINE, str(number), how)
+  ends = how in ("checked", "late")
+  assert done.returncode == ends * (128 + number), done.stderr
+  assert done.stderr.split() == ["told"] * ends
+  assert done.stdout == "tidied up\n" * tidy
+
+
 def test_the_end_may_be_at_once(python):
   """Without what is registered for it, but with what was said."""
   done = python.run("-c", BEGIN + """

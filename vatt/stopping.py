@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 from absl import logging
 
+GRACE = 5.0  # seconds to end in, where nothing is lost
+
 
 class Stopped(SystemExit):
   """A signal came; the program ends with code 143 = 128 + 15 if it is SIGTERM.
@@ -30,19 +32,13 @@ def asked() -> int:
   return _asked
 
 
-def listen(*numbers: int) -> None:
-  """From here on a signal raises Stopped where Python is, or is noted.
+def listen() -> None:
+  """From here on SIGTERM raises Stopped where Python is, or is noted.
 
   Programs call it, not libraries; and again where TensorFlow has taken the
   signal for itself, as it does to start several workers.
-
-  Args:
-    *numbers: the signals, SIGTERM if none is given. One that is ignored, as
-      Ctrl-C is by what runs in the background, stays so.
   """
-  for number in numbers or (signal.SIGTERM,):
-    if signal.getsignal(number) != signal.SIG_IGN:
-      signal.signal(number, _come)
+  signal.signal(signal.SIGTERM, _come)
 
 
 @contextlib.contextmanager
@@ -84,6 +80,62 @@ def noted() -> Iterator[None]:
     signal.signal(signal.SIGTERM, previous)
     if not _noted and not ends:
       _asked = 0
+
+
+def check() -> None:
+  """Raises Stopped if a signal came."""
+  if _asked:
+    raise Stopped(_asked)
+
+
+@contextlib.contextmanager
+def in_a_line(line: str, grace: float = GRACE) -> Iterator[None]:
+  """Inside, Ctrl-C and SIGTERM end the program with a line and their code.
+
+  Nothing is raised where it happens to be: that would leave locks behind, and
+  other threads waiting. The signal is noted for `check`, which long work calls
+  again and again; what calls it too seldom ends all the same, `grace` seconds
+  later, as if it was killed. A signal that is ignored, as Ctrl-C is by what
+  runs in the background, stays so.
+
+  Args:
+    line: said on stderr.
+    grace: seconds.
+  """
+  global _asked
+
+  def note(number, _):
+    global _asked
+    _asked = _asked or number
+
+  def watch():
+    while data := os.read(reader, 1):
+      if data[0] in previous and not ended.wait(grace):
+        os.write(2, f"\n{line}\n".encode())  # behind a progress bar
+        os._exit(128 + data[0])
+
+  ended, (reader, writer) = threading.Event(), os.pipe()
+  os.set_blocking(writer, False)
+  previous = {number: signal.signal(number, note)
+              for number in (signal.SIGINT, signal.SIGTERM)
+              if signal.getsignal(number) != signal.SIG_IGN}
+  # Written by the system, even where Python does not get to its handlers.
+  waker = signal.set_wakeup_fd(writer)
+  threading.Thread(target=watch, daemon=True).start()
+  try:
+    yield
+  except (KeyboardInterrupt, Stopped):  # the first, of a process of Workers
+    ended.set()
+    print(line, file=sys.stderr)
+    end_at_once()
+    leave(128 + (_asked or signal.SIGINT))
+  finally:
+    ended.set()
+    signal.set_wakeup_fd(waker)
+    for number, handler in previous.items():
+      signal.signal(number, handler)
+    os.close(writer)
+    _asked = 0
 
 
 _at_once = False

@@ -243,8 +243,9 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
                               [old], known, progress)
 
     def progress(count):
-      if ended or stopping.asked():  # no thread is to go on
-        raise stopping.Stopped(stopping.asked())
+      stopping.check()
+      if ended:  # no thread is to go on
+        raise stopping.Stopped()
       bar.update(count)
 
     with tqdm(total=sum(len(shard.clips) for shard in shards), unit="clip",

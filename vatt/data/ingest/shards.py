@@ -23,7 +23,8 @@ from vatt.files import TEMPORARY, write_whole, write_whole_by
 
 # What tells that a clip has some of it: a field of its example.
 KINDS = {"pictures": "frames", "sound": "audio", "captions": "captions/text"}
-# What a sidecar says; in versions before 2, that had no digest, no more.
+# What a sidecar says. Version 1 had no digest, and its fingerprint was that of
+# all shards of a plan; what it left is still good.
 FIRST = {"fingerprint": str, "count": int, "bytes": int, "offsets": list,
          "rejected": list}
 FIELDS = FIRST | {"keys": list, "having": dict, "digest": str}
@@ -127,8 +128,8 @@ def build(folder: str, shard: Shard, read: Callable[[Clip], dict[str, Any]],
   Returns:
     What the sidecar says: fingerprint, count (records), bytes (size of the
     file), offsets (of each record), keys (of each), having (how many have
-    pictures, sound, captions), rejected (id, file, reason). In one of before,
-    neither keys nor having may be there.
+    pictures, sound, captions), rejected (id, file, reason). In version 1, keys
+    and having are not there.
   """
   path = f"{folder}/{shard.name}"
   record = finished(path, shard.fingerprint, *fingerprints)

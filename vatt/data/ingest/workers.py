@@ -98,9 +98,7 @@ class Workers:
 def _receive(pipe):
   """What a process answers; raises Stopped if this one is to end."""
   while not pipe.poll(WAIT):
-    # A signal reaches the main thread alone.
-    if stopping.asked():
-      raise stopping.Stopped(stopping.asked())
+    stopping.check()
   return pipe.recv()
 
 

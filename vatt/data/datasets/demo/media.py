@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from vatt import locks
+from vatt import locks, stopping
 from vatt.data.datasets.demo import captions, sounds
 from vatt.data.datasets.demo import scenes as scenes_lib
 from vatt.data.datasets.demo.scenes import Scene
@@ -94,6 +94,7 @@ def _render(folder, scenes):
       while tasks:
         tasks.popleft().result()
         bar.update()
+        stopping.check()
     finally:  # after an error or an interrupt no further clip is begun
       pool.shutdown(wait=False, cancel_futures=True)
   _write_broken(folder, scenes[0])

@@ -13,6 +13,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from scipy.io import wavfile
 
+from vatt import stopping
 from vatt.data import levels
 from vatt.data.ingest.builder import Rejected
 from vatt.errors import UserError, one_line
@@ -75,6 +76,7 @@ def list_recordings(manual_dir: str
                     f"listed: {one_line(error)}") from error
   recordings, rejected, seen = [], [], {}
   for file in sorted(files):
+    stopping.check()
     name = file.rsplit("/", 1)[-1]
     if not name.lower().endswith(".wav"):
       continue  # a licence, a readme
@@ -233,6 +235,7 @@ def export_tfds(data_dir: str) -> str:
         "recordings.zip and images.npz") from error
   tf.io.gfile.makedirs(f"{folder}/recordings")
   for voice in voices.as_numpy_iterator():
+    stopping.check()
     buffer = io.BytesIO()
     wavfile.write(buffer, 8000, voice["audio"].astype(np.int16))
     name = voice["audio/filename"].decode()
