@@ -62,6 +62,7 @@ def main():
       data_dir=os.path.expanduser(FLAGS.data_dir),
       manual_dir=FLAGS.manual_dir and os.path.expanduser(FLAGS.manual_dir),
   ).download_and_prepare(repair=FLAGS.repair)
+  stopping.end_at_once()  # for nothing is left to be stopped
 
 
 if __name__ == "__main__":

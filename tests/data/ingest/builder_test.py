@@ -285,6 +285,10 @@ def test_finished_build(tmp_path, photos, capsys):
                   "pictures 24, sound 0, captions 23), rejected 0"] * 2
   assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
 
+  # Nor are other shards built beside those that are there.
+  for clean in build, repair:
+    with pytest.raises(UserError, match="other sources"):
+      clean(tmp_path / "data", photos, Fine)
   (photos / "2-0.jpg").write_bytes((photos / "1-0.jpg").read_bytes())
   with pytest.raises(UserError, match="other sources"):
     build(tmp_path / "data", photos)
@@ -376,9 +380,12 @@ def test_damaged_shards_are_built_alone(tmp_path, photos, built):
       (place / (name + suffix)).unlink()
       if damage:
         (place / (name + suffix)).write_bytes(damage(whole[name + suffix]))
+  for place in built:
+    (place / f"{name}.12345678.tmp").write_bytes(b"cut off")
   times = {path: path.stat().st_mtime_ns for place in built
            for path in place.iterdir()
-           if path.name.removesuffix(".index.json") not in names.values()}
+           if path.name.removesuffix(".index.json") not in names.values()
+           and path.suffix != ".tmp"}
   assert len(times) > 2 * 2 * 4
   # A byte in a record is not looked for.
   *shown, last = sorted(names.values())[:5] + [len(cases) - 1 - 5]
