@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -39,6 +40,18 @@ def read(source, i=0):
   tensors = record_index.file_tensors(source.index)
   return source.parse(
       record_index.read_record(tensors, tf.constant(i, tf.int64)))
+
+
+@pytest.mark.parametrize("name", ["features.json", "dataset_info.json"])
+@pytest.mark.parametrize("content", [
+    b"", b"{", b"\xff\xfe\0", b"[]", b"3", b'{"featuresDict": {}, "splits": 3}',
+    b'{"featuresDict": [], "splits": [{}]}'])
+def test_a_damaged_description_is_told_in_a_line(tmp_path, clips_dir, name,
+                                                 content):
+  folder = shutil.copytree(clips_dir, tmp_path / "data")
+  (folder / "clips/official/1.0.0" / name).write_bytes(content)
+  with pytest.raises(UserError, match=f"{name}: damaged.*--repair"):
+    sources.open_source("clips/official", str(folder), "train")
 
 
 def test_built_dataset(clips_dir, records):
