@@ -1,8 +1,8 @@
 """Reads frames and sound out of media files, whatever their container.
 
-Times are seconds of the file's timeline: 0 is where players start it, and what
-a stream has before that is cut. A stream that starts later than another keeps
-its distance to it.
+Times are seconds of the file's `timeline`: 0 is where players start it, and
+what a stream has before that is cut. A stream that starts later than another
+keeps its distance to it; joined recordings follow each other.
 """
 import collections
 import functools
