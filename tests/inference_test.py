@@ -383,11 +383,16 @@ def test_a_model_without_words_takes_them(tmp_path, films):
   assert bare.embed_video(films[0]).shape == (8,)
   with pytest.raises(UserError, match="has no vocabulary.txt, expected the"):
     bare.embed_text("one")
-  first = kept.read_text().split()[0]
+  first, *others = kept.read_text().split()
   whole = inference.Model(folder, vocabulary=str(kept))
-  np.testing.assert_array_equal(
-      whole.embed_text(first),
-      inference.Model(FIXTURES / "specific").embed_text(first))
+  vector = inference.Model(FIXTURES / "specific").embed_text(first)
+  np.testing.assert_array_equal(whole.embed_text(first), vector)
+  # However the letters of a word are composed.
+  kept.write_text("\n".join(["no\u0323\u0302i", *others]))
+  whole = inference.Model(folder, vocabulary=str(kept))
+  words = "n\u1ed9i", "n\xf4\u0323i", "No\u0323\u0302i", "NO\u0302\u0323I"
+  np.testing.assert_allclose(
+      whole.embed_text(words), [vector] * 4, rtol=0, atol=1e-6)
   kept.write_text("one\ntwo\n")
   with pytest.raises(UserError, match="words.txt: 2 words, expected the"):
     inference.Model(folder, vocabulary=str(kept))

@@ -1,5 +1,6 @@
 import gzip
 import logging
+import unicodedata
 
 import numpy as np
 import pytest
@@ -54,6 +55,45 @@ def test_encode_eagerly_and_in_tf_data(records):
     assert got[0].shape == got[1].shape == [2, 2, 3]
     np.testing.assert_array_equal(got[0], ids)
     np.testing.assert_array_equal(got[1], np.array(mask, bool))
+
+
+def decomposed(sentence):
+  return unicodedata.normalize("NFD", sentence)
+
+
+def test_composed_or_not_a_word_is_the_same(tmp_path, records):
+  """In vocabularies, word vectors, captions of any record, and queries."""
+  composed, words = "L'été à Hà Nội", ["l'été", "à", "hà", "nội", "dog"]
+  apart = decomposed(composed)
+  assert len(apart) == len(composed) + 6
+  path = tmp_path / "vocabulary.txt"
+  path.write_text("\n".join(map(decomposed, words)), encoding="utf-8")
+  assert text.load_vocabulary(str(path)) == words
+  sentences = tf.constant([composed, apart, "dog été"])
+  for vocabulary in (words, list(map(decomposed, words))):
+    table = text.make_table(vocabulary)
+    for ids, _ in (text.encode(table, sentences, 4), records.in_dataset(
+        lambda s, table=table: text.encode(table, s, 4), sentences)):
+      assert ids.numpy().tolist() == [[2, 3, 4, 5]] * 2 + [[6, 1, 0, 0]]
+    for one in text.understand(vocabulary, [composed, apart], 9):
+      assert (one.known, one.unknown) == (words[:4], [])
+  assert text.build_vocabulary([composed, apart, apart], 9) == [
+      "hà", "l'été", "nội", "à"]
+  vectors = tmp_path / "vectors.txt"
+  vectors.write_text(f"{decomposed('à')} 1 2\n", encoding="utf-8")
+  np.testing.assert_array_equal(
+      text.load_word_vectors(str(vectors), words, 2)[3], [1, 2])
+
+
+def test_a_vocabulary_that_has_both_forms_keeps_its_ids(tmp_path):
+  """As one that a model was trained with may."""
+  words = [decomposed("été"), "été", "Café", decomposed("Café"), "dog"]
+  path = tmp_path / "vocabulary.txt"
+  path.write_text("\n".join(words), encoding="utf-8")
+  for _ in range(2):
+    assert text.load_vocabulary(str(path)) == words
+    path.write_text("".join(word + "\n" for word in words), encoding="utf-8")
+  assert text.ids_of(words) == {"été": 3, "café": 4, "dog": 6}
 
 
 def test_encode_has_static_shapes_and_takes_no_sentence():

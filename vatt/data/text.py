@@ -5,6 +5,7 @@ Id 0 is padding, 1 any word out of the vocabulary, the words count from 2.
 import collections
 import functools
 import itertools
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -38,12 +39,20 @@ def normalize(sentences: tf.Tensor) -> tf.Tensor:
   return tf.strings.strip(tf.strings.regex_replace(text, "^'+", ""))
 
 
+def compose(sentence: str) -> str:
+  """Composes letters and their marks (NFC): the same word is the same string,
+  however it was typed. What graphs get has been through it; see `make_table`.
+  """
+  return unicodedata.normalize("NFC", sentence)
+
+
 def load_vocabulary(path: str) -> list[str]:
   """Reads a vocabulary, one word a line.
 
   A byte order mark, line ends of Windows and blanks around a word are left out,
-  and nothing else: written again, the words are read as the same. Warns if some
-  can never be found in a sentence, see `ids_of`.
+  and words are composed (NFC), but for one that would then be there twice.
+  Nothing else is changed: written again, the words are read as the same. Warns
+  if some can never be found in a sentence, see `ids_of`.
 
   Returns:
     The words; the id of word i is 2 + i.
@@ -74,6 +83,10 @@ def load_vocabulary(path: str) -> list[str]:
       raise UserError(f"{path}: line {number} has '{word}', as line "
                       f"{numbers[word]} has; expected each word once")
     numbers[word] = number
+  for i, word in enumerate(vocabulary):
+    if compose(word) not in numbers:
+      vocabulary[i] = compose(word)
+      numbers[vocabulary[i]] = i
   found = set(ids_of(vocabulary).values())
   lost = [word for i, word in enumerate(vocabulary, FIRST_WORD)
           if i not in found]
@@ -104,7 +117,7 @@ def ids_of(vocabulary: Sequence[str]) -> dict[str, int]:
   """
   ids = {}
   normal = [word.decode() for word in normalize(
-      tf.constant(vocabulary, tf.string)).numpy()]
+      tf.constant(list(map(compose, vocabulary)), tf.string)).numpy()]
   for exact in (True, False):
     for i, (word, found) in enumerate(zip(normal, vocabulary), FIRST_WORD):
       if (word == found) == exact and word and " " not in word:
@@ -113,8 +126,13 @@ def ids_of(vocabulary: Sequence[str]) -> dict[str, int]:
 
 
 def make_table(vocabulary: Sequence[str]) -> tf.lookup.StaticHashTable:
-  """The lookup table word -> id of a list of words; see `ids_of`."""
+  """The lookup table word -> id of a list of words; see `ids_of`.
+
+  It has words in their decomposed form (NFD) as well: graphs cannot compose,
+  and records and callers of an export may have either.
+  """
   ids = ids_of(vocabulary)
+  ids = {unicodedata.normalize("NFD", word): i for word, i in ids.items()} | ids
   return tf.lookup.StaticHashTable(
       tf.lookup.KeyValueTensorInitializer(
           tf.constant(list(ids)), np.array(list(ids.values()), np.int64)),
@@ -181,7 +199,8 @@ def understand(vocabulary: Sequence[str], sentences: Sequence[str],
                num_words: int) -> list[Understood]:
   """What a model understands of sentences, of which it reads so many words."""
   ids, found = ids_of(vocabulary), []
-  normal = normalize(tf.constant(sentences, tf.string)).numpy()
+  normal = normalize(
+      tf.constant(list(map(compose, sentences)), tf.string)).numpy()
   for sentence, words in zip(sentences, normal):
     words = words.decode().split()
     read, rest = (dict.fromkeys(part) for part in (
@@ -229,7 +248,8 @@ def build_vocabulary(captions: Iterable[str], size: int) -> list[str]:
   counts = collections.Counter()
   captions = iter(captions)
   while chunk := list(itertools.islice(captions, 4096)):
-    text = b" ".join(normalize(tf.constant(chunk)).numpy().tolist())
+    chunk = tf.constant(list(map(compose, chunk)))
+    text = b" ".join(normalize(chunk).numpy().tolist())
     counts.update(text.decode().split())
   ranked = sorted(counts, key=lambda word: (-counts[word], word))
   return ranked[:size]
@@ -284,7 +304,7 @@ def _word2vec(path, vocabulary, width):
   vectors = np.zeros([FIRST_WORD + len(vocabulary), width], np.float32)
   found = np.zeros(len(vectors), bool)
   for word, values in _lines_of_word2vec(path, width):
-    row = row_of.get(word)
+    row = row_of.get(word, row_of.get(compose(word)))
     if row is not None and not found[row]:
       vectors[row], found[row] = np.array(values, np.float32), True
   if not found.any():

@@ -171,8 +171,8 @@ class Pretrain(Task):
                       sentences: Sequence[str]) -> np.ndarray:
     """Embeds n sentences in S_vt: float32 [n, E], not normalized."""
     ids, mask = text.encode(
-        text.make_table(self.words), tf.constant(sentences),
-        self.config.data.words)
+        text.make_table(self.words),
+        tf.constant(list(map(text.compose, sentences))), self.config.data.words)
 
     @tf.function(autograph=False)
     def embed(ids, mask):

@@ -176,7 +176,7 @@ def test_links_and_names_that_are_odd(tmp_path, media, capsys):
   (tmp_path / "loop").symlink_to(tmp_path)
   (tmp_path / "again.mp4").symlink_to(tmp_path / "a.mp4")
   (tmp_path / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
-  (tmp_path / "b.srt").mkdir()
+  (tmp_path / "b.srt").symlink_to(tmp_path / "nowhere.srt")
   for name in b"/caf\xe9.mp4", b"/new\nline.mp4":
     with open(os.fsencode(tmp_path) + name, "wb") as file:
       file.write((tmp_path / "a.mp4").read_bytes())
@@ -188,7 +188,8 @@ def test_links_and_names_that_are_odd(tmp_path, media, capsys):
       "new\\nline.mp4": "its name has a line break"}.items()
   assert [file for _, file, _ in made.rejected] == [
       "caf\\udce9.mp4", "gone.mp4", "new\\nline.mp4"]
-  assert "b.srt: no captions of it: " in capsys.readouterr().out
+  assert "subtitle files that cannot be used, 1: b.srt (no file)\n" in (
+      capsys.readouterr().out)
   build(tmp_path / "data", tmp_path)  # and rejected.csv can be written
 
 
@@ -388,6 +389,25 @@ def test_a_plan_without_new_fields_is_what_it_was(tmp_path):
           "f7db2e70611bbd598ef07d1eaa5475dbf12296aec1abd0683c2db752484e3f35")
 
 
+def test_captions_of_a_language(listed):
+  """Beside a.srt, of which it is not known."""
+  write_list(listed, "a.mp4,0,2,train,", "a.mp4,4,6,train,Ge\u0301de\u0301on",
+             "a.mp4,4,6,train,Gédéon",
+             header="video_path,start,end,split,caption")
+  (listed / "a.ger.srt").write_bytes((listed / "a.srt").read_bytes().replace(
+      b"one and two", "größer".encode("cp1252")))
+  for language, caption, values in (
+      ("", "one and two", [5, 32, 8000, 2]),
+      ("+language=German", "größer", [5, 32, 8000, 2, "pcm", "de"]),
+      ("+audio=flac", "one and two", [5, 32, 8000, 2, "flac"])):
+    made = plan(listed, SMALL + language)
+    # Fields that came later are not in the plans that were made before.
+    assert list(made.sources) == values
+    one, other = made.splits["train"]
+    assert one.data[4] == [(caption, 1.5, 2.5)]
+    assert other.data[4] == ("Gédéon",)
+
+
 # ---- configurations
 
 def test_configurations():
@@ -397,6 +417,8 @@ def test_configurations():
   assert parse("talks+audio_rate=16000+length=2.5") == clips.Options(
       audio_rate=16000, length=2.5)
   assert parse("a+audio=flac") == clips.Options(audio="flac")
+  for language in ("en", "eng", "en-US", "English"):
+    assert parse(f"language={language}") == clips.Options(language="en")
   for config, match in (
       ("a,fps=5", "'a,fps=5' is unknown"),
       ("fsp=5", "'fsp=5' is unknown, expected"),
@@ -405,6 +427,7 @@ def test_configurations():
       ("fps=0", "fps is '0', expected float"),
       ("size=9.5", "size is '9.5', expected int"),
       ("audio=mp3", "audio is 'mp3', expected pcm or flac"),
+      ("language=klingonian", "is 'klingonian', expected a language, such"),
       ("length=1000", "expected at most 600")):
     with pytest.raises(UserError, match=match):
       parse(config)

@@ -9,8 +9,9 @@ in a built split that bears all of them. Without that list, every media file in
 the manual_dir or a folder in it is cut into clips of one length.
 
 Where no caption is listed for a clip, those of a subtitle file beside it are
-taken: for `talk.mp4` that is `talk.vtt` or `talk.srt`. They are those of the
-clip and, after them, those around it that are among the nearest to a window.
+taken: for `talk.mp4` that is `talk.vtt`, `talk.en.srt` or the like, see
+`sidecars.read_cues`. They are those of the clip and, after them, those around
+it that are among the nearest to a window.
 """
 import collections
 import hashlib
@@ -23,7 +24,13 @@ from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 
-from vatt.data.ingest import builder, clip_sources, encoding, media
+from vatt.data.ingest import (
+    builder,
+    clip_sources,
+    encoding,
+    media,
+    sidecars,
+)
 from vatt.data.ingest.clip_sources import SPLITS
 from vatt.data.ingest.cues import Cues
 from vatt.data.ingest.workers import Workers
@@ -34,6 +41,7 @@ TEST_SHARE = 10  # one file in so many
 FEW = 20  # files
 SHARDS = 16  # of a split, or more:
 CLIPS_A_SHARD = 64
+FIRST_FIELDS = 4  # of Options, that any data set was built with
 # Seconds of processor time for a clip, and for each second of it.
 LIMIT, LIMIT_PER_SECOND = 120, 2
 
@@ -45,6 +53,7 @@ class Options(NamedTuple):
   audio_rate: int = 48000  # samples a second
   length: float = 10.0  # seconds of a clip, where there is no clips.csv
   audio: str = "pcm"  # or flac: smaller, lossless; not for TPUs
+  language: str = ""  # of subtitles that are taken; any if empty
 
 
 class Clips(builder.ClipsBuilder, skip_registration=True):
@@ -56,7 +65,8 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
   """
 
   # 1.1.0: subtitles around a clip, as windows take the nearest ones, and not
-  # those alone that overlap it.
+  # those alone that overlap it; HD that does not say its colours is BT.709;
+  # mirrors; joined files whole.
   VERSION = tfds.core.Version("1.1.0")
   DEFAULT_CONFIG = "default"
   DEFAULTS = Options()
@@ -80,8 +90,10 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
       first = [f"; the first: {file}: {why}" for _, file, why in rejected[:1]]
       raise UserError(f"--manual_dir={manual_dir}: no {what}" + "".join(first))
     names = sorted({label for span in spans for label in span.labels})
-    cues = {file: Cues(clip_sources.read_cues(manual_dir, file))
-            for file in {span.file for span in spans}}
+    cues = sidecars.read_cues(
+        manual_dir, {span.file for span in spans if not span.captions},
+        clip_sources.SUFFIXES, options.language)
+    cues = {file: Cues(found) for file, found in cues.items()}
     clips = []
     for span in spans:
       captions = span.captions or cues[span.file].of_clip(span.start, span.end)
@@ -101,11 +113,19 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
                 for split, clips in splits.items()},
         read=read,
         label_names=tuple(names),
-        # Without the field that came later, where it changes nothing: what was
-        # built before is still of the same plan.
-        sources=options[:-1] if options.audio == "pcm" else options,
+        sources=_without_later(options),
         rejected=tuple(rejected),
         threads=num_cores())
+
+
+def _without_later(options):
+  """Without the fields that came later, where they change nothing: what was
+  built before is still of the same plan."""
+  values = list(options)
+  while len(values) > FIRST_FIELDS and (
+      values[-1] == Options()[len(values) - 1]):
+    values.pop()
+  return values
 
 
 def parse_config(config: str, options: Options) -> Options:
@@ -135,7 +155,10 @@ def parse_config(config: str, options: Options) -> Options:
     kind, wanted = type(getattr(options, field)), ""
     if kind is str:
       seen[field] = value
-      if value not in encoding.AUDIO:
+      if field == "language":
+        seen[field] = sidecars.language_of(value)
+        wanted = "" if seen[field] else "a language, such as en"
+      elif value not in encoding.AUDIO:
         wanted = " or ".join(encoding.AUDIO)
     else:
       try:

@@ -3,12 +3,13 @@ import collections
 import math
 import os
 import re
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from vatt.data.ingest import media, subtitles, tables
+from vatt.data.ingest import media, sidecars, tables
 from vatt.data.ingest.workers import Workers
-from vatt.errors import UserError, one_line, visible
+from vatt.errors import UserError, visible
 from vatt.host import num_cores
 
 COLUMNS = ("video_path", "start", "end", "label", "caption", "split")
@@ -25,7 +26,6 @@ SUFFIXES = frozenset((
     ".mpa .mpe .mpeg .mpg .mts .mxf .nsv .nut .oga .ogg .ogm .ogv .ogx .opus "
     ".qt .ra .rm .rmvb .spx .ts .tta .vob .w64 .wav .weba .webm .wma .wmv "
     ".wtv .wv .y4m").split())
-SUBTITLES = (".vtt", ".srt")
 LONGEST_FILE = 24 * 3600  # seconds; damaged headers say any length
 
 
@@ -90,9 +90,10 @@ def read_list(path: str) -> tuple[list[Span], list[tuple[str, str, str]]]:
       continue
     known = known or span
     added = {
-        field: getattr(known, field) + (cells[column],)
+        field: getattr(known, field) + (text,)
         for field, column in (("labels", "label"), ("captions", "caption"))
-        if cells.get(column) and cells[column] not in getattr(known, field)}
+        if (text := unicodedata.normalize("NFC", cells.get(column, "")))
+        and text not in getattr(known, field)}
     spans[span.id] = known._replace(**added)
   return list(spans.values()), list(rejected.values())
 
@@ -206,7 +207,7 @@ def find_media(manual_dir: str, skip: str = "",
           take(path, os.path.join(real, name))
       waiting += filter(os.path.islink, (
           os.path.join(parent, name) for name in folders))
-  for suffix in SUBTITLES:
+  for suffix in sidecars.SUBTITLES:
     others.pop(suffix, None)
   if others:
     print(f"{manual_dir}: no media by their names, left out: "
@@ -214,16 +215,3 @@ def find_media(manual_dir: str, skip: str = "",
   return sorted(found)
 
 
-def read_cues(manual_dir: str, file: str) -> list[tuple[str, float, float]]:
-  """The cues (text, start, end) of the subtitle file beside a media file, times
-  in seconds; [] without one."""
-  for suffix in SUBTITLES:
-    path = os.path.join(manual_dir, os.path.splitext(file)[0] + suffix)
-    try:
-      with open(path, "rb") as stream:
-        return subtitles.parse(stream.read())
-    except FileNotFoundError:
-      continue
-    except OSError as error:
-      print(f"{path}: no captions of it: {one_line(error)}")
-  return []
