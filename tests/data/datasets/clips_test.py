@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import time
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from scipy.io import wavfile
 
 from vatt.data import audio as audio_lib
 from vatt.data import input_pipeline, sources
@@ -404,7 +406,7 @@ def test_captions_of_a_language(listed):
     # Fields that came later are not in the plans that were made before.
     assert list(made.sources) == values
     one, other = made.splits["train"]
-    assert one.data[4] == [(caption, 1.5, 2.5)]
+    assert one.data[4][0] == (caption, 1.5, 2.5)
     assert other.data[4] == ("Gédéon",)
 
 
@@ -530,6 +532,37 @@ def fuzz(folder, originals, count, seconds, monkeypatch):
   assert all(why.split(": ", 1)[1] for _, why in refused.values())
   assert all(len(e["frames"]) or len(e["audio"]) for e in built.values())
   return len(built), refused, took
+
+
+def test_clips_that_are_kept_though_damaged_are_named(tmp_path, capsys):
+  """Also after a stop, when their records are used again."""
+  folder, config = tmp_path / "media", "x+audio_rate=4000+length=8"
+  folder.mkdir()
+  sound = np.float32(0.3 * np.sin(np.arange(32_000)))
+  spoiled = sound.copy()
+  spoiled[9000:10_000] = np.nan
+  for name, samples in ("a", sound), ("b", spoiled), ("c", sound):
+    wavfile.write(folder / f"{name}.wav", 4000, samples)
+  _, _, builder = build(tmp_path / "data", folder, config)
+  final = pathlib.Path(builder.data_path)
+  line = f"rejected 0, damaged 1 (see {final}/damaged.csv)\n"
+  assert capsys.readouterr().out.endswith(line)
+  header, row = (final / "damaged.csv").read_text().splitlines()
+  assert header == "id,file,reason"
+  assert re.fullmatch(r"b\.wav:0\.000-8\.000,b\.wav,"
+                      r"[1-9]\d* packets are damaged", row)
+  build(tmp_path / "data", folder, config)
+  out = capsys.readouterr().out
+  assert ": already built 3 clips " in out and out.endswith(line)
+  (final / "damaged.csv").unlink()
+  with pytest.raises(UserError, match=r"damaged, .* \(damaged.csv\); the same"):
+    build(tmp_path / "data", folder, config)
+  # As if that build had stopped before its end, and a file has come since.
+  wavfile.write(folder / "d.wav", 4000, sound)
+  final.rename(f"{final}.staging")
+  build(tmp_path / "data", folder, config)
+  assert capsys.readouterr().out.endswith(line)
+  assert (final / "damaged.csv").read_text() == f"{header}\n{row}\n"
 
 
 def test_damaged_files_are_built_or_rejected(tmp_path, media, monkeypatch):

@@ -17,14 +17,15 @@ def test_encoded_frames_and_samples(tmp_path, media):
       tmp_path / "a.mp4", [media.numbered(i) for i in range(50)],
       media.clicks([0.5], 2))
   clip = media_lib.read(path, 0.5, 1.5, fps=8, size=40, audio_rate=16000)
-  frames, sound, length = encoding.read_encoded(path, 0.5, 1.5, 8, 40, 16000)
+  frames, sound, length, damage = encoding.read_encoded(
+      path, 0.5, 1.5, 8, 40, 16000)
   assert length == 1 and len(frames) == 8
   for data, frame in zip(frames, clip.frames):
     decoded = tf.io.decode_jpeg(data).numpy()
     assert decoded.shape == frame.shape == (40, 133, 3)
     assert np.abs(decoded.astype(int) - frame).mean() < 4
   np.testing.assert_array_equal(np.frombuffer(sound, "<i2"), clip.audio)
-  _, flac, _ = encoding.read_encoded(path, 0.5, 1.5, 8, 40, 16000, "flac")
+  _, flac, *_ = encoding.read_encoded(path, 0.5, 1.5, 8, 40, 16000, "flac")
   assert flac[:4] == b"fLaC" and len(flac) < len(sound) / 4
   np.testing.assert_array_equal(decode(flac), clip.audio)
 

@@ -29,6 +29,7 @@ from vatt.data.ingest import (
     clip_sources,
     encoding,
     media,
+    shards,
     sidecars,
 )
 from vatt.data.ingest.clip_sources import SPLITS
@@ -239,7 +240,7 @@ class ClipReader:
     options = self._options
     longest = (start + media.LONGEST if end is None else end) - start
     try:
-      frames, audio, length = self._workers.call(
+      frames, audio, length, damage = self._workers.call(
           LIMIT + LIMIT_PER_SECOND * longest, encoding.read_encoded,
           os.path.join(self._manual_dir, clip.file), start, end, options.fps,
           options.size, options.audio_rate, options.audio)
@@ -258,4 +259,5 @@ class ClipReader:
                      (caption, 0.0, length) if isinstance(caption, str)
                      else caption)) for caption in captions],
         "label": labels,
+        shards.DAMAGE: damage,
     }

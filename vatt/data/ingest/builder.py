@@ -275,9 +275,13 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
   def _report(self, done, whole, rejected):
     """Prints the last line, and has tfds' methods know the dataset."""
     self.info.read_from_directory(self.data_path)
-    print(f"{self.data_path}: {done} {whole.line(rejected)}"
-          + (f" (see {self.data_path}/{rejected_lib.NAME})" if rejected else "")
-          )
+    line = f"{self.data_path}: {done} {whole.line(rejected)}"
+    if rejected:
+      line += f" (see {self.data_path}/{rejected_lib.NAME})"
+    if whole.damaged:
+      line += (f", damaged {len(whole.damaged)} (see {self.data_path}/"
+               f"{rejected_lib.DAMAGED})")
+    print(line)
 
   # ---- What is finished ------------------------------------------------------
   def _check_finished(self, final, manual_dir):
@@ -307,6 +311,10 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
       if rejected is None or plan and known and (
           table != rejected_lib.table(whole.rejected)):
         damaged.append(rejected_lib.NAME)
+      if whole.damaged and description.content(
+          f"{final}/{rejected_lib.DAMAGED}") != (
+              rejected_lib.table(whole.damaged)):
+        damaged.append(rejected_lib.DAMAGED)
     if damaged:
       raise UserError(
           f"{final}: damaged, or not built by this program "

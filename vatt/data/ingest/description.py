@@ -44,6 +44,7 @@ class Description:
     shards: that it has; those of a split without any record are left out.
     records: what the sidecars say.
     rejected: (id, file, reason) of all clips that are rejected.
+    damaged: the same of those that are there though they are damaged.
   """
 
   def __init__(self, shards: Sequence[Shard],
@@ -64,6 +65,8 @@ class Description:
     self.records = [record for _, record in pairs]
     self.rejected = [*rejected, *(row for record in records
                                   for row in record["rejected"])]
+    self.damaged = [row for record in records
+                    for row in record.get("damaged", {}).values()]
 
   def facts(self) -> dict[str, list[tuple[str, int]]]:
     """Names and numbers of records of the shards of each split."""
@@ -92,6 +95,8 @@ class Description:
             num_bytes=sizes[split], filename_template=template(split))
         for split, shards in self.facts().items()]))
     found = {rejected_lib.NAME: rejected_lib.table(self.rejected)}
+    if self.damaged:
+      found[rejected_lib.DAMAGED] = rejected_lib.table(self.damaged)
     # tfds writes into a folder, and not whole files.
     with tempfile.TemporaryDirectory() as folder:
       info.write_to_directory(folder)

@@ -13,7 +13,7 @@ AUDIO = ("pcm", "flac")  # how a record keeps sound
 
 def read_encoded(path: str, start: float, end: float | None, fps: float,
                  size: int, audio_rate: int, audio: str = "pcm"
-                 ) -> tuple[list[bytes], bytes, float]:
+                 ) -> tuple[list[bytes], bytes, float, str]:
   """Reads a clip in the form of a record.
 
   Args:
@@ -22,15 +22,17 @@ def read_encoded(path: str, start: float, end: float | None, fps: float,
 
   Returns:
     The frames as JPEG; the sound as int16 little-endian PCM or as FLAC, either
-    empty if the clip has it not; and the clip's length in seconds.
+    empty if the clip has it not; the clip's length in seconds; and what of it
+    is damaged, or "".
   """
-  clip = media.read(path, start, end, fps=fps, size=size, audio_rate=audio_rate,
-              convert=JpegEncoder())
+  clip = media.read(path, start, end, fps=fps, size=size,
+                    audio_rate=audio_rate, convert=JpegEncoder())
   sound = b""
   if clip.audio is not None and len(clip.audio):
     sound = (encode_flac(clip.audio, audio_rate) if audio == "flac"
              else clip.audio.astype("<i2").tobytes())
-  return clip.frames or [], sound, clip.end - clip.start
+  damage = f"{clip.damaged} packets are damaged" if clip.damaged else ""
+  return clip.frames or [], sound, clip.end - clip.start, damage
 
 
 def encode_flac(samples: np.ndarray, rate: int) -> bytes:

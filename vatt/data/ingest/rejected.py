@@ -1,11 +1,12 @@
-"""rejected.csv: the clips that a dataset has not, and why."""
+"""rejected.csv: the clips that a dataset has not, and why; damaged.csv: those
+that it has though something of them is damaged."""
 import csv
 import io
 from collections.abc import Iterable, Sequence
 
 from vatt.errors import visible
 
-NAME = "rejected.csv"
+NAME, DAMAGED = "rejected.csv", "damaged.csv"
 HEADER = ("id", "file", "reason")
 # A spreadsheet takes what begins so for a formula, and runs it.
 FORMULA = tuple("=+-@\t\r\n＝＋－＠")
@@ -14,7 +15,7 @@ QUOTED = set(',;"')
 
 
 def table(rows: Iterable[Sequence[str]]) -> bytes:
-  """The bytes of the file.
+  """The bytes of such a file.
 
   Args:
     rows: (id, file, reason) of each clip: any characters, also those by which

@@ -21,13 +21,15 @@ from vatt.data.record_index import FOOTER, HEADER, INDEX_SUFFIX
 from vatt.errors import one_line
 from vatt.files import TEMPORARY, write_whole, write_whole_by
 
+# What a reader of clips may add to an example: what of it is damaged, or "".
+DAMAGE = "damage"
 # What tells that a clip has some of it: a field of its example.
 KINDS = {"pictures": "frames", "sound": "audio", "captions": "captions/text"}
 # What a sidecar says. Version 1 had no digest, and its fingerprint was that of
 # all shards of a plan; what it left is still good.
 FIRST = {"fingerprint": str, "count": int, "bytes": int, "offsets": list,
          "rejected": list}
-FIELDS = FIRST | {"keys": list, "having": dict, "digest": str}
+FIELDS = FIRST | {"keys": list, "having": dict, "damaged": dict, "digest": str}
 
 
 class Rejected(Exception):
@@ -111,7 +113,7 @@ def features(label_names: Sequence[str] | None = None
 def build(folder: str, shard: Shard, read: Callable[[Clip], dict[str, Any]],
           label_names: Sequence[str],
           fingerprints: Sequence[str] = (),
-          known: Callable[[str], bytes | None] = lambda key: None,
+          known: Callable[[str], tuple[bytes, str] | None] = lambda key: None,
           progress: Callable[[int], object] = lambda count: None
           ) -> dict[str, Any]:
   """Builds one shard, or finds it built: a pure function of its arguments.
@@ -119,17 +121,18 @@ def build(folder: str, shard: Shard, read: Callable[[Clip], dict[str, Any]],
   Args:
     folder: where it is to be.
     shard: what it is to hold.
-    read: makes the example of a clip, or raises Rejected.
+    read: makes the example of a clip, with DAMAGE if need be, or raises
+      Rejected.
     label_names: the classes, in the order of their numbers.
     fingerprints: by which it is known, too, if it is there.
-    known: the record of a clip by its key, or None; see `Known`.
+    known: the record of a clip by its key and its damage, or None; see `Known`.
     progress: called with the number of clips done. May raise, to stop.
 
   Returns:
     What the sidecar says: fingerprint, count (records), bytes (size of the
     file), offsets (of each record), keys (of each), having (how many have
-    pictures, sound, captions), rejected (id, file, reason). In version 1, keys
-    and having are not there.
+    pictures, sound, captions), rejected (id, file, reason), damaged (the same
+    by key). In version 1, keys, having and damaged are not there.
   """
   path = f"{folder}/{shard.name}"
   record = finished(path, shard.fingerprint, *fingerprints)
@@ -141,27 +144,32 @@ def build(folder: str, shard: Shard, read: Callable[[Clip], dict[str, Any]],
   serializer = example_serializer.ExampleSerializer(spec.get_serialized_info())
   record = {"fingerprint": shard.fingerprint, "count": 0, "bytes": 0,
             "offsets": [], "keys": [], "having": dict.fromkeys(KINDS, 0),
-            "rejected": []}
+            "damaged": {}, "rejected": []}
 
   def serialize(clip, key):
-    raw = known(key)
-    if raw is not None:
-      return raw, tf.train.Example.FromString(raw)
-    example = serializer.get_tf_example(spec.encode_example(read(clip)))
+    found = known(key)
+    if found:
+      raw, damage = found
+      return raw, tf.train.Example.FromString(raw), damage
+    values = dict(read(clip))
+    damage = values.pop(DAMAGE, "")
+    example = serializer.get_tf_example(spec.encode_example(values))
     # Deterministic: the order of a map's keys may differ between processes.
-    return example.SerializeToString(deterministic=True), example
+    return example.SerializeToString(deterministic=True), example, damage
 
   def write(temporary):
     with tf.io.TFRecordWriter(temporary) as writer:
       for clip, key in zip(shard.clips, shard.keys):
         try:
-          raw, example = serialize(clip, key)
+          raw, example, damage = serialize(clip, key)
         except Rejected as reason:
           record["rejected"].append([clip.id, clip.file, one_line(reason)])
         else:
           writer.write(raw)
           record["offsets"].append(record["bytes"])
           record["keys"].append(key)
+          if damage:
+            record["damaged"][key] = [clip.id, clip.file, damage]
           record["bytes"] += HEADER + len(raw) + FOOTER
           record["count"] += 1
           for kind, field in KINDS.items():
@@ -204,7 +212,7 @@ def read_sidecar(path: str) -> dict[str, Any] | None:
   if record is None or record.keys() != fields.keys() or not all(
       isinstance(record[name], kind) for name, kind in fields.items()):
     return None
-  rows = record["rejected"]
+  rows = [*record["rejected"], *record.get("damaged", {}).values()]
   if record["count"] != len(record["offsets"]) or not all(
       isinstance(row, list) and len(row) == 3
       and all(isinstance(cell, str) for cell in row) for row in rows):
@@ -227,7 +235,7 @@ class Known:
       folder: of a build. None of them is written yet.
       shards: the fingerprints, by name, of the shards that are to stay.
     """
-    self._numbers = {}  # by key
+    self._numbers, self._damaged = {}, {}  # by key
     files, file_ids, offsets = [], [], []
     for sidecar in sorted(tf.io.gfile.listdir(folder)):
       name = sidecar.removesuffix(INDEX_SUFFIX)
@@ -244,19 +252,23 @@ class Known:
         self._numbers[key] = len(offsets)
         file_ids.append(len(files))
         offsets.append(offset)
+      self._damaged |= record.get("damaged", {})
       files.append(path)
     self._tensors = record_index.file_tensors(record_index.RecordIndex(
         files, np.asarray(file_ids, np.int32), np.asarray(offsets, np.int64)))
 
-  def __call__(self, key: str) -> bytes | None:
-    """The record of a clip, or None if there is none that is whole."""
+  def __call__(self, key: str) -> tuple[bytes, str] | None:
+    """The record of a clip, and what of the clip is damaged; None if there is
+    none that is whole."""
     if key not in self._numbers:
       return None
     try:
-      return record_index.read_record(
+      raw = record_index.read_record(
           self._tensors, tf.constant(self._numbers[key], tf.int64)).numpy()
     except tf.errors.OpError:
       return None
+    *_, damage = self._damaged.get(key, [""])
+    return raw, damage
 
 
 def remove_temporaries(folder: str, prefix: str = "") -> None:
