@@ -192,6 +192,20 @@ def test_sections_that_lack_a_stream(tmp_path, media):
     media_lib.read(path, 2, 11)
 
 
+def test_many_short_films(tmp_path, media):
+  order = [0, 1, 2, 1, 0, 2, 0]
+  files = [write_part(media, tmp_path / f"{i}.ts", i, 0.8) for i in range(3)]
+  path = join(tmp_path / "a.ts", [files[i] for i in order])
+  length = media_lib.length(path)
+  assert length == pytest.approx(7 * 0.83, abs=0.15)
+  clip = media_lib.read(path, audio_rate=16000)
+  for k, part in enumerate(order):
+    middle = (k + 0.5) * length / 7
+    assert part_of(clip.frames[round(middle * 10)]) == part
+    assert part_heard(clip.audio[int((middle - 0.2) * 16000):
+                                 int((middle + 0.2) * 16000)], 16000) == part
+
+
 def test_section_that_begins_amid_pictures(tmp_path, media):
   """They refer to one that is missing, and not to the last of another film."""
   pictures = [media.numbered(100 + i) for i in range(60)]

@@ -196,10 +196,12 @@ def _join_pauses(table, others):
     place, last = table.order[run.start], table.order[run.start - 1]
     before = np.nanmax(table.due[joined[-1]])
     after = np.nanmin(table.due[run])
-    # The clock of another may go on over this place.
+    # The clock of another may go on over this place, and not start anew.
     there = [other.due[there] for other in others for there in other.runs
              if other.order[there.start] <= place
-             and other.order[there.stop - 1] >= last]
+             and other.order[there.stop - 1] >= last
+             and not any(other.between(first.start, other.until(place))
+                         <= INTERLEAVED for first in other.runs[1:])]
     if before - JITTER <= after and any(
         np.nanmin(due) - INTERLEAVED <= min(before, after)
         and np.nanmax(due) + INTERLEAVED >= max(before, after)
