@@ -147,7 +147,6 @@ def test_a_screen_stays_until_it_changes(test_data):
 
 @pytest.mark.parametrize("suffix, codecs, lengths", [
     ("ts", {}, (3, 6, 2)),
-    ("ts", {}, (5, 2, 5)),
     ("ts", {"video": "mpeg2video", "audio": "mp2", "fps": 25}, (4, 2, 3)),
     ("mpg", {"video": "mpeg1video", "audio": "mp2", "fps": 25}, (2, 5, 3)),
     ("mkv", {"b_frames": 2}, (4, 6)),
@@ -297,17 +296,16 @@ def test_clock_that_wraps(tmp_path, media, seconds, before):
       np.testing.assert_allclose(clip.audio, want.audio, atol=300)
 
 
-@pytest.mark.parametrize("ahead", [1000, 40_000])
-def test_clock_that_leaps_ahead(tmp_path, media, ahead):
-  """As if the recorder had been off; and so it is if the second part was
-  recorded first, minutes earlier."""
+def test_clock_that_leaps_ahead(tmp_path, media):
+  """So it does, too, by 2 ** 33, where the second part was recorded minutes
+  before the first: FFmpeg takes that for a clock that wrapped."""
   files = [write_part(media, tmp_path / f"{i}.ts", i, 4 + 2 * i)
            for i in range(2)]
   for order in ((0, 1), (1, 0)):
     parts_ = []
     for i in order:
       data = bytearray(pathlib.Path(files[i]).read_bytes())
-      change_clock(data, lambda _, time, i=i: time + i * ahead * 90000)
+      change_clock(data, lambda _, time, i=i: time + i * 1000 * 90000)
       parts_.append(tmp_path / f"b{i}.ts")
       parts_[-1].write_bytes(data)
     path = join(tmp_path / f"a{order[0]}.ts", parts_)
