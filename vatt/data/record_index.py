@@ -6,6 +6,7 @@ by its number, so any step of a run can be produced without those before it.
 import concurrent.futures
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -191,13 +192,14 @@ def has_records_at(path: str, offsets: Sequence[int]) -> bool:
 def has_whole_records_at(path: str, offsets: Sequence[int]) -> bool:
   """Whether a file has records at these offsets and no others, and each is what
   was written, by its CRC."""
-  ends = [0]
+  sizes = []
   try:
-    for raw in tf.data.TFRecordDataset(path, buffer_size=READ_ALL):
-      ends.append(ends[-1] + HEADER + int(tf.strings.length(raw)) + FOOTER)
+    records = tf.data.TFRecordDataset(path, buffer_size=READ_ALL)
+    for lengths in records.map(tf.strings.length).batch(HEADERS):
+      sizes += (HEADER + lengths.numpy().astype(int) + FOOTER).tolist()
   except files_lib.REFUSED + (tf.errors.DataLossError,):
     return False
-  *starts, end = ends
+  *starts, end = itertools.accumulate(sizes, initial=0)
   return starts == list(offsets) and end == tf.io.gfile.stat(path).length
 
 
