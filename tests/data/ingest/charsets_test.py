@@ -85,10 +85,12 @@ def test_only_the_start_of_long_files_is_judged():
   assert charsets.decode(text.encode("cp1252"), "-->") == text
 
 
-def test_characters_that_look_like_one_of_utf8():
-  text = SUBRIP + 2 * f"{SENTENCES['cp874']}\n" + "เถก\n"
-  assert text[-4:-1].encode("cp874").decode() == "\u0da1"
-  assert charsets.decode(text.encode("cp874"), "-->") == text
+@pytest.mark.parametrize("encoding,word", [("cp874", "เถก"), ("cp866", "рап")])
+def test_characters_that_look_like_one_of_utf8(encoding, word):
+  assert len(word.encode(encoding).decode()) == 1
+  sentence, = (SENTENCES[key] for key in SENTENCES if encoding in key)
+  text = SUBRIP + 2 * f"{sentence}\n" + f"{word}\n"
+  assert charsets.decode(text.encode(encoding), "-->") == text
 
 
 def test_damaged_utf8_stays_utf8():

@@ -152,7 +152,7 @@ def test_what_is_of_no_use(tmp_path, capsys):
 def test_what_drones_write_is_no_speech(tmp_path, capsys, text):
   write(tmp_path, "a.mp4", "b.mp4")
   (tmp_path / "a.srt").write_bytes(subrip(text, text, "Hello"))
-  (tmp_path / "b.srt").write_bytes(subrip(text, "ISO 100: 2", "we fly"))
+  (tmp_path / "b.srt").write_bytes(subrip(text, "ISO 100, EV 0", "we fly"))
   found = read(tmp_path, "a.mp4", "b.mp4")
   assert found[0] is None and found[1]
   assert capsys.readouterr().out.startswith(

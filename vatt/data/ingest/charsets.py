@@ -36,7 +36,8 @@ RARE = {
     "cp866": "ru bg", "iso8859_5": "ru bg sr", "iso8859_6": "ar",
 }
 # Here bytes of several characters happen to be one of UTF-8.
-LIKE_UTF8 = frozenset(("cp874", "cp932", "euc_jp", "gb18030", "cp950", "cp949"))
+LIKE_UTF8 = frozenset((
+    "cp866", "cp874", "cp932", "euc_jp", "gb18030", "cp950", "cp949"))
 # The letters of each, about as often as they stand here.
 LETTERS = {
     "en": "etaoinshrdlcumwfgypbvkjxqzéèïñêçöüàáâôûîäíóúëãå",
