@@ -135,7 +135,7 @@ TEXTS = [
     ("AT&T &copy 5 &notit; &unknown; &amp;lt; &#99999999;",
      "AT&T &copy 5 &notit; &unknown; &lt; &#99999999;", None),
     ("cafe\u0301 A\u030a", "caf\u00e9 \u00c5", None),
-    ("n\0ul\ufeff", "nul", None),
+    ("n\0ul\ufeff", "nul", None), ("\u200b\nx\u200by&#8203;", "x y", None),
 ]
 
 

@@ -117,6 +117,7 @@ def _plain(text, webvtt):
   else:
     text = SUBRIP_TAG.sub("", text)
   text = unicodedata.normalize("NFC", ENTITY.sub(_character, text))
+  text = text.replace("\u200b", " ")  # between words of Thai, or to fill a line
   lines = (" ".join(line.split()) for line in text.split("\n"))
   return [line for line in lines if line]
 
