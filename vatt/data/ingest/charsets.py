@@ -102,11 +102,12 @@ BAD = re.compile("[\udc80-\udcff]")  # for surrogateescape
 GOOD = re.compile("[^\0-\x7f\udc80-\udcff]")
 TAG = re.compile(rb"<[^<>]*>")
 WORD = re.compile(r"[^\W\d_]+")
-# What is rare: marks within words and in a row, two alphabets in a word, a
-# single Asian character behind a Latin one.
+# What is rare: marks within words and in a row, three accents in a row, two
+# alphabets in a word, a single Asian character behind a Latin one.
 MISPLACED = re.compile(
     r"(?<=[^\W\d_])[„«»‹›°¿¡€£©®™§½¼¾ªº№“‚](?=[^\W\d_])|"
     r"(?<!\w)[’·](?=[^\W\d_])|[’‘“”„…–—·¿¡]{3}|"
+    r"[À-ÖØ-öø-ÿ]{3}|"
     r"[A-Za-z](?=[\u0370-\u1dff])|[\u0370-\u1dff](?=[A-Za-z])|"
     r"[A-Za-z][\u3000-\uffef](?![\u3000-\uffef])")
 
