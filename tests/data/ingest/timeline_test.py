@@ -237,6 +237,26 @@ def test_streams_that_take_the_place_of_others_are_refused(tmp_path, media):
       media_lib.length(join(tmp_path / f"a.{suffix}", 3 * [film]))
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "avi", "wav"])
+def test_files_of_which_the_first_part_alone_would_be_read_are_refused(
+    tmp_path, media, suffix):
+  if suffix == "wav":
+    one = media.write_media(
+        tmp_path / "0.wav", sound=tone(440, 2), audio="pcm_s16le")
+  else:
+    one = write_part(media, tmp_path / f"0.{suffix}", 0, 2)
+  path = join(tmp_path / f"a.{suffix}", [one, one])
+  with pytest.raises(MediaError, match="^files that were joined, of which the"):
+    media_lib.read(path, 0, 1)
+  # What is no file, such as tags, and what long AVI files consist of.
+  rest = {"mp4": b"\0\0\0\x0cfree1234", "mov": b"\0\0\0\0free", "avi":
+          b"RIFF\x04\0\0\0AVIX", "wav": b"TAG and so on, at the end"}[suffix]
+  whole = join(tmp_path / f"b.{suffix}", [one])
+  with open(whole, "ab") as file:
+    file.write(rest)
+  assert media_lib.length(whole) == media_lib.length(one)
+
+
 def test_clocks_that_start_anew_at_different_times_are_refused(tmp_path, media):
   source = write_part(media, tmp_path / "0.ts", 0, 40)
   data = bytearray(pathlib.Path(source).read_bytes())

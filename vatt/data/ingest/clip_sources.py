@@ -143,8 +143,8 @@ def cut_files(manual_dir: str, length: float, workers: Workers
         name = visible(file.encode(errors="backslashreplace").decode())
         rejected.append((name, name, str(found)))
       elif not 0 < found <= LONGEST_FILE:
-        rejected.append((file, file, f"{found:.3f} s long by its "
-                         f"header, expected at most {LONGEST_FILE} s"))
+        rejected.append((file, file, f"{found:.3f} s long, expected "
+                         f"at most {LONGEST_FILE} s"))
       else:
         count = max(1, math.floor(found / length + 0.5))
         edges = [round(i * length, 3) for i in range(count)]

@@ -137,8 +137,12 @@ def measure(container: InputContainer, streams: Sequence[av.stream.Stream],
     delay: what `decoding_delay` says.
 
   Raises:
-    MediaError: it has no packets, or its streams do not share a timeline.
+    MediaError: it has no packets, its streams do not share a timeline, or
+      FFmpeg would read a part of it alone.
   """
+  if _is_joined(container):
+    raise MediaError("files that were joined, of which the first alone would "
+                     "be read")
   zero, said = _zero(container), _duration(container)
   spans = {s.type: [_bounds(container, s, zero, said)] for s in streams}
   if said < math.inf and _is_sure(container, streams):
@@ -233,6 +237,32 @@ def _is_sure(container, streams):
   if "matroska" in name:
     return _is_one_segment(container.name)
   return name in ("avi", "wav")
+
+
+def _is_joined(container):
+  """Whether a whole second file follows in a file of such as FFmpeg reads up to
+  its own end."""
+  name, place, found = container.format.name, 0, 0
+  boxes = name.startswith("mov")
+  if not boxes and name not in ("avi", "wav"):
+    return False
+  with open(container.name, "rb") as file:
+    while len(head := file.read(16)) == 16 and found < 2:
+      if boxes:  # size, kind; of long ones the size comes third
+        size = int.from_bytes(head[:4], "big")
+        size = int.from_bytes(head[8:], "big") if size == 1 else size
+        found += head[4:8] == b"moov"
+      else:  # RIFF, size, form; the next ones of a long AVI are of form AVIX
+        if head[:4] != b"RIFF":
+          break
+        size = 8 + int.from_bytes(head[4:8], "little")
+        size += size % 2
+        found += head[8:12] in (b"WAVE", b"AVI ")
+      if size < 8:  # 0: up to the end
+        break
+      place += size
+      file.seek(place)
+  return found > 1
 
 
 def _is_one_segment(path):
