@@ -18,6 +18,8 @@ def main():
   say = flags.FLAGS.say
   if say == "wrong":
     raise UserError("field: found 1,\\n  expected 2")
+  if say == "stop":
+    raise KeyboardInterrupt
   if say == "much":
     for i in range(100_000):
       print(i)
@@ -53,6 +55,11 @@ def test_errors_are_one_line(run, flags, said):
   assert done.returncode == 1 and not done.stdout
   error, = done.stderr.decode().splitlines()
   assert error.startswith(f"error: {said}")
+
+
+def test_ctrl_c_is_one_line(run):
+  done = run("--workdir=a", "--say=stop")
+  assert (done.returncode, done.stderr) == (130, b"stopped\n")
 
 
 CONFIGURED = """

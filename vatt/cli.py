@@ -189,8 +189,8 @@ def fail(error: object) -> None:
 def run(main: Callable[..., object],
         define_flags: Callable[[list[str]], list[str] | None] | None = None,
         arguments: bool = False) -> None:
-  """Runs a program; bad flags and UserErrors end it in one line, with the
-  error's code; any other exception with a traceback and the code FAULT.
+  """Runs a program; bad flags, UserErrors and Ctrl-C end it in one line, with
+  the error's code or 130; any other exception with a traceback and FAULT.
 
   Characters that the output cannot show are replaced; a reader that goes away,
   as `head` does, ends the program without a word.
@@ -244,8 +244,6 @@ def run(main: Callable[..., object],
     except BrokenPipeError:
       _end_without_reader()
     except KeyboardInterrupt:
-      if not arguments:  # a training, which has a way of its own
-        raise
       print("stopped", file=sys.stderr)
       sys.exit(128 + signal.SIGINT)
     except Exception as error:  # a fault of ours
