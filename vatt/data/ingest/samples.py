@@ -9,6 +9,7 @@ FLOATS = {"flt": np.float32, "fltp": np.float32, "dbl": np.float64,
 # Of a clip's samples, those that may be louder than LOUDEST: a peak, or damage
 # in what a codec made of it, is clipped.
 PEAKS = 1e-3
+PLANES = 8  # of a frame's planes, PyAV finds the end of so many for certain
 
 
 class FloatCheck:
@@ -21,12 +22,14 @@ class FloatCheck:
     """Silences the samples of a frame that are not finite.
 
     Returns:
-      The frame, or a copy where there are such; and where they begin and end,
-      in whichever channel: int [n, 2].
+      The frame, or a copy where there are such, which may be in one plane; and
+      where they begin and end, in whichever channel: int [n, 2].
     """
     kind = FLOATS.get(frame.format.name)
     if kind is None:
       return frame, np.zeros([0, 2], int)
+    if frame.format.is_planar and frame.layout.nb_channels > PLANES:
+      frame = _packed(frame)
     channels = 1 if frame.format.is_planar else frame.layout.nb_channels
     # [P, S·C], as planes may be longer
     values = np.stack([np.frombuffer(plane, kind)[:frame.samples * channels]
@@ -58,6 +61,13 @@ def inside(spans: np.ndarray, count: int) -> np.ndarray:
   np.add.at(change, edges[:, 0], 1)
   np.add.at(change, edges[:, 1], -1)
   return np.cumsum(change[:-1], out=change[:-1]) > 0
+
+
+def _packed(frame):
+  """A frame in one plane."""
+  packed, = av.AudioResampler(
+      frame.format.packed, frame.layout, frame.sample_rate).resample(frame)
+  return packed
 
 
 def _with_samples(frame, values):
