@@ -19,10 +19,11 @@ from vatt.errors import UserError
 from absl import flags, logging
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("dataset", None, "NAME or NAME/CONFIG.", required=True)
+flags.DEFINE_string("dataset", None, "NAME or NAME/CONFIG.")
 flags.DEFINE_string("manual_dir", None, "Folder of the raw media.")
-flags.DEFINE_string("data_dir", None, "Folder for built datasets.",
-                    required=True)
+flags.DEFINE_string("data_dir", None, "Folder for built datasets.")
+cli.require("dataset")
+cli.require("data_dir")
 flags.DEFINE_bool("repair", False, "Check each record of a finished dataset, "
                   "and build the damaged shards anew.")
 

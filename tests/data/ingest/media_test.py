@@ -240,6 +240,24 @@ def test_length_of_mp3_is_counted_once_for_all_clips(
   assert counted == [1, 1]
 
 
+def test_the_last_picture_stays_in_clips_of_a_pass(tmp_path, media):
+  """For as long as it says."""
+  source = media.write_media(
+      tmp_path / "0.mkv", [media.numbered(i) for i in (1, 2)], times=[0, 30])
+  path = str(tmp_path / "a.mkv")
+  with av.open(source) as old, av.open(path, "w") as new:
+    stream = new.add_stream_from_template(old.streams.video[0])
+    for packet in old.demux(video=0):
+      if packet.size:
+        packet.stream = stream
+        packet.duration = round(30 / packet.time_base)
+        new.mux(packet)
+  spans = [(float(start), start + 10.0) for start in range(0, 60, 10)]
+  numbers = [{media.number_of(frame) for frame in clip.frames}
+             for clip in media_lib.read_clips(path, spans)]
+  assert numbers == [{1}] * 3 + [{2}] * 3
+
+
 def test_clip_of_a_long_file_is_exact_and_decodes_little(
     tmp_path, media, monkeypatch):
   calls = []

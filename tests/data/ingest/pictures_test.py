@@ -196,6 +196,15 @@ def test_alpha_that_nobody_has_set_hides_nothing(tmp_path):
       media_lib.read(path).frames[0], rgba[..., :3])
 
 
+def test_what_is_transparent_everywhere_is_black(tmp_path):
+  frames = [av.VideoFrame.from_ndarray(np.full(
+      (16, 16, 4), [250, 250, 250, alpha], np.uint8), "rgba")
+            for alpha in (0, 255, 0)]
+  path = write(tmp_path / "a.mov", frames, "png")
+  assert [frame.max() for frame in media_lib.read(path, fps=25).frames] == [
+      0, 250, 0]
+
+
 # ---- scaling
 
 def bicubic(image, width, height):

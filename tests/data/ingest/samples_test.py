@@ -88,27 +88,28 @@ def test_channels_of_a_frame(kind):
   assert same is frame and spans.shape == (0, 2)
 
 
-def test_many_channels(tmp_path):
-  """PyAV takes what lies in memory behind more than 8 planes for others."""
+@pytest.mark.parametrize("layout, count", [("7.1", 8), ("12 channels", 12)])
+def test_many_channels(tmp_path, layout, count):
+  """PyAV takes what lies in memory behind 8 planes or more for others."""
   path = str(tmp_path / "a.mkv")
-  values = np.repeat(np.float32(TONE)[None], 12, axis=0)
-  values[11, 16000:19200] = np.nan
+  values = np.repeat(np.float32(TONE)[None], count, axis=0)
+  values[-1, 16000:19200] = np.nan
   with av.open(path, "w") as container:
     stream = container.add_stream(
-        "wavpack", rate=8000, layout="12 channels", format="fltp")
-    packing = av.AudioResampler("fltp", "12 channels", 8000)
+        "wavpack", rate=8000, layout=layout, format="fltp")
+    parting = av.AudioResampler("fltp", layout, 8000)
     for i in range(0, len(TONE), 1000):
       # [C, S] -> [1, S·C]
       frame = av.AudioFrame.from_ndarray(
-          values[:, i:i + 1000].T.reshape(1, -1), "flt", "12 channels")
+          values[:, i:i + 1000].T.reshape(1, -1), "flt", layout)
       frame.sample_rate, frame.pts = 8000, i
-      for planar in packing.resample(frame):
+      for planar in parting.resample(frame):
         container.mux(stream.encode(planar))
     container.mux(stream.encode(None))
   with av.open(path) as container:
     frame = next(container.decode(audio=0))
-    assert frame.format.name == "fltp" and frame.layout.nb_channels == 12
+    assert frame.format.name == "fltp" and frame.layout.nb_channels == count
   clip = media_lib.read(path, audio_rate=8000)
-  want = np.where(np.isnan(values[11]), 0, np.round(TONE * 32768))
+  want = np.where(np.isnan(values[-1]), 0, np.round(TONE * 32768))
   np.testing.assert_allclose(clip.audio, want, atol=1)
   assert 0 < clip.damaged < 30

@@ -31,6 +31,17 @@ def test_subrip(encode):
   assert parse(encode(SRT)) == WANT
 
 
+def test_what_is_said_again_lasts_longer():
+  assert parse(b"""1
+00:00:01,000 --> 00:00:02,000
+No.
+
+2
+00:00:02,000 --> 00:00:10,000
+No.
+""") == [("No.", 1, 10)]
+
+
 def test_captions_that_roll_count_once():
   """As YouTube's automatic ones: blank lines within, each line twice."""
   assert parse(b"""WEBVTT

@@ -116,6 +116,7 @@ HEADER = "video_path,start,end,label,caption\n"
     ("video_path;start;end\na.mp4,0,1", "row 2: 1 cells, expected 3"),
     (f"{HEADER}a.mp4,0:10,1,x,y", "row 2, column start: '0:10', expected sec"),
     (f"{HEADER}a.mp4,0,inf,x,y", "row 2, column end: 'inf', expected seconds"),
+    (f"{HEADER}a.mp4,0,1_0,x,y", "row 2, column end: '1_0', expected seconds"),
     # Quotes: the row in which they begin.
     (f'{HEADER}a.mp4,0,1,x,y\na.mp4,0,1,"x,y\n' + "b.mp4,0,1,x,y\n" * 9,
      r"row 3: cannot be read as CSV \(unexpected end of data\), expected quot"),

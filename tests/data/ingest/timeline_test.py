@@ -364,6 +364,17 @@ def test_a_pause_of_the_pictures_is_no_section(tmp_path, media):
       1, *[2] * 40, 3, 3, 4][:len(clip.frames)]
 
 
+def test_single_pictures_between_pauses_are_no_noise(tmp_path, media):
+  times = [0, 15, 30, 30.1, 45, 60, 75]
+  path = media.write_media(
+      tmp_path / "a.ts", [media.numbered(i) for i in range(7)],
+      media.clicks([3], 90, 16000), times=times, audio_rate=16000)
+  clip = media_lib.read(path, fps=1)
+  assert [media.number_of(frame) for frame in clip.frames[::5]] == [
+      0, 0, 0, 1, 1, 1, 2, 3, 3, 4, 4, 4, 5, 5, 5, 6][:len(clip.frames[::5])]
+  assert len(clip.frames) >= 60
+
+
 def test_windows_of_joined_films(tmp_path, media):
   path = join(tmp_path / "a.ts", [
       write_part(media, tmp_path / f"{i}.ts", i, 7) for i in range(3)])

@@ -2,6 +2,7 @@
 import math
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -37,6 +38,17 @@ def test_stopped_from_outside_is_no_fault_of_the_file():
   for number in (2, 15):
     with pytest.raises(KeyboardInterrupt):
       workers.call(1, os.kill, workers.call(1, os.getpid), number)
+
+
+def test_what_all_processes_are_told_ends_this_one_as_it_was_told():
+  workers = Workers()
+  process = workers.call(1, os.getpid)
+  with stopping.noted():
+    threading.Timer(0.5, lambda: [
+        os.kill(pid, signal.SIGTERM) for pid in (process, os.getpid())]).start()
+    with pytest.raises(stopping.Stopped) as stopped:
+      workers.call(60, time.sleep, 600)
+  assert stopped.value.code == 143
 
 
 def test_nothing_is_said_by_one_that_is_stopped_before_it_has_begun(capfd):

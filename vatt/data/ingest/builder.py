@@ -306,14 +306,14 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
       damaged += description.misread(final, plan and plan.label_names)
       table = description.content(f"{final}/{rejected_lib.NAME}") or b""
       rejected = rejected_lib.count(table)
-      known = len(left) == len(shards) and all(
-          "digest" in record for record in whole.records)
-      if rejected is None or plan and known and (
-          table != rejected_lib.table(whole.rejected)):
+      # What is rejected while planning may be other files by now.
+      stated = rejected_lib.table(
+          row for record in whole.records for row in record["rejected"])
+      if rejected is None or (
+          set(stated.splitlines()) - set(table.splitlines())):
         damaged.append(rejected_lib.NAME)
-      if whole.damaged and description.content(
-          f"{final}/{rejected_lib.DAMAGED}") != (
-              rejected_lib.table(whole.damaged)):
+      if description.content(f"{final}/{rejected_lib.DAMAGED}") != (
+          rejected_lib.table(whole.damaged) if whole.damaged else None):
         damaged.append(rejected_lib.DAMAGED)
     if damaged:
       raise UserError(
@@ -384,8 +384,8 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
       if description.content(f"{final}/{name}") != content:
         files.write_whole(f"{final}/{name}", content)
         mended.append(name)
-    for name in ({shard.name for shard in shards}
-                 - {shard.name for shard in whole.shards}):
+    for name in ({shard.name for shard in shards} | {rejected_lib.DAMAGED}
+                 ) - {shard.name for shard in whole.shards} - contents.keys():
       if tf.io.gfile.exists(f"{final}/{name}"):  # without records
         tf.io.gfile.remove(f"{final}/{name}")
     if mended:

@@ -275,6 +275,11 @@ class _Feed:
                     if not clip.tracks[self._stream.index].done]
     return next(iter((*self._joined, *self._waiting)), None)
 
+  def end(self):
+    """Has the last picture stay for as long as it says."""
+    while self._waiting and self._last is not None:
+      self._waiting.popleft().tracks[self._stream.index].add(*self._last)
+
   def cut(self):
     """Notes that frames are missing now."""
     for clip in self._joined:
@@ -364,5 +369,8 @@ def _read(container, timeline, spans, fps, size, audio_rate, convert, kinds,
         feeds[stream.index].cut()
   except av.error.FFmpegError as error:  # of the container: as if it ended
     clips[0].damage(error)
+  for stream in streams:
+    if stream.type == "video":
+      feeds[stream.index].end()
   while clips:
     yield clips.popleft().finish()

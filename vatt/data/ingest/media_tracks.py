@@ -205,7 +205,11 @@ class AudioTrack:
       self._bad.append(bad)
     end = self._start + len(self._samples) / self._rate
     self.spoiled += bool(np.any((bad[:, 1] > self._start) & (bad[:, 0] < end)))
-    self._run[3].extend(self._run[2].resample(frame))
+    try:
+      self._run[3].extend(self._run[2].resample(frame))
+    except av.error.FFmpegError as error:
+      raise MediaError(f"sound of {frame.layout.nb_channels} channels cannot be"
+                       " mixed to one") from error
     self._next += length
 
   def _place(self):

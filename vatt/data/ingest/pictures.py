@@ -64,6 +64,8 @@ class Screen:
     """
     context, self._size = stream.codec_context, size
     context.copy_opaque = True
+    # As in 32-bit AVI, whose fourth byte is often 0.
+    self._may_lack_alpha = context.name == "rawvideo"
     self._stated = stream.sample_aspect_ratio
     # What the container says holds throughout; the codec can change it.
     self._fixed = self._stated != context.sample_aspect_ratio
@@ -97,7 +99,8 @@ class Screen:
     if abs(math.log(shape / self._shape)) > SAME:
       scale = min(target[0] / width, target[1] / height)
       inside = _pixels(width * scale, height * scale)
-    picture = _colours(frame, self._matrix(frame), *inside)
+    picture = _colours(
+        frame, self._matrix(frame), *inside, self._may_lack_alpha)
     if inside != target:
       space = [(whole - part) // 2 for whole, part in zip(target, inside)]
       fitted = np.zeros((*target[::-1], 3), np.uint8)
@@ -162,14 +165,14 @@ def _pixels(width, height):
   return max(1, round(width)), max(1, round(height))
 
 
-def _colours(frame, matrix, width, height):
-  """A frame in a size, over black: uint8 [H, W, 3]."""
+def _colours(frame, matrix, width, height, may_lack_alpha):
+  """A frame in a size, over black: uint8 [H, W, 3]; with `may_lack_alpha` one
+  whose alpha is 0 everywhere has none."""
   if frame.format.has_palette or any(
       part.is_alpha for part in frame.format.components):
     rgba = _convert(frame, matrix, frame.width, frame.height, "rgba")
     alpha = rgba[..., 3:]
-    # Where it is 0 everywhere nobody has set it.
-    if alpha.min() < 255 and alpha.any():
+    if alpha.min() < 255 and (alpha.any() or not may_lack_alpha):
       frame = av.VideoFrame.from_ndarray(
           np.uint8((rgba[..., :3] * np.uint32(alpha) + 127) // 255), "rgb24")
   rgb = _convert(frame, matrix, width, height, "rgb24")

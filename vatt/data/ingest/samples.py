@@ -9,7 +9,7 @@ FLOATS = {"flt": np.float32, "fltp": np.float32, "dbl": np.float64,
 # Of a clip's samples, those that may be louder than LOUDEST: a peak, or damage
 # in what a codec made of it, is clipped.
 PEAKS = 1e-3
-PLANES = 8  # of a frame's planes, PyAV finds the end of so many for certain
+PLANES = 7  # of a frame's planes, PyAV finds the end of so many for certain
 
 
 class FloatCheck:

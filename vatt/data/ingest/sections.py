@@ -3,6 +3,7 @@
 They are found by the timestamps of all packets, in the file's order. A few that
 do not fit are damaged, and no section; nor is a pause of one stream alone.
 """
+import bisect
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -116,8 +117,12 @@ def find_sections(tables: Sequence[Table], leap: float
   Raises:
     MediaError: one stream's clock starts anew, and that of the other does not.
   """
-  for table in tables:
-    table.runs = _runs(table, leap)
+  ends = [(np.nanmin(table.due, initial=math.inf),
+           np.nanmax(table.due, initial=-math.inf)) for table in tables]
+  for i, table in enumerate(tables):
+    others = ends[:i] + ends[i + 1:] or [(math.inf, -math.inf)]
+    table.runs = _runs(table, leap, (min(first for first, _ in others),
+                                     max(last for _, last in others)))
   if all(len(table.runs) < 2 for table in tables):
     return [{i: run for i, table in enumerate(tables) for run in table.runs}]
   joined = [_join_pauses(table, [t for t in tables if t is not table])
@@ -136,8 +141,9 @@ def find_sections(tables: Sequence[Table], leap: float
   return sections
 
 
-def _runs(table, leap):
-  """The runs of a stream; notes which of its timestamps are noise."""
+def _runs(table, leap, others):
+  """The runs of a stream; notes which of its timestamps are noise. Those of
+  other streams are between the two of `others`."""
   known = np.flatnonzero(~np.isnan(table.due))
   if not len(known):
     return [slice(0, table.count)] if table.count else []
@@ -178,10 +184,17 @@ def _runs(table, leap):
         break
     runs.append((first, stop))
   runs = go_on(runs)
-  if longer := [run for run in runs if run[1] - run[0] > 1]:
-    wrong.update(
-        int(known[first]) for first, stop in runs if stop - first == 1)
-    runs = go_on(longer)
+  if any(stop - first > 1 for first, stop in runs):
+    kept = []
+    for k, (first, stop) in enumerate(runs):
+      # A picture between pauses lies between its neighbours.
+      before = due[first - 1] if k else others[0] - INTERLEAVED
+      after = due[stop] if stop < len(known) else others[1] + INTERLEAVED
+      if stop - first > 1 or before <= due[first] <= after:
+        kept.append((first, stop))
+      else:
+        wrong.add(int(known[first]))
+    runs = go_on(kept)
   table.due[list(wrong)] = table.begins[list(wrong)] = math.nan
   table.wrong |= wrong
   firsts = [int(known[first]) for first, _ in runs[1:]]
@@ -197,11 +210,8 @@ def _join_pauses(table, others):
     before = np.nanmax(table.due[joined[-1]])
     after = np.nanmin(table.due[run])
     # The clock of another may go on over this place, and not start anew.
-    there = [other.due[there] for other in others for there in other.runs
-             if other.order[there.start] <= place
-             and other.order[there.stop - 1] >= last
-             and not any(other.between(first.start, other.until(place))
-                         <= INTERLEAVED for first in other.runs[1:])]
+    there = [other.due[run] for other in others
+             for run in _runs_over(other, last, place)]
     if before - JITTER <= after and any(
         np.nanmin(due) - INTERLEAVED <= min(before, after)
         and np.nanmax(due) + INTERLEAVED >= max(before, after)
@@ -209,6 +219,21 @@ def _join_pauses(table, others):
       run = slice(joined.pop().start, run.stop)
     joined.append(run)
   return joined
+
+
+def _runs_over(table, last, place):
+  """The runs of a stream that go on over a place between two packets of the
+  file, if none starts near it."""
+  starts = [run.start for run in table.runs]
+  number = table.until(place)
+  k = bisect.bisect_left(starts, number)
+  if any(table.between(start, number) <= INTERLEAVED
+         for start in starts[max(1, k - 1):k + 1]):
+    return []
+  # All but the last one before the place have ended there.
+  return [run for run in table.runs[max(0, k - 1):k + 1]
+          if table.order[run.start] <= place
+          and table.order[run.stop - 1] >= last]
 
 
 def _share(tables, i, run, section):

@@ -75,6 +75,9 @@ def read(data: bytes) -> Found:
       damaged += 1
     elif new:
       found[new, start, end] = None
+    elif lines == shown and found and end - start > ROLL:  # said again
+      text, begin, stop = found.popitem()[0]
+      found[text, begin, max(stop, end)] = None
     if lines:
       shown, until = lines, end
   return Found(list(found), damaged)

@@ -185,6 +185,6 @@ def seconds(cell: str, separator: str = ",") -> float:
   if separator != ",":
     cell = cell.replace(",", ".")
   value = float(cell)
-  if not math.isfinite(value):
+  if not math.isfinite(value) or "_" in cell:
     raise ValueError
   return value

@@ -10,6 +10,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from multiprocessing import Pipe, connection
 from typing import Any
@@ -23,6 +24,7 @@ STOPPED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ITEM, DONE, FAILED = range(3)
 _END = object()
 MAX_MEMORY = 8 << 30  # bytes of addresses; damaged headers ask for any size
+NOTED = 0.2  # seconds, until a signal is noted everywhere
 WAIT = 0.1  # seconds, until a thread notes that the program is stopped
 
 
@@ -71,6 +73,8 @@ class Workers:
       pipe.close()
       code = process.wait()
       if -code in STOPPED:  # no fault of the file
+        time.sleep(NOTED)  # a signal to all comes to this process, too
+        stopping.check()
         raise KeyboardInterrupt from error
       if -code in (signal.SIGPROF, signal.SIGALRM):
         raise MediaError(f"took longer than {limit:.0f} s") from error
@@ -126,7 +130,8 @@ def _serve(pipe):
 
 
 def _answer_calls(pipe):
-  signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends without a traceback
+  if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # in the background
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends without a traceback
   signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
   for alarm in (signal.SIGPROF, signal.SIGALRM):
     signal.signal(alarm, signal.SIG_DFL)  # ends even native code
