@@ -230,10 +230,11 @@ def _runs_over(table, last, place):
   if any(table.between(start, number) <= INTERLEAVED
          for start in starts[max(1, k - 1):k + 1]):
     return []
-  # All but the last one before the place have ended there.
+  # All but the last one before the place have ended there. Behind the last one
+  # of all the clock has not started anew: a muxer may write pictures there.
   return [run for run in table.runs[max(0, k - 1):k + 1]
           if table.order[run.start] <= place
-          and table.order[run.stop - 1] >= last]
+          and (table.order[run.stop - 1] >= last or run == table.runs[-1])]
 
 
 def _share(tables, i, run, section):
