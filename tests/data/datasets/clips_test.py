@@ -472,6 +472,11 @@ def test_command_tells_errors_in_a_line(tmp_path, python):
   assert run.returncode == 1 and "Traceback" not in run.stderr
   # Before it may stand what TensorFlow has to say of the machine.
   assert run.stderr.splitlines()[-1].startswith("error: --manual_dir=")
+  # As of a shell's variable that is not set; tensorflow-datasets has a default.
+  run = python.run("scripts/prepare_dataset.py", "--dataset=clips",
+                   f"--manual_dir={tmp_path}", "--data_dir=")
+  assert run.returncode == 1
+  assert run.stderr.splitlines()[-1] == "error: --data_dir is missing"
 
 
 # ---- damage
@@ -563,6 +568,27 @@ def test_clips_that_are_kept_though_damaged_are_named(tmp_path, capsys):
   build(tmp_path / "data", folder, config)
   assert capsys.readouterr().out.endswith(line)
   assert (final / "damaged.csv").read_text() == f"{header}\n{row}\n"
+
+
+def test_what_is_no_damage_and_what_is_no_longer(tmp_path, capsys):
+  folder, config = tmp_path / "media", "x+audio_rate=4000"
+  folder.mkdir()
+  for name in "ab":
+    wavfile.write(folder / f"{name}.wav", 4000, np.int16(
+        9000 * np.sin(np.arange(8000))))
+  _, _, builder = build(tmp_path / "data", folder, config)
+  (folder / "c.mp4").write_text("no media, and of no clip")
+  build(tmp_path / "data", folder, config)
+  assert ": already built 2 clips " in capsys.readouterr().out
+  stale = pathlib.Path(builder.data_path) / "damaged.csv"
+  stale.write_text("id,file,reason\nx,x,x\n")
+  again = Clips(data_dir=str(tmp_path / "data"), config=config,
+                manual_dir=str(folder))
+  with pytest.raises(UserError, match=r"damaged, .* \(damaged.csv\); the same"):
+    again.download_and_prepare()
+  again.download_and_prepare(repair=True)
+  assert not stale.exists()
+  again.download_and_prepare()
 
 
 def test_damaged_files_are_built_or_rejected(tmp_path, media, monkeypatch):
