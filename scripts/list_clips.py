@@ -2,7 +2,7 @@
 
   python scripts/list_clips.py --dataset=ucf101 --annotations=DIR_OR_FILE \
       --manual_dir=VIDEOS
-  python scripts/prepare_dataset.py --dataset=clips/ucf101 --manual_dir=VIDEOS \
+  python scripts/prepare_dataset.py --dataset=ucf101 --manual_dir=VIDEOS \
       --data_dir=DATA
 
 The first writes VIDEOS/clips.csv: each clip whose file is there, with all of
@@ -12,13 +12,16 @@ vatt/data/README.md.
 import os
 
 from vatt import cli
-from vatt.data.ingest import annotations
+from vatt.data import datasets
+from vatt.data.datasets.official import Official
+from vatt.data.ingest import annotations, clip_lists
+from vatt.errors import UserError
 
 from absl import flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum("dataset", None, list(annotations.FORMATS),
-                  "Whose annotations they are.", required=True)
+flags.DEFINE_string(
+    "dataset", None, "Whose annotations they are.", required=True)
 flags.DEFINE_string("annotations", None, "Folder of the annotations as they "
                     "are published, or one file of them.", required=True)
 flags.DEFINE_string("manual_dir", None, "Folder of the media.", required=True)
@@ -29,9 +32,16 @@ flags.DEFINE_bool("overwrite", False, "Replace a clips.csv that is there.")
 
 def main():
   """Lists."""
-  annotations.write_clips(
-      FLAGS.dataset, os.path.expanduser(FLAGS.annotations),
-      os.path.expanduser(FLAGS.manual_dir), FLAGS.trimmed, FLAGS.overwrite)
+  builder = datasets.find(FLAGS.dataset)
+  if not builder or not issubclass(builder, Official):
+    raise UserError(f"--dataset: no official lists of {FLAGS.dataset!r}, "
+                    "expected one of " + ", ".join(
+                        name for name in datasets.names()
+                        if issubclass(datasets.find(name), Official)))
+  listing = annotations.read(FLAGS.dataset, builder.FORMAT,
+                             os.path.expanduser(FLAGS.annotations))
+  clip_lists.write_clips(listing, os.path.expanduser(FLAGS.manual_dir),
+                         FLAGS.trimmed, FLAGS.overwrite)
 
 
 if __name__ == "__main__":

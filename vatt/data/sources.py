@@ -46,7 +46,8 @@ def open_source(name: str, data_dir: str, split: str) -> Source:
   """Opens one split of a data set.
 
   Args:
-    name: "NAME[/CONFIG][:VERSION]", built by scripts/prepare_dataset.py;
+    name: "NAME[/CONFIG][:VERSION]", built by scripts/prepare_dataset.py, whose
+      configuration is "default" if none is given;
       "tfds:NAME[/CONFIG][:VERSION]", images that tensorflow-datasets has
       prepared; "dmvr:GLOB?fps=10&audio_rate=48000", files of SequenceExamples
       in DMVR's form, where "{split}" in the glob becomes the split, and a rate
@@ -191,9 +192,11 @@ def _open_built(name, path, data_dir, split):
                     f"that {name} was built in")
   path, _, version = path.partition(":")
   home = os.path.join(data_dir, path)
-  built = [v for v in _listdir(home)
-           if re.fullmatch(r"\d+\.\d+\.\d+", v) and version in ("", v)
-           and tf.io.gfile.exists(os.path.join(home, v, "dataset_info.json"))]
+  built = _versions(home, version)
+  if not built and "/" not in path:
+    default = os.path.join(home, "default")  # configuration
+    built = _versions(default, version)
+    home = default if built else home
   if not built:
     configs = [c for c in _listdir(home) if not c.startswith(".")]
     hint = (f" (found there: {', '.join(configs[:10])})" if configs else "")
@@ -227,6 +230,13 @@ def _open_built(name, path, data_dir, split):
                       "expected the name of a class in each")
   index = record_index.load(_shards(name, directory, split))
   return Source(name, split, index, parse, label_names, directory)
+
+
+def _versions(home, version):
+  """The finished versions in a folder, or that one alone."""
+  return [v for v in _listdir(home)
+          if re.fullmatch(r"\d+\.\d+\.\d+", v) and version in ("", v)
+          and tf.io.gfile.exists(os.path.join(home, v, "dataset_info.json"))]
 
 
 def _listdir(path):

@@ -5,13 +5,23 @@ import json
 import pytest
 import tensorflow as tf
 
-from vatt.data import record_index, sources
+from vatt.data import datasets, record_index, sources
 from vatt.data.datasets.clips import Clips
-from vatt.data.ingest import annotations
-from vatt.data.ingest.annotations import Listed, read
+from vatt.data.ingest import annotations, clip_lists, matching
+from vatt.data.ingest.annotations import Listed
 from vatt.errors import UserError
 
 SMALL = "fps=5+size=32+audio_rate=8000"
+
+
+def read(dataset, path):
+  return annotations.read(dataset, datasets.find(dataset).FORMAT, path).clips
+
+
+def write_clips(dataset, lists, folder, *options, **more):
+  clip_lists.write_clips(
+      annotations.read(dataset, datasets.find(dataset).FORMAT, lists), folder,
+      *options, **more)
 
 
 def write(folder, files):
@@ -120,7 +130,7 @@ def test_esc50(tmp_path, media):
   for row in rows:
     media.write_media(folder / row.split(",")[0], audio="pcm_s16le",
                       sound=media.clicks([0.2 * int(row[0]) - 0.1], 1))
-  annotations.write_clips("esc50", lists, str(folder))
+  write_clips("esc50", lists, str(folder))
   assert listed_rows(folder)[2] == [
       "2-02-A-0.wav", "", "", "dog", "", "train1 test2 train3 train4 train5"]
   Clips(data_dir=str(tmp_path), config=f"esc50+{SMALL}",
@@ -155,7 +165,7 @@ def test_hmdb51(tmp_path, media, capsys):
     for name in clips:
       media.write_media(folder / label / f"{name}.avi",
                         [media.numbered(7)] * 5, rate=10, video="mpeg4")
-  annotations.write_clips("hmdb51", lists, str(folder))
+  write_clips("hmdb51", lists, str(folder))
   assert capsys.readouterr().out.splitlines()[-1] == (
       f"{folder}/clips.csv: 4 clips (train1 2, train2 2, train3 2, test1 2, "
       "test2 1, test3 1), 2 classes; left out: 1 in no split, 0 that are not "
@@ -186,7 +196,7 @@ def test_msrvtt_has_a_test_set_and_no_labels(tmp_path, media):
   for number in 9770, 9771:
     media.write_media(folder / f"video{number}.mp4",
                       [media.numbered(number % 256)] * 10, rate=10)
-  annotations.write_clips("msrvtt", lists, str(folder))
+  write_clips("msrvtt", lists, str(folder))
   Clips(data_dir=str(tmp_path), config=SMALL,
         manual_dir=str(folder)).download_and_prepare()
   examples, source = opened(tmp_path, f"clips/{SMALL}", "test")
@@ -215,7 +225,7 @@ def test_kinetics(tmp_path):
   lists = write(tmp_path / "lists", KINETICS)
   (tmp_path / "lists/clips.csv").write_text("not of Kinetics")
   guitar = ("playing guitar",)
-  assert read("kinetics", lists) == [
+  assert read("kinetics400", lists) == [
       Listed("--6bJUbfpnQ", ("test",), 17, 27,
              own_file="--6bJUbfpnQ_000017_000027"),
       Listed("-3B32lodo2M", ("train",), 59, 69, guitar,
@@ -224,7 +234,7 @@ def test_kinetics(tmp_path):
              own_file="0kqzsCDZA_w_000007_000017"),
       Listed("0wR5jVB-WPk", ("validation",), 417, 427, guitar,
              own_file="0wR5jVB-WPk_000417_000427")]
-  assert len(read("kinetics", f"{lists}/train.csv")) == 2
+  assert len(read("kinetics400", f"{lists}/train.csv")) == 2
 
 
 def test_lists_that_went_through_a_spreadsheet(tmp_path):
@@ -235,7 +245,7 @@ def test_lists_that_went_through_a_spreadsheet(tmp_path):
   for data in (text.encode("utf-8-sig"),
                text.replace(";", "\t").encode("utf-16")):
     (folder / "val.csv").write_bytes(data)
-    assert read("kinetics", str(folder)) == [
+    assert read("kinetics400", str(folder)) == [
         Listed("a", ("validation",), 1.5, 11.5, ("run",),
                own_file="a_000001_000011")]
   (folder / "youcookii_annotations_trainval.json").write_bytes(
@@ -332,10 +342,10 @@ def test_youcook2(tmp_path):
     ("youcook2", "youcookii_trainval.json", '{"database": {"v": {"subset": '
      '"training", "annotations": [{"segment": [1]}]}}}',
      r"video v: ValueError\('not enough values"),
-    ("kinetics", "train.csv",
+    ("kinetics400", "train.csv",
      "youtube_id,time_start,time_end,split\na,soon,10,train",
      "row 2, column time_start: 'soon', expected seconds"),
-    ("kinetics", "train.csv",
+    ("kinetics400", "train.csv",
      "youtube_id,time_start,time_end,split\na,0,10,dev",
      "row 2: 'dev', expected a split of train, val"),
     ("youcook2", "youcookii_trainval.json", '{"database": {"v": {"subset": '
@@ -348,10 +358,10 @@ def test_youcook2(tmp_path):
         r"video v\\n: OverflowError", id="a large number"),
     pytest.param("youcook2", "youcookii_trainval.json", "[" * 100000,
                  "JSON with a 'database'", id="deep"),
-    ("kinetics", "train.csv",
+    ("kinetics400", "train.csv",
      "youtube_id,time_start,time_end,split\na,,10,train",
      "row 2: '', expected seconds"),
-    ("kinetics", "train.csv",
+    ("kinetics400", "train.csv",
      'label,youtube_id,time_start,time_end,split\n"a\nb",a,0,10,train',
      r"row 2, column label: 'a\\nb', expected no line break"),
     ("moments", "trainingSet.csv", 'a/b.mp4,"a\nb"',
@@ -386,7 +396,7 @@ def test_a_list_that_cannot_be_written_is_told(tmp_path, media):
   media.write_media(
       tmp_path / "video9770.mp4", [media.numbered(1)] * 10, rate=10)
   with pytest.raises(UserError, match="clips.csv: cannot be written: .+"):
-    annotations.write_clips("msrvtt", lists, str(tmp_path), overwrite=True)
+    write_clips("msrvtt", lists, str(tmp_path), overwrite=True)
 
 
 # ---- the media that are there
@@ -400,7 +410,7 @@ def test_a_file_that_is_the_clip_starts_at_0(tmp_path, media, capsys):
   media.write_media(folder / "train/-3B32lodo2M.mp4", second)
   media.write_media(folder / "0kqzsCDZA_w.webm", second * 10, rate=10,
                     video="libvpx")
-  annotations.write_clips("kinetics", lists, str(folder))
+  write_clips("kinetics400", lists, str(folder))
   assert listed_rows(folder) == [
       ["train/-3B32lodo2M_000059_000069.mp4", "", "", "playing guitar", "",
        "train"],
@@ -408,7 +418,7 @@ def test_a_file_that_is_the_clip_starts_at_0(tmp_path, media, capsys):
   assert "2 that are not there, such as --6bJUbfpnQ.*" in (
       capsys.readouterr().out)
   media.write_media(folder / "0wR5jVB-WPk.mp4", second)
-  annotations.write_clips("kinetics", lists, str(folder), trimmed=True,
+  write_clips("kinetics400", lists, str(folder), trimmed=True,
                           overwrite=True)
   assert [row[:3] for row in listed_rows(folder)[1:]] == [
       ["0kqzsCDZA_w.webm", "", ""], ["0wR5jVB-WPk.mp4", "", ""]]
@@ -416,7 +426,7 @@ def test_a_file_that_is_the_clip_starts_at_0(tmp_path, media, capsys):
   (folder / "0kqzsCDZA_w.webm").unlink()
   with pytest.raises(UserError, match="0wR5jVB-WPk.mp4: 0.4 s long, but its "
                      "clip starts at 417.0 s, .*give --trimmed"):
-    annotations.write_clips("kinetics", lists, str(folder), overwrite=True)
+    write_clips("kinetics400", lists, str(folder), overwrite=True)
 
 
 def test_files_of_several_clips_and_several_labels(tmp_path, media):
@@ -428,14 +438,14 @@ def test_files_of_several_clips_and_several_labels(tmp_path, media):
                     rate=1)
   media.write_media(folder / "---1_cCGK4M.wav", audio="pcm_s16le",
                     sound=media.clicks([1], 2))
-  annotations.write_clips("youcook2", lists, str(folder))
+  write_clips("youcook2", lists, str(folder))
   assert [row[:3] for row in listed_rows(folder)] == [
       ["GLd3aX16zBg.mkv", "90.0", "102.0"],
       ["GLd3aX16zBg.mkv", "114.0", "127.0"]]
   with pytest.raises(UserError, match="--trimmed: GLd3aX16zBg.mkv is the file "
                      "of 2 clips"):
-    annotations.write_clips("youcook2", lists, str(folder), True, True)
-  annotations.write_clips("audioset", lists, str(folder), overwrite=True)
+    write_clips("youcook2", lists, str(folder), True, True)
+  write_clips("audioset", lists, str(folder), overwrite=True)
   assert listed_rows(folder) == [
       ["---1_cCGK4M.wav", "0.0", "10.0", label, "", "train"]
       for label in ("Railroad car, train wagon", "Speech")]
@@ -449,21 +459,21 @@ def test_names_that_two_files_have(tmp_path):
     (folder / name).mkdir(parents=True)
     (folder / name / "x_1.webm").write_bytes(b"")
   clips = read("moments", lists)
-  found, missing = annotations.find(clips, str(folder))
+  found, missing = matching.find(clips, str(folder))
   assert [path for path, _ in found] == [
       "training/run/x_1.webm", "training/walk/x_1.webm"]
   assert missing == clips[2:]
   (folder / "training/run/x_1.mp4").write_bytes(b"")
   with pytest.raises(UserError, match=r"both training/run/x_1.mp4 and training/"
                      "run/x_1.webm have the name of run/x_1"):
-    annotations.find(clips, str(folder))
-  annotations.check_times([("training/run/x_1.mp4", Listed("", (), 5, 9))],
+    matching.find(clips, str(folder))
+  matching.check_times([("training/run/x_1.mp4", Listed("", (), 5, 9))],
                           str(folder), False)  # which cannot be read
   (folder / "training/y.mp3").write_bytes(b"")
-  assert annotations.find(clips[2:], str(folder))[0] == [
+  assert matching.find(clips[2:], str(folder))[0] == [
       ("training/y.mp3", clips[2])]
   with pytest.raises(UserError, match="no file of the 1 clips that are listed, "
                      "such as a.\\*"):
-    annotations.find([Listed("a", ("test",))], str(folder))
+    matching.find([Listed("a", ("test",))], str(folder))
   with pytest.raises(UserError, match="no such folder"):
-    annotations.write_clips("moments", lists, str(tmp_path / "none"))
+    write_clips("moments", lists, str(tmp_path / "none"))

@@ -80,17 +80,10 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
     if not os.path.isdir(manual_dir):
       raise UserError(f"--manual_dir={manual_dir}: no such folder")
     workers = Workers()
-    if os.path.exists(f"{manual_dir}/clips.csv"):
-      spans, rejected = clip_sources.read_list(f"{manual_dir}/clips.csv")
-      what = "usable row in clips.csv"
-    else:
-      spans, rejected = clip_sources.cut_files(
-          manual_dir, options.length, workers)
-      what = "usable media file in the folder"
-    if not spans:
-      first = [f"; the first: {file}: {why}" for _, file, why in rejected[:1]]
-      raise UserError(f"--manual_dir={manual_dir}: no {what}" + "".join(first))
-    names = sorted({label for span in spans for label in span.labels})
+    spans, rejected, names = self.find(manual_dir, options, workers)
+    if names is None:
+      names = sorted({label for span in spans for label in span.labels})
+    number = {name: i for i, name in enumerate(names)}
     cues = sidecars.read_cues(
         manual_dir, {span.file for span in spans if not span.captions},
         clip_sources.SUFFIXES, options.language)
@@ -99,7 +92,7 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
     for span in spans:
       captions = span.captions or cues[span.file].of_clip(span.start, span.end)
       clips.append(builder.Clip(span.id, span.file, (
-          span.start, span.end, span.row, list(map(names.index, span.labels)),
+          span.start, span.end, span.row, list(map(number.get, span.labels)),
           captions, os.path.getsize(os.path.join(manual_dir, span.file)))))
     read = ClipReader(manual_dir, options, workers)
     if spans[0].split:
@@ -117,6 +110,25 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
         sources=_without_later(options),
         rejected=tuple(rejected),
         threads=num_cores())
+
+  def find(self, manual_dir: str, options: Options, workers: Workers
+           ) -> clip_sources.Found:
+    """Finds what to build.
+
+    Raises:
+      UserError: there is nothing that can be built.
+    """
+    if os.path.exists(f"{manual_dir}/clips.csv"):
+      spans, rejected = clip_sources.read_list(f"{manual_dir}/clips.csv")
+      what = "usable row in clips.csv"
+    else:
+      spans, rejected = clip_sources.cut_files(
+          manual_dir, options.length, workers)
+      what = "usable media file in the folder"
+    if not spans:
+      first = [f"; the first: {file}: {why}" for _, file, why in rejected[:1]]
+      raise UserError(f"--manual_dir={manual_dir}: no {what}" + "".join(first))
+    return clip_sources.Found(spans, rejected)
 
 
 def _without_later(options):

@@ -44,6 +44,28 @@ class Span(NamedTuple):
     end = "" if self.end is None else f"{self.end:.3f}"
     return f"{self.file}:{self.start:.3f}-{end}"
 
+  def why_unusable(self) -> str:
+    """Why no clip can have such times; "" if one can."""
+    if self.start < 0:
+      return f"starts at {self.start} s"
+    if self.end is not None and not 0 < self.end - self.start <= media.LONGEST:
+      return (f"from {self.start} to {self.end} s, expected more than 0 and at "
+              f"most {media.LONGEST:.0f} s")
+    return ""
+
+
+class Found(NamedTuple):
+  """What a dataset can be built from.
+
+  Attributes:
+    spans: the clips.
+    rejected: (id, file, reason) of those that cannot be built.
+    classes: in the order of their numbers; None for the names among the clips.
+  """
+  spans: list[Span]
+  rejected: list[tuple[str, str, str]]
+  classes: tuple[str, ...] | None = None
+
 
 def read_list(path: str) -> tuple[list[Span], list[tuple[str, str, str]]]:
   """Reads `clips.csv`.
@@ -77,14 +99,9 @@ def read_list(path: str) -> tuple[list[Span], list[tuple[str, str, str]]]:
     if known and known.split != span.split:
       raise UserError(f"{path}: row {row}, column split: {span.split!r}, but "
                       f"the same clip is in {known.split!r} in row {known.row}")
-    why = None
+    why = span.why_unusable()
     if not os.path.isfile(os.path.join(folder, file)):
       why = "no such file"
-    elif span.start < 0:
-      why = f"starts at {span.start} s"
-    elif end is not None and not 0 < end - span.start <= media.LONGEST:
-      why = (f"from {span.start} to {end} s, expected more than 0 and at most "
-             f"{media.LONGEST:.0f} s")
     if why:
       rejected.setdefault(span.id, (span.id, file, f"row {row}: {why}"))
       continue
