@@ -6,11 +6,14 @@
 
 PRETRAINED is the workdir of a model that was pre-trained, or of a released one
 (scripts/convert_checkpoint.py; then with a third argument, released). Without
-it, training is from scratch. Any built dataset with labels will do
-(--config.data.datasets), its classes decide. The default one is built by
+it, training is from scratch. DIR has the dataset, as its module in
+vatt/data/datasets says, such as kinetics.py:
 
-  python scripts/prepare_dataset.py --manual_dir=VIDEOS --data_dir=DIR \\
-      --dataset=clips/kinetics400+fps=12.5+size=320
+  python scripts/prepare_dataset.py --dataset=kinetics400 --data_dir=DIR \\
+      --annotations=LISTS --manual_dir=VIDEOS
+
+imagenet is tfds:imagenet2012. Any other with labels will do
+(--config.data.datasets), its classes decide.
 
 Arguments: a dataset; base, medium, large, or ma: Medium, with one encoder for
 all. The paper's top-1 / top-5, of four windows and three crops a clip:
@@ -58,7 +61,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.finetune.update(dict(
         multi_label=True, label_smoothing=0.0, mixup=5))
     config.data.update(dict(
-        datasets=("clips/audioset",), frames=0, audio_rate=24_000))
+        datasets=("audioset",), frames=0, audio_rate=24_000))
     config.augment.noise = 0.0
     config.optimizer.update(dict(lr=0.2, warmup_steps=5_000))
     config.finetune.rare_classes = released
@@ -79,8 +82,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.eval_every = 25_000
   # 32 frames with a stride of 2 at 25 frames a second.
   config.data.update(dict(
-      datasets=(f"clips/{dataset}+fps=12.5+size=320",),
-      eval_split="validation", fps=12.5, size=320))
+      datasets=(dataset,), eval_split="validation", fps=12.5, size=320))
   config.eval.update(dict(windows=4, crops=3))
   config.optimizer.update(dict(lr=0.005, warmup_steps=2_500))
   if released:

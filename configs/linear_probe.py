@@ -9,8 +9,12 @@ features are its tower's AGG token; the shape of a window and its augmentation
 are those that the model was trained with. The frames of ucf101 and hmdb51 have
 a stride of 2 at 25 a second, as the paper evaluates (appendix B.1), whatever
 the model was trained with: 32 of them are 2.56 s, to train and to test on. DATA
-has the official splits as vatt/data/README.md builds them. Any built dataset
-with labels will do: --config.probe.dataset=NAME, and
+has the official splits:
+
+  python scripts/prepare_dataset.py --dataset=ucf101 --data_dir=DATA \\
+      --annotations=ucfTrainTestlist --manual_dir=UCF-101
+
+Any built dataset with labels will do: --config.probe.dataset=NAME, and
 --config.probe.splits="('',)" if it has just train and test.
 
 The paper's scores (appendix C), the means over the official splits:
@@ -38,9 +42,9 @@ from vatt import recipes
 # Dataset, modality, frames a second (0: as the model was trained), its official
 # splits, windows of a training and a test clip.
 DATASETS = {
-    "ucf101": ("clips/ucf101+fps=25", "video", 12.5, ("1", "2", "3"), 10, 4),
-    "hmdb51": ("clips/hmdb51+fps=25", "video", 12.5, ("1", "2", "3"), 10, 4),
-    "esc50": ("clips/esc50", "audio", 0.0, ("1", "2", "3", "4", "5"), 10, 4),
+    "ucf101": ("ucf101", "video", 12.5, ("1", "2", "3"), 10, 4),
+    "hmdb51": ("hmdb51", "video", 12.5, ("1", "2", "3"), 10, 4),
+    "esc50": ("esc50", "audio", 0.0, ("1", "2", "3", "4", "5"), 10, 4),
     # A clip is hardly longer than a window.
     "digits_video": ("spoken_digits/official", "video", 0.0, ("",), 4, 1),
     "digits_audio": ("spoken_digits/official", "audio", 0.0, ("",), 4, 1),

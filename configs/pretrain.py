@@ -3,6 +3,14 @@
   python -m vatt.main --config=configs/pretrain.py:mbs --workdir=DIR \\
       --config.data.data_dir=DIR --config.strategy.name=tpu --tpu=NAME
 
+DIR has both, which these make, and a vocabulary of HowTo100M's words:
+
+  python scripts/prepare_dataset.py --dataset=howto100m --data_dir=DIR \\
+      --annotations=CAPTIONS --manual_dir=VIDEOS
+  python scripts/prepare_dataset.py --dataset=audioset --data_dir=DIR \\
+      --annotations=SEGMENTS --manual_dir=MEDIA
+  python scripts/build_vocabulary.py --dataset=howto100m --data_dir=DIR
+
 Argument: bbs, mbs, lbs (three encoders: video, audio, text) or ma (one Medium
 encoder for all). 500k steps of 2048 samples; the paper took 3 days on 256 TPU
 v3 cores. With released after a comma, model and loss are those of the weights

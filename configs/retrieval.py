@@ -1,9 +1,7 @@
 """Zero-shot retrieval of videos by sentences, as the paper evaluates.
 
-  python scripts/list_clips.py --dataset=msrvtt --annotations=FILE \\
-      --manual_dir=VIDEOS
-  python scripts/prepare_dataset.py --manual_dir=VIDEOS --data_dir=DATA \\
-      --dataset=clips/msrvtt+fps=12.5+size=224
+  python scripts/prepare_dataset.py --dataset=msrvtt --data_dir=DATA \\
+      --annotations=MSRVTT_JSFUSION_test.csv --manual_dir=VIDEOS
   python scripts/zero_shot_retrieval.py --workdir=PRETRAINED \\
       --config=configs/retrieval.py:msrvtt --config.data.data_dir=DATA
 
@@ -36,7 +34,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config = ConfigDict()
   # Frames have a stride of 2 at 25 a second, from the centre; no sound is read.
   config.data = ConfigDict(dict(
-      datasets=(f"clips/{dataset}+fps=12.5+size=224",),
+      datasets=(dataset,),
       # YouCook2's test set is published without sentences.
       eval_split="validation" if dataset == "youcook2" else "test",
       fps=12.5, audio_samples=0, captions=1))
