@@ -55,6 +55,7 @@ def make_batch(audio="waveform"):
   for mask in ("video_mask", "audio_mask", "caption_mask"):
     batch[mask][9] = False
   batch["index"] = np.arange(ROWS)
+  batch["record"] = np.arange(100, 100 + ROWS, dtype=np.int32)
   batch["corrupt"] = ~batch["video_mask"]
   return {name: tf.constant(value) for name, value in batch.items()}
 
@@ -119,7 +120,8 @@ def test_loss_gradients_and_statistics_in_float64():
     assert np.abs(variable - moved).max() > 1e-3  # the step did move them
   (others, *parts), facts = one_step(replicas, **fields)
   assert bool(facts["finite"])
-  np.testing.assert_array_equal(facts["corrupt"], np.arange(ROWS) == 9)
+  np.testing.assert_array_equal(
+      facts["corrupt"], np.where(np.arange(ROWS) == 9, 110, 0))
   for name, value in metrics.items():
     assert others[name] == pytest.approx(value, rel=1e-12), name
   assert len(parts) == 2 * replicas

@@ -129,7 +129,8 @@ def make_raw_batch(config):
       video=rng.integers(0, 256, video).astype(np.uint8),
       audio=rng.integers(-2 ** 15, 2 ** 15, sound).astype(np.int16),
       labels=rng.random((rows, CLASSES)) < 0.4,
-      index=np.arange(rows), corrupt=~batch["video_mask"]).items()}
+      index=np.arange(rows), record=np.arange(rows, dtype=np.int32),
+      corrupt=~batch["video_mask"]).items()}
 
 
 @tf.autograph.experimental.do_not_convert  # nothing to convert, and faster

@@ -211,7 +211,8 @@ def test_training_starts_from_another_models_weights(
   assert "is trained: step 10" in train(run_main, workdir, *still)
 
 
-def test_not_finite_stops_before_anything_is_saved(run_main, tmp_path):
+def test_not_finite_stops_before_anything_is_saved(
+    run_main, digits_dir, tmp_path):
   """Adam, whose epsilon is 0 in float32, divides 0 by 0 for the words that step
   0 does not have; step 1 has them, within a loop whose others are not finite
   either."""
@@ -225,6 +226,14 @@ def test_not_finite_stops_before_anything_is_saved(run_main, tmp_path):
   assert dump["batch/video"].shape == (6, 8, 24, 24, 3)
   assert dump["batch/index"].tolist() == list(range(6, 12))
   assert np.isnan(dump["metrics/loss"])
+  # Where its records are: they are numbered over the shards.
+  places = [(name[:-len(".index.json")], offset)
+            for name in sorted(map(str, pathlib.Path(digits_dir).rglob(
+                "*-train.tfrecord-*.index.json")))
+            for offset in json.loads(
+                pathlib.Path(name).read_text())["offsets"]]
+  assert list(zip(dump["files"], dump["offsets"])) == [
+      places[i] for i in dump["batch/record"]]
   assert not list((tmp_path / "checkpoints").glob("*.manifest.json"))
 
 

@@ -51,10 +51,11 @@ def make_step(task: Task, model: tf.keras.Model,
 
   Returns:
     step(batch) -> metrics, {name: float []} of the global batch, with `loss`
-    and `grad_norm`; facts: `finite`, bool []; `corrupt`, int32 [B], 1 for the
-    rows of the global batch that could not be read. It updates the variables,
-    also by what is not finite: whoever calls it looks at `finite`, and keeps
-    nothing of what came from there on.
+    and `grad_norm`; facts: `finite`, bool []; `corrupt`, int32 [B], of the rows
+    of the global batch that could not be read the number of the record, from 1
+    on, and 0 of the others. It updates the variables, also by what is not
+    finite: whoever calls it looks at `finite`, and keeps nothing of what came
+    from there on.
   """
   config = task.config
   run_seed = seeds.root(config.seed)
@@ -74,7 +75,8 @@ def make_step(task: Task, model: tf.keras.Model,
         "finite": tf.math.is_finite(metrics["loss"])
                   & tf.math.is_finite(metrics["grad_norm"]),
         # Their positions follow from step and row: no 64 bits go around.
-        "corrupt": replicas.gather(tf.cast(batch["corrupt"], tf.int32)),
+        "corrupt": replicas.gather(
+            tf.where(batch["corrupt"], batch["record"] + 1, 0)),
     }
     optimizers.apply(config.optimizer, optimizer, model, gradients,
                      metrics["grad_norm"])
@@ -98,7 +100,8 @@ class Loop(NamedTuple):
   Attributes:
     metrics: float64 [n, M], of each step.
     finite: bool [n].
-    corrupt: int32 [n, B], 1 for rows that could not be read.
+    corrupt: int32 [n, B], of rows that could not be read the number of the
+      record, from 1 on, and 0 of the others.
   """
   metrics: tf.Tensor
   finite: tf.Tensor
@@ -291,23 +294,23 @@ def report_corrupt(config: ConfigDict, data_sources: list[Source], step: int,
     config: the run's.
     data_sources: the training split of each dataset.
     step: the first of the loop's.
-    corrupt: [n, B], not 0 for the rows that could not be read.
+    corrupt: int32 [n, B], as of `Loop`.
   """
+  dataset_of_row, _ = input_pipeline.mixture(config.data, config.batch_size)
   for i, rows in enumerate(corrupt):
     for row in np.flatnonzero(rows)[:NAMED_CORRUPT]:
-      position = (step + i) * config.batch_size + row
-      source, number = input_pipeline.record_at(
-          config.data, data_sources, config.batch_size, config.seed, position)
+      source, number = data_sources[dataset_of_row[row]], rows[row] - 1
       why = why_unreadable(source, number)
       logging.warning("corrupt record: %s at byte %d (position %d of the "
                       "stream); left out%s", *source.index.place(number),
-                      position, why and f": {why}")
+                      (step + i) * config.batch_size + row, why and f": {why}")
 
 
 def dump_non_finite(task: Task, data_sources: list[Source], workdir: str,
                     step: int, metrics: dict[str, float], is_chief: bool
                     ) -> str:
-  """Writes the batch and the metrics of a step that was not finite.
+  """Writes the batch and the metrics of a step that was not finite, and the
+  file and the byte offset of each record in it.
 
   The weights from there on are of no use, and those before it are in no
   checkpoint: a run that goes on from the newest one comes to the same step.
@@ -335,6 +338,10 @@ def dump_non_finite(task: Task, data_sources: list[Source], workdir: str,
   path = os.path.join(workdir, f"non_finite_{step}.npz")
   arrays = {f"batch/{name}": value.numpy() for name, value in batch.items()}
   arrays.update({f"metrics/{name}": value for name, value in metrics.items()})
+  dataset_of_row, _ = input_pipeline.mixture(task.config.data, batch_size)
+  arrays["files"], arrays["offsets"] = map(np.array, zip(*(
+      data_sources[d].index.place(number)
+      for d, number in zip(dataset_of_row, arrays["batch/record"]))))
   content = io.BytesIO()  # a GFile cannot seek
   np.savez(content, **arrays)
   try:

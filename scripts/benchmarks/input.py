@@ -189,8 +189,8 @@ def input_stages(config: ConfigDict, source: sources.Source, num_clips: int,
   tensors = record_index.file_tensors(source.index)
   stream = seeds.fold(seeds.root(0), source.name)
   total = num_clips + batch_size
-  records = np.resize(
-      input_pipeline.epoch_records(0, source, 0), total).astype(np.int64)
+  records = np.resize(record_index.epoch_order(
+      len(source.index), seeds.fold(stream, "order"), 0), total)
   draws = tf.random.stateless_uniform(
       [total, *video.CROP_DRAW], seeds.fold(stream, "crop", 0))
 

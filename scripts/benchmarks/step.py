@@ -41,6 +41,7 @@ def random_batch(config: ConfigDict) -> dict[str, tf.Tensor]:
       word_mask=tf.ones([rows, data.captions, data.words], tf.bool),
       caption_mask=tf.ones([rows, data.captions], tf.bool),
       corrupt=~mask, index=tf.range(rows, dtype=tf.int64),
+      record=tf.range(rows),
       label=draw("label", [rows], 0, max(1, data.classes), tf.int32))
   if data.classes:
     batch["labels"] = tf.one_hot(batch["label"], data.classes) > 0

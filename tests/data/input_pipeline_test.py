@@ -1,3 +1,4 @@
+import dataclasses
 import io
 
 import numpy as np
@@ -5,7 +6,7 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from vatt.data import input_pipeline, sources
+from vatt.data import input_pipeline, record_index, sources
 from vatt.errors import UserError
 
 MASKS = {"video_mask", "audio_mask", "caption_mask", "word_mask"}
@@ -59,7 +60,8 @@ def test_batches_are_as_promised(clips_dir, records, run):
       "text": ("int32", [5, 2, 6]), "word_mask": ("bool", [5, 2, 6]),
       "video_mask": ("bool", [5]), "audio_mask": ("bool", [5]),
       "caption_mask": ("bool", [5, 2]), "label": ("int32", [5]),
-      "index": ("int64", [5]), "corrupt": ("bool", [5])}
+      "index": ("int64", [5]), "record": ("int32", [5]),
+      "corrupt": ("bool", [5])}
   assert {k: (v.dtype.name, v.shape.as_list())
           for k, v in dataset.element_spec.items()} == expected
   for step, batch in enumerate(run):
@@ -164,12 +166,13 @@ def test_hosts_and_replicas_share_the_batch_of_one_host(mixed):
     assert_same(joined(parts), whole[step + 2])
 
 
-def test_record_at_names_the_record(mixed):
+def test_a_row_says_which_record_of_its_dataset_it_is(mixed):
   config, run = mixed
   opened, rows = open_all(config), joined(run)
+  dataset_of_row, _ = input_pipeline.mixture(config, 12)
   for position in range(0, 132, 5):
-    source, i = input_pipeline.record_at(config, opened, 12, 1, position)
-    path, offset = source.index.place(i)
+    source = opened[dataset_of_row[position % 12]]
+    path, offset = source.index.place(rows["record"][position])
     with open(path, "rb") as f:
       f.seek(offset)
       length = int.from_bytes(f.read(8), "little")
@@ -299,15 +302,15 @@ def test_a_corrupt_record_costs_itself_only(damaged, cache):
   assert hit.sum() == 12
   np.testing.assert_array_equal(rows["corrupt"], hit)
   np.testing.assert_array_equal(rows["index"], np.arange(16))
-  for key in rows.keys() - {"corrupt", "index"}:
+  np.testing.assert_array_equal(rows["record"], numbers)
+  for key in rows.keys() - {"corrupt", "index", "record"}:
     np.testing.assert_array_equal(rows[key][~hit], sound[key][~hit], key)
     if key != "label":
       assert not rows[key][hit].any(), key
   assert (rows["label"][hit] == -1).all()
-  opened = open_all(config)
-  for position in np.flatnonzero(hit)[:4]:
-    source, i = input_pipeline.record_at(config, opened, 8, 1, position)
-    assert source.index.place(i) == (str(path), offsets[numbers[position]])
+  source, = open_all(config)
+  for i in numbers[hit]:
+    assert source.index.place(i) == (str(path), offsets[i])
 
 
 def test_a_modality_that_is_not_wanted_costs_nothing(clips_dir, records):
@@ -478,6 +481,19 @@ def test_bad_input(clips_dir, records, changes, call, message):
   with pytest.raises(UserError, match=message):
     input_pipeline.train_dataset(
         records.config(clips_dir, **changes), opened, 8, 0, 0, **call)
+
+
+def test_more_records_than_a_batch_can_number(clips_dir, records):
+  config = records.config(clips_dir)
+  source, = open_all(config)
+  index = record_index.RecordIndex(source.index.files, *(
+      np.broadcast_to(dtype(0), [2 ** 31 - 1]) for dtype in (
+          np.int32, np.int64)))  # which takes no memory
+  with pytest.raises(UserError, match=(
+      "1.0.0: split 'train' has 2,147,483,647 records, expected at most "
+      "2,147,483,646, ")):
+    input_pipeline.train_dataset(
+        config, [dataclasses.replace(source, index=index)], 8, 0, 0)
 
 
 def test_shares_that_are_not_whole(records):

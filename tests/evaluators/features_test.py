@@ -119,15 +119,14 @@ def test_training_windows_are_those_of_the_first_epochs(tmp_path, digits_dir):
   run = tf.function(lambda video, step: tower(preprocess.model_inputs(
       {"video": video}, config, training=True,
       seed=seeds.fold(seeds.root(5), step))["video"])[0], autograph=False)
-  pooled, labels = [], []
+  pooled, labels, records = [], [], []
   dataset = input_pipeline.train_dataset(config.data, [source], 16, 5, 0)
   for step, batch in enumerate(dataset.take(-(-2 * count // 16))):
     pooled.extend(run(batch["video"], tf.constant(step, tf.int64)).numpy())
     labels.extend(batch["label"].numpy())
+    records.extend(batch["record"].numpy())
   for position in range(0, 2 * count, 19):
-    _, record = input_pipeline.record_at(
-        config.data, [source], 16, 5, position)
-    at = record, position // count
+    at = records[position], position // count
     np.testing.assert_allclose(
         table["features"][at], pooled[position], atol=2e-5)
     assert table["label"][at] == labels[position]

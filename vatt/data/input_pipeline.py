@@ -21,6 +21,8 @@ from vatt.errors import UserError
 from vatt.host import num_cores
 
 ENDLESS = np.iinfo(np.int64).max
+# Of a split: a batch numbers them by int32, and train.py from 1 on.
+MAX_RECORDS = np.iinfo(np.int32).max - 1
 
 
 @tf.autograph.experimental.do_not_convert  # nothing to convert, and slow
@@ -44,19 +46,24 @@ def train_dataset(data: ConfigDict, sources: Sequence[Source], batch_size: int,
     tf.data.Dataset of dicts: video uint8 [R, T, H, W, 3], audio int16 [R, S,
     1], text int32 [R, K, W], word_mask bool [R, K, W], caption_mask bool [R,
     K], video_mask, audio_mask and corrupt bool [R], index int64 [R] (the stream
-    position), label int32 [R] (for tasks where a clip has one: the record's
-    first, or -1) and, with data.classes, labels bool [R, classes] (all of them,
-    of which any is right).
+    position), record int32 [R] (its number in the data set of the row), label
+    int32 [R] (for tasks where a clip has one: the record's first, or -1) and,
+    with data.classes, labels bool [R, classes] (all of them, of which any is
+    right).
 
   Raises:
-    UserError: the batch cannot be divided as asked, or the config and the data
-      do not fit.
+    UserError: the batch cannot be divided as asked, the config and the data do
+      not fit, or a split has more records than an int32 can number.
   """
   dataset_of_row, rank_of_row = mixture(data, batch_size)
   rows = _host_rows(batch_size, input_id, num_inputs)
   table = _table(data, sources)
   streams = []
   for d, source in enumerate(sources):
+    if len(source.index) > MAX_RECORDS:
+      raise UserError(f"{source.directory}: split '{source.split}' has "
+                      f"{len(source.index):,} records, expected at most "
+                      f"{MAX_RECORDS:,}, which an int32 can number")
     mine = rows[dataset_of_row[rows] == d]
     streams.append(_train_stream(
         data, source, table, _stream_seed(seed, source), start_step, batch_size,
@@ -96,8 +103,8 @@ def eval_dataset(data: ConfigDict, source: Source, batch_size: int,
 
   Returns:
     tf.data.Dataset of the dicts of `train_dataset`, but index is the number of
-    the record, and valid bool [R] is false in the rows that fill the last
-    global batch up.
+    the record, in place of `record`, and valid bool [R] is false in the rows
+    that fill the last global batch up.
   """
   rows = _host_rows(batch_size, input_id, num_inputs)
   table = _table(data, [source])
@@ -139,41 +146,6 @@ def eval_dataset(data: ConfigDict, source: Source, batch_size: int,
   padding = tf.data.Dataset.from_tensors(padding).repeat(
       steps * len(rows) - len(numbers))
   return _batches(dataset.concatenate(padding), len(rows), rows_per_batch)
-
-
-def record_at(data: ConfigDict, sources: Sequence[Source], batch_size: int,
-              seed: int, position: int) -> tuple[Source, int]:
-  """Finds the record at a stream position, for the log.
-
-  Args:
-    data: config.data.
-    sources: the training split of each of data.datasets.
-    batch_size: B, of the global batch.
-    seed: of the run.
-    position: step·B + row, the `index` of a training batch.
-
-  Returns:
-    The split that it is of, and its number there.
-  """
-  dataset_of_row, rank_of_row = mixture(data, batch_size)
-  step, row = divmod(int(position), batch_size)
-  d = dataset_of_row[row]
-  source = sources[d]
-  own = step * int(np.sum(dataset_of_row == d)) + int(rank_of_row[row])  # p_d
-  epoch, within = divmod(own, len(source.index))
-  return source, int(epoch_records(seed, source, epoch)[within])
-
-
-def epoch_records(seed: int, source: Source, epoch: int) -> tf.Tensor:
-  """The records of an epoch in the order of training: int64 [N].
-
-  Args:
-    seed: of the run.
-    source: the training split.
-    epoch: counted from 0.
-  """
-  order_seed = seeds.fold(_stream_seed(seed, source), "order")
-  return record_index.epoch_order(len(source.index), order_seed, epoch)
 
 
 def mixture(data: ConfigDict, batch_size: int
@@ -308,7 +280,7 @@ def _train_stream(data, source, table, seed, start_step, batch_size, num_rows,
   def make_row(record, start, crop, ties, position, window):
     row = windows.make_row(data, table, window, ties)
     row["caption_mask"] &= ~row["corrupt"]
-    return row | {"index": position}
+    return row | {"index": position, "record": tf.cast(record, tf.int32)}
 
   # The order of the next epoch is drawn while this one is read.
   requests = (

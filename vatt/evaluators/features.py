@@ -108,15 +108,13 @@ def window_features(config: ConfigDict, tower: Tower,
     [N, W], `mask` bool [N, W], whether the window has the signal.
   """
   batch_size, num_clips = config.eval.batch_size, len(source.index)
-  records = np.concatenate([
-      input_pipeline.epoch_records(seed, source, epoch)
-      for epoch in range(windows)])
+  total = num_clips * windows
 
   run_batch = distribute.gathered(strategy, lambda batch, step: dict(
       features=_extract(config, tower, batch,
                         seeds.fold(seeds.root(seed), step)),
       label=batch["label"], mask=batch[f"{tower.modality}_mask"],
-      index=batch["index"]))
+      record=batch["record"]))
 
   def make(input_id, num_inputs, rows_per_batch):
     return input_pipeline.train_dataset(
@@ -127,15 +125,16 @@ def window_features(config: ConfigDict, tower: Tower,
   with input_pipeline.tell_in_a_line():
     batches = iter(distribute.distribute_dataset(
         strategy, batch_size, make, "probe.batch_size"))
-    for step in range(-(-len(records) // batch_size)):
-      rows = run_batch(next(batches), tf.constant(step, tf.int64))
-      position = rows.pop("index")
-      position = position[position < len(records)]
+    for first in range(0, total, batch_size):
+      rows = run_batch(
+          next(batches), tf.constant(first // batch_size, tf.int64))
+      position = np.arange(first, min(first + batch_size, total))
+      record = rows.pop("record")[:len(position)]
       for name, value in rows.items():
         if name not in table:
           table[name] = np.zeros(
               [num_clips, windows, *value.shape[1:]], value.dtype)
-        table[name][records[position], position // num_clips] = (
+        table[name][record, position // num_clips] = (
             value[:len(position)])
       if progress:
         progress(len(position))
