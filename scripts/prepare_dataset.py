@@ -6,6 +6,11 @@
       --manual_dir=VIDEOS --data_dir=DIR
   python scripts/prepare_dataset.py --dataset=clips/NAME+fps=10+size=256 \
       --manual_dir=DIR_OF_ANY_MEDIA --data_dir=DIR
+  python scripts/prepare_dataset.py --dataset=tfds:imagenet2012 \
+      --manual_dir=DIR --data_dir=DIR
+
+The last is built by tensorflow-datasets, as any that it knows: what it cannot
+download is in --manual_dir, as it says.
 
 A build that was stopped goes on when the same command is run again. With
 --repair all of a finished dataset is read, and what is damaged is built anew.
@@ -15,7 +20,7 @@ import os
 from vatt import cli, stopping
 from vatt.data import datasets
 from vatt.data.datasets.official import Official
-from vatt.errors import UserError
+from vatt.errors import UserError, one_line
 
 from absl import flags, logging
 
@@ -33,8 +38,27 @@ flags.DEFINE_bool("repair", False, "Check each record of a finished dataset, "
                   "and build the damaged shards anew.")
 
 
+def build_by_tfds(name):
+  """Has tensorflow-datasets build one of its own."""
+  import tensorflow_datasets as tfds
+  if FLAGS.repair or FLAGS.annotations or FLAGS.trimmed:
+    raise UserError(f"--dataset: tfds:{name} is built by tensorflow-datasets, "
+                    "expected neither --annotations, --trimmed nor --repair")
+  try:
+    tfds.builder(
+        name, data_dir=os.path.expanduser(FLAGS.data_dir)
+    ).download_and_prepare(download_config=tfds.download.DownloadConfig(
+        manual_dir=FLAGS.manual_dir and os.path.expanduser(FLAGS.manual_dir)))
+  except Exception as error:  # of any kind, as its builders raise any
+    raise UserError(f"--dataset: tensorflow-datasets cannot build {name}: "
+                    + one_line(error)) from error
+
+
 def main():
   """Builds what the flags say."""
+  kind, _, rest = FLAGS.dataset.partition(":")
+  if kind == "tfds":
+    return build_by_tfds(rest.partition("?")[0])
   name, _, config = FLAGS.dataset.partition("/")
   builder_class = datasets.find(name)
   if not builder_class:

@@ -114,7 +114,7 @@ def write_built(data_dir, name, splits, num_shards=3, sidecars=True,
         (directory / (file.name + ".index.json")).write_text(json.dumps(
             {"bytes": file.stat().st_size, "offsets": offsets}))
   (directory / "features.json").write_text(json.dumps(
-      {"featuresDict": {"features": {key: {} for key in features}}}))
+      {"featuresDict": {"features": {key: {key: {}} for key in features}}}))
   (directory / "label.labels.txt").write_text("\n".join("abcdefghij") + "\n")
   (directory / "dataset_info.json").write_text("{}")
   (directory / "vocabulary.txt").write_text(

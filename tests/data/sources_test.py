@@ -119,10 +119,11 @@ def test_the_newest_version_or_the_one_named_is_opened(tmp_path, records):
     ("clips", "train", r"no finished data set in .*found there: official"),
     ("clips/official:2.0.0", "train", "no finished data set"),
     ("clips/official", "val", "no split 'val' in .* one of: test, train"),
-    ("tfds:mnist", "train", "no finished data set .*tfds build mnist"),
+    ("tfds:mnist", "train", "no finished data set .*prepare_dataset.py "
+     "--dataset=tfds:mnist"),
     ("dmvr:/nowhere/*.tfrecord", "train", "no file matches /nowhere"),
     ("dmvr:/x/*?fsp=10", "train", "unknown 'fsp', expected fps"),
-    ("dmvr:/x/*?fps=ten", "train", "could not convert"),
+    ("dmvr:/x/*?fps=ten", "train", "fps is 'ten', expected a number"),
 ])
 def test_what_is_missing_is_named(clips_dir, name, split, message):
   with pytest.raises(UserError, match=message):
@@ -197,7 +198,7 @@ def test_records_of_another_kind(tmp_path, records):
   with pytest.raises(UserError, match="none of the first 3 records can be"):
     sources.open_source("clips", str(tmp_path), "train")
   records.write_built(tmp_path, "other", {"train": []}, features=("x", "y"))
-  with pytest.raises(UserError, match="features x, y, expected 'frames'"):
+  with pytest.raises(UserError, match="other: no feature is a Video, an Audio"):
     sources.open_source("other", str(tmp_path), "train")
 
 
@@ -278,9 +279,13 @@ def test_dmvr_sound_of_another_scale(tmp_path, records):
 def test_dmvr_rates_must_be_given(tmp_path, records):
   path = tmp_path / "x.tfrecord"
   records.write_records(path, [sequence_example(records)])
-  with pytest.raises(UserError, match="records have frames but no fps"):
+  with pytest.raises(UserError, match=(
+      "none of the first 1 records .*: it has frames, but no image/timestamp or"
+      r" image/frame_rate, expected that or \?fps=NUMBER$")):
     sources.open_source(f"dmvr:{path}", "", "train")
-  with pytest.raises(UserError, match="have audio but no audio_rate"):
+  with pytest.raises(UserError, match=(
+      "it has sound, but no WAVEFORM/feature/sample_rate, expected that or "
+      r"\?audio_rate=NUMBER$")):
     sources.open_source(f"dmvr:{path}?fps=8", "", "train")
 
 

@@ -1,0 +1,277 @@
+"""SequenceExamples in the form of DMVR, as data sets of MMV and scenic are.
+
+A record is a clip. Of its keys are read, in the context or as lists of
+features, as writers differ in that:
+
+  image/encoded               frames, encoded images
+  image/timestamp             their times in microseconds
+  image/frame_rate            frames a second
+  WAVEFORM/feature/floats     sound, samples in [-1, 1], of one channel
+  WAVEFORM/feature/sample_rate  samples a second
+  caption/string              captions, without times
+  clip/label/index            numbers of classes
+  clip/label/text             names of classes
+  clip/data_path, clip/key or video/filename   what the clip is called
+  clip/start/timestamp        where it starts in its file, in microseconds
+
+DMVR itself knows no rates, and its script writes none (of frames it makes 10
+a second, of samples 48,000): then the name of the data set says them.
+"""
+import os
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+from google.protobuf.message import DecodeError
+
+from vatt.data import audio, names, record_index
+from vatt.errors import UserError
+
+FIELDS = {"fps": float, "audio_rate": int, "labels": str}
+FRAMES, TIMES, FRAME_RATE = (
+    "image/encoded", "image/timestamp", "image/frame_rate")
+SOUND, SAMPLE_RATE, CHANNELS = (
+    f"WAVEFORM/feature/{key}" for key in (
+        "floats", "sample_rate", "num_channels"))
+CAPTIONS = "caption/string"
+LABEL, LABEL_TEXT = "clip/label/index", "clip/label/text"
+IDS = ("clip/data_path", "clip/key", "video/filename")  # the first that is
+START = "clip/start/timestamp"
+STRINGS = (FRAMES, CAPTIONS, LABEL_TEXT, *IDS)
+INTEGERS = (TIMES, LABEL, START)
+OTHERS = (".json", ".txt")  # what lies beside records and is none
+LOOKED_AT = 100  # records, for the rates that the name does not say
+SAME_RATE = 0.01  # by how much two rates of the same frames may differ
+MICROSECONDS = 2e-6  # that two times of whole ones may be off
+
+
+def open_files(name: str, rest: str, split: str):
+  """Opens files of SequenceExamples.
+
+  Args:
+    name: of the data set.
+    rest: "GLOB?fps=10&audio_rate=48000&labels=FILE", its name without the kind.
+      "{split}" in the glob becomes the split. The fields say what records do
+      not: frames a second; samples a second, where 0 leaves the sound out; the
+      names of the classes, a line each. A rate that records have is theirs if
+      the name says none.
+    split: its name, or several as "fold1+fold2".
+
+  Returns:
+    RecordIndex; the parser of `sources.Source`; the names of the classes, or
+    (); the folder of the files. Where classes have names, a record's number and
+    name of a class must agree; a name alone is turned into its number.
+
+  Raises:
+    UserError: there is no such file, or the name of the data set is not as it
+      should be.
+  """
+  pattern, _, query = rest.partition("?")
+  options = names.read_query(name, query, FIELDS)
+  if options.get("fps") == 0:
+    raise UserError(f"{name}: fps is 0, expected frames a second")
+  classes = _read_labels(options["labels"]) if "labels" in options else ()
+  files = set()
+  for part in split.split("+"):
+    path = os.path.expanduser(pattern.replace("{split}", part))
+    # A file of that name comes first: it may have brackets.
+    found = {path} if tf.io.gfile.exists(path) else {
+        f for f in tf.io.gfile.glob(path) if not f.endswith(OTHERS)}
+    if not found:
+      raise UserError(f"{name}: no file matches {path}")
+    files |= found
+  index = record_index.load(sorted(files))
+  fps, rate = options.get("fps", 0.0), options.get("audio_rate", -1)
+  kinds = _kinds_of_rates(name, index, fps, rate)
+  return (index, _parser(fps, rate, classes, kinds), classes,
+          os.path.dirname(path))
+
+
+def _read_labels(path):
+  path = os.path.expanduser(path)
+  classes = names.read_classes(path)
+  first = {}
+  for i, each in enumerate(classes):
+    if first.setdefault(each, i) != i:
+      raise UserError(f"{path}: line {i + 1} is '{each}' as line "
+                      f"{first[each] + 1}, expected another class in each")
+  return classes
+
+
+def _kinds_of_rates(name, index, fps, audio_rate):
+  """The types that records have those rates in that the name does not say, by
+  key: writers differ. Tells what does not fit of the first that has any."""
+  kinds = {key: None for key, said in (
+      (FRAME_RATE, fps > 0), (SAMPLE_RATE, audio_rate >= 0)) if not said}
+  tensors, told = record_index.file_tensors(index), False
+  for i in range(min(len(index), LOOKED_AT)):
+    try:
+      example = tf.train.SequenceExample.FromString(record_index.read_record(
+          tensors, tf.constant(i, tf.int64)).numpy())
+    except (tf.errors.OpError, DecodeError):  # damaged; no example
+      continue
+    rates = {key: _numbers(example, key) for key in (FRAME_RATE, SAMPLE_RATE)}
+    if not told:
+      told = True
+      place = "{} at byte {}".format(*index.place(i))
+      channels = _numbers(example, CHANNELS)
+      if audio_rate and channels and channels[0] != 1:
+        raise UserError(f"{place}: {CHANNELS} is {channels[0]:g}, expected 1; "
+                        "audio_rate=0 leaves the sound out")
+      times = np.array(_numbers(example, TIMES)[::-1]) * 1e-6
+      if len(times) > 1 and times[0] != times[-1]:
+        rates[FRAME_RATE] = [(len(times) - 1) / (times[0] - times[-1])]
+      for field, key, said in (("fps", FRAME_RATE, fps),
+                               ("audio_rate", SAMPLE_RATE, audio_rate)):
+        if said > 0 and rates[key] and (
+            abs(rates[key][0] / said - 1) > SAME_RATE):
+          logging.warning("%s: %s=%g is taken, but %s has %.4g", name, field,
+                          said, place, rates[key][0])
+    for key, found in rates.items():
+      if found and key in kinds:
+        kinds[key] = tf.int64 if isinstance(found[0], int) else tf.float32
+    if all(kinds.values()):
+      break
+  return {key: kind or tf.float32 for key, kind in kinds.items()}
+
+
+def _numbers(example, key):
+  """What a SequenceExample has of a key, whichever numbers they are."""
+  parts = [example.context.feature[key],
+           *example.feature_lists.feature_list[key].feature]
+  return [value for part in parts for kind in ("int64_list", "float_list")
+          for value in getattr(part, kind).value]
+
+
+def _parser(fps, audio_rate, classes, kinds):
+  """As `open_files` says.
+
+  Args:
+    fps, audio_rate: of the name; 0 and -1 if it does not say them.
+    classes: their names.
+    kinds: what `_kinds_of_rates` returns.
+  """
+  kinds = kinds | dict.fromkeys(STRINGS, tf.string) | dict.fromkeys(
+      INTEGERS, tf.int64) | {SOUND: tf.float32}
+  features = {key: tf.io.VarLenFeature(kind) for key, kind in kinds.items()}
+
+  def parse(raw):
+    context, lists = tf.io.parse_single_sequence_example(
+        raw, features, features)
+    # One of them is empty.
+    stored = {key: tf.concat([context[key].values, lists[key].values], 0)
+              for key in features}
+
+    def number(key):
+      """The first one, or 0: float32 []."""
+      return tf.reduce_sum(tf.cast(stored[key][:1], tf.float32))
+
+    frames, rate = stored[FRAMES], tf.constant(fps, tf.float32)
+    if not fps:
+      frames, rate = _at_even_times(frames, stored[TIMES], number(FRAME_RATE))
+    sound, sample_rate = stored[SOUND], tf.constant(audio_rate, tf.int32)
+    if not audio_rate:
+      sound = sound[:0]
+    elif audio_rate < 0:
+      sample_rate = tf.cast(tf.round(number(SAMPLE_RATE)), tf.int32)
+    captions = stored[CAPTIONS]
+    with tf.control_dependencies([
+        tf.debugging.Assert((tf.size(signal) == 0) | (known > 0), [
+            f"it has {what}, but no {keys}, expected that or ?{field}=NUMBER"])
+        for signal, known, what, keys, field in (
+            (frames, rate, "frames", f"{TIMES} or {FRAME_RATE}", "fps"),
+            (sound, sample_rate, "sound", SAMPLE_RATE, "audio_rate"))]):
+      return {
+          "frames": tf.identity(frames),
+          "fps": rate,
+          "audio": audio.from_floats(sound),
+          "audio_rate": sample_rate,
+          "captions/text": captions,
+          "captions/start": tf.zeros_like(captions, tf.float32),
+          "captions/end": tf.zeros_like(captions, tf.float32),
+          "label": _labels(stored[LABEL], stored[LABEL_TEXT], classes),
+          "id": tf.strings.reduce_join(
+              tf.concat([stored[key][:1] for key in IDS], 0)[:1]),
+          "start": number(START) * 1e-6,
+      }
+
+  return parse
+
+
+def _at_even_times(frames, times, rate):
+  """The frames nearest to even times, as many as there are.
+
+  Args:
+    frames: string [F].
+    times: int64 [F], microseconds; or none.
+    rate: float32 [], frames a second that are told otherwise, or 0: taken
+      without times, and for a frame alone.
+
+  Returns:
+    Frames, string [F], and how many there are a second, float32 []; 0 if
+    nothing tells it.
+  """
+  count = tf.size(frames)
+  with tf.control_dependencies([
+      tf.debugging.Assert(
+          tf.size(times) == tf.where(tf.size(times) > 0, count, 0),
+          [tf.strings.join([
+              TIMES, " has ", tf.as_string(tf.size(times)), " times of ",
+              tf.as_string(count), " frames"])]),
+      tf.debugging.Assert(
+          tf.reduce_all(times[1:] > times[:-1]),
+          [f"{TIMES} does not increase, expected microseconds or ?fps=NUMBER"])
+  ]):
+    seconds = tf.cast(times - tf.concat([times, [0]], 0)[0], tf.float64) * 1e-6
+
+  def nearest():
+    steps = tf.cast(count - 1, tf.float64)
+    fps = steps / seconds[-1]
+    whole = tf.round(fps)  # if it is one, as near as microseconds tell
+    fps = tf.where(
+        tf.abs(steps / whole - seconds[-1]) < MICROSECONDS, whole, fps)
+    wanted = tf.range(count, dtype=tf.float64) / fps
+    # Of two as near ones the later one: 1e-9 for rounding.
+    taken = tf.searchsorted(
+        (seconds[1:] + seconds[:-1]) / 2, wanted + 1e-9, side="right")
+    return tf.gather(frames, taken), tf.cast(fps, tf.float32)
+
+  one = tf.where((count == 1) & (rate == 0), 1.0, rate)  # stands still
+  return tf.cond(tf.size(times) > 1, nearest, lambda: (frames, one))
+
+
+def _labels(numbers, texts, classes):
+  """The numbers of a record's classes, int64 [L].
+
+  Args:
+    numbers: int64 [L], or none.
+    texts: string [L], or none.
+    classes: names in the order of their numbers; without them texts say
+      nothing.
+
+  Raises:
+    tf.errors.InvalidArgumentError: a text is no name, or not that of the
+      number.
+  """
+  if not classes:
+    return numbers
+  # [L, 1] and [C] -> [L, C]
+  same = tf.equal(texts[:, None], tf.constant([c.encode() for c in classes]))
+  named = tf.argmax(same, 1)
+  unknown = tf.boolean_mask(texts, ~tf.reduce_any(same, 1))
+  # As many of both may be there, or of one alone.
+  both = (tf.size(numbers) > 0) & (tf.size(texts) > 0)
+  fits = ~both | (tf.size(numbers) == tf.size(texts)) & tf.reduce_all(
+      tf.equal(numbers[:tf.size(texts)], named[:tf.size(numbers)]))
+  with tf.control_dependencies([
+      tf.debugging.Assert(tf.size(unknown) == 0, [tf.strings.join([
+          LABEL_TEXT, " is '", tf.strings.reduce_join(unknown[:1]),
+          f"', expected one of the {len(classes)} classes of ?labels="])]),
+      tf.debugging.Assert(fits, [tf.strings.join([
+          LABEL, " is ", tf.strings.reduce_join(
+              tf.as_string(numbers), separator=","),
+          " and ", LABEL_TEXT, " '", tf.strings.reduce_join(
+              texts, separator="','"),
+          "', which by ?labels= is ", tf.strings.reduce_join(
+              tf.as_string(named), separator=",")])])]):
+    return tf.cond(tf.size(numbers) > 0, lambda: numbers, lambda: named)
