@@ -10,6 +10,7 @@ table goes to WORKDIR/report/linear_probe_DATASET_MODALITY.txt and .json too;
 the .json, which is written last, vouches for both.
 """
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -28,6 +29,7 @@ from tqdm import tqdm
 cli.define_config("Probes, such as configs/linear_probe.py:ucf101.")
 cli.define_workdir("Directory of a trained model.")
 
+LONGEST = 160  # name of a dataset in that of a file
 PROBES = {kind.name: kind for kind in (
     linear_probe.LRC, linear_probe.SVM, linear_probe.KNN)}
 
@@ -161,18 +163,21 @@ def probe(config, workdir, strategy):
     results += [(f"mean/{measure}", float(np.mean(values)))
                 for measure, values in by_name.items()
                 if len(values) == len(options.splits)]
-  counts = (" + ".join(str(len(labels)) for _, labels in part)
-            for part in (train, test))
+  to_train, to_test = (" + ".join(str(len(labels)) for _, labels in part)
+                       for part in (train, test))
   rate = (f" at {model_config.data.fps:g} fps"
           if options.modality == "video" else "")
   title = (f"{workdir}: step {step}, {options.modality} of {options.dataset}"
            f"{rate}, {train[0][0].shape[-1]} features, "
-           "{} clips to train, {} to test".format(*counts))
+           f"{to_train} clips to train, {to_test} to test")
   lines = [title, *report.format_table(results)]
   print("\n".join(lines))
   folder = os.path.join(workdir, "report")
-  name = "linear_probe_" + re.sub(
-      r"[^\w+=.-]+", "_", f"{options.dataset}_{options.modality}")
+  dataset = re.sub(r"[^\w+=.-]+", "_", options.dataset)
+  if len(dataset) > LONGEST:  # as one of files may be
+    digest = hashlib.sha256(options.dataset.encode()).hexdigest()
+    dataset = dataset[:LONGEST] + f"_{digest[:8]}"
+  name = f"linear_probe_{dataset}_{options.modality}"
   files.write_together(folder, f"{name}.json", json.dumps(dict(
       title=title, step=step, results=results,
       config=json.loads(config.to_json_best_effort())), indent=1),

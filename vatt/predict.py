@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from vatt import distribute
 from vatt.data import input_pipeline
-from vatt.data.sources import Source, why_unreadable
+from vatt.data.sources import Source, warn_of_unreadable
 
 
 class Views(NamedTuple):
@@ -89,13 +89,7 @@ def predict(config: ConfigDict,
   for name in views.means:
     table[name] /= np.asarray(num_views, table[name].dtype)
     tell_not_finite(table[name], f"{name} of split '{source.split}'")
-  unread = np.flatnonzero(corrupt)
-  if len(unread):
-    why = why_unreadable(source, unread[0])
-    logging.warning(
-        "%d of %d clips of split '%s' cannot be read, left out; the first: %s "
-        "at byte %d%s", len(unread), num_clips, source.split,
-        *source.index.place(unread[0]), why and f": {why}")
+  warn_of_unreadable(source, np.flatnonzero(corrupt))
   return table
 
 

@@ -6,34 +6,8 @@ import pytest
 import tensorflow as tf
 
 from vatt import seeds
-from vatt.data import audio, record_index, sources
+from vatt.data import record_index, sources
 from vatt.errors import UserError
-
-
-def sequence_example(records, i=3, lists=True, without=(), samples=None):
-  """A SequenceExample as DMVR's scripts write it."""
-  example = tf.train.SequenceExample()
-  clip = records.clip(i)
-
-  def add(key, kind, values, in_list):
-    if key in without:
-      return
-    if in_list:
-      feature = example.feature_lists.feature_list[key].feature.add()
-    else:
-      feature = example.context.feature[key]
-    getattr(feature, kind).value.extend(values)
-
-  for frame in clip["frames"]:
-    add("image/encoded", "bytes_list", [frame], True)
-  if samples is None:
-    samples = np.frombuffer(clip["audio"], "<i2") / 32768
-  add("WAVEFORM/feature/floats", "float_list", samples, lists)
-  add("caption/string", "bytes_list", [b"a bird", b"a tree"], lists)
-  add("clip/label/index", "int64_list", [4], False)
-  add("clip/label/text", "bytes_list", [b"four"], False)
-  add("clip/start/timestamp", "int64_list", [2_500_000], False)
-  return example.SerializeToString()
 
 
 def read(source, i=0):
@@ -206,87 +180,6 @@ def test_a_corrupt_first_record_does_not_hide_the_others(tmp_path, records):
   raw = [b"no example", records.serialize(records.clip(1))]
   records.write_built(tmp_path, "clips", {"train": raw})
   assert len(sources.open_source("clips", str(tmp_path), "train").index) == 2
-
-
-@pytest.mark.parametrize("lists", [True, False])
-def test_dmvr(tmp_path, records, lists):
-  for part in "ab":
-    records.write_records(tmp_path / f"train-{part}.tfrecord",
-                          [sequence_example(records, lists=lists)] * 2)
-  name = f"dmvr:{tmp_path}/{{split}}-*.tfrecord?fps=8&audio_rate=8000"
-  source = sources.open_source(name, "", "train")
-  assert len(source.index) == 4 and source.directory == str(tmp_path)
-  example, expected = read(source, 3), records.clip(3)
-  assert example["frames"].numpy().tolist() == expected["frames"]
-  np.testing.assert_array_equal(
-      audio.samples(example["audio"]), np.frombuffer(expected["audio"], "<i2"))
-  assert example["fps"].numpy() == 8.0
-  assert example["audio_rate"].numpy() == 8000
-  assert example["captions/text"].numpy().tolist() == [b"a bird", b"a tree"]
-  assert example["captions/start"].numpy().tolist() == [0.0, 0.0]
-  assert example["label"].numpy().tolist() == [4]
-  assert example["start"].numpy() == 2.5
-  inside = records.in_dataset(
-      source.parse, sequence_example(records, lists=lists))
-  assert inside["label"].numpy().tolist() == [4]
-  assert len(sources.open_source(
-      name.replace("-*", "*"), "", "train-a+train-b").index) == 4
-  with pytest.raises(UserError, match="no file matches .*/test"):
-    sources.open_source(name, "", "train+test")
-  # The files lie there like data sets do: their sidecars are not records.
-  assert len(sources.open_source(name.replace(".tfrecord?", ".tfrecord*?"), "",
-                                 "train").index) == 4
-
-
-def test_dmvr_without_a_modality(tmp_path, records):
-  keys = ("WAVEFORM/feature/floats", "caption/string", "clip/label/index")
-  records.write_records(tmp_path / "x.tfrecord",
-                        [sequence_example(records, without=keys)])
-  example = read(sources.open_source(f"dmvr:{tmp_path}/x.tfrecord?fps=8", "",
-                                     "train"))
-  assert example["audio"].shape == example["label"].shape == [0]
-  assert example["captions/text"].shape == [0]
-
-
-def test_dmvr_sound_of_another_scale(tmp_path, records):
-  """As DMVR's example script writes it: s32le, read as floats."""
-  tone = np.frombuffer(records.clip(3)["audio"], "<i2").astype(np.int32)
-  noise = (tone << 16).view(np.float32)
-  assert np.clip(np.nan_to_num(noise), -1, 1).mean() * 32768 < -9000
-  path = tmp_path / "x.tfrecord"
-  name = f"dmvr:{path}?fps=8&audio_rate=8000"
-  for samples, found in ((noise, r"samples from -\S+ to \S+, \d+ of \d+ not"),
-                         (tone.astype(np.float32), "samples from -")):
-    records.write_records(
-        path, [sequence_example(records, samples=samples)] * 3)
-    with pytest.raises(UserError, match=(
-        f"none of the first 3 records .*: {found}.* f32le$")) as told:
-      sources.open_source(name, "", "train")
-    assert "\n" not in str(told.value)
-  # The pictures can be read without it.
-  source = sources.open_source(name.replace("8000", "0"), "", "train")
-  assert read(source)["audio"].shape == [0] and len(read(source)["frames"])
-  # A single one is corrupt, and it is known why.
-  records.write_records(path, [
-      sequence_example(records, samples=noise), sequence_example(records)])
-  source = sources.open_source(name, "", "train")
-  with pytest.raises(tf.errors.InvalidArgumentError):
-    read(source)
-  assert sources.why_unreadable(source, 0).startswith("samples from -")
-  assert sources.why_unreadable(source, 1) == ""
-
-
-def test_dmvr_rates_must_be_given(tmp_path, records):
-  path = tmp_path / "x.tfrecord"
-  records.write_records(path, [sequence_example(records)])
-  with pytest.raises(UserError, match=(
-      "none of the first 1 records .*: it has frames, but no image/timestamp or"
-      r" image/frame_rate, expected that or \?fps=NUMBER$")):
-    sources.open_source(f"dmvr:{path}", "", "train")
-  with pytest.raises(UserError, match=(
-      "it has sound, but no WAVEFORM/feature/sample_rate, expected that or "
-      r"\?audio_rate=NUMBER$")):
-    sources.open_source(f"dmvr:{path}?fps=8", "", "train")
 
 
 def test_images_of_tensorflow_datasets(tmp_path, records):

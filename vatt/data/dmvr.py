@@ -19,7 +19,6 @@ a second, of samples 48,000): then the name of the data set says them.
 """
 import os
 
-import numpy as np
 import tensorflow as tf
 from absl import logging
 from google.protobuf.message import DecodeError
@@ -40,7 +39,7 @@ START = "clip/start/timestamp"
 STRINGS = (FRAMES, CAPTIONS, LABEL_TEXT, *IDS)
 INTEGERS = (TIMES, LABEL, START)
 OTHERS = (".json", ".txt")  # what lies beside records and is none
-LOOKED_AT = 100  # records, for the rates that the name does not say
+LOOKED_AT = 10  # records, for what they have
 SAME_RATE = 0.01  # by how much two rates of the same frames may differ
 MICROSECONDS = 2e-6  # that two times of whole ones may be off
 
@@ -81,10 +80,15 @@ def open_files(name: str, rest: str, split: str):
       raise UserError(f"{name}: no file matches {path}")
     files |= found
   index = record_index.load(sorted(files))
-  fps, rate = options.get("fps", 0.0), options.get("audio_rate", -1)
-  kinds = _kinds_of_rates(name, index, fps, rate)
-  return (index, _parser(fps, rate, classes, kinds), classes,
-          os.path.dirname(path))
+  for place, example in _first_examples(index):
+    _tell_what_does_not_fit(name, place, example, options)
+    break
+  rates = [key for field, key in (("fps", FRAME_RATE),
+                                  ("audio_rate", SAMPLE_RATE))
+           if field not in options]
+  parse = _parser(options.get("fps", 0.0), options.get("audio_rate", -1),
+                  classes, _types(index, rates))
+  return index, parse, classes, os.path.dirname(path)
 
 
 def _read_labels(path):
@@ -98,41 +102,16 @@ def _read_labels(path):
   return classes
 
 
-def _kinds_of_rates(name, index, fps, audio_rate):
-  """The types that records have those rates in that the name does not say, by
-  key: writers differ. Tells what does not fit of the first that has any."""
-  kinds = {key: None for key, said in (
-      (FRAME_RATE, fps > 0), (SAMPLE_RATE, audio_rate >= 0)) if not said}
-  tensors, told = record_index.file_tensors(index), False
+def _first_examples(index):
+  """Of the first records those that can be read, as (place, example)."""
+  tensors = record_index.file_tensors(index)
   for i in range(min(len(index), LOOKED_AT)):
     try:
-      example = tf.train.SequenceExample.FromString(record_index.read_record(
-          tensors, tf.constant(i, tf.int64)).numpy())
+      raw = record_index.read_record(tensors, tf.constant(i, tf.int64)).numpy()
+      yield ("{} at byte {}".format(*index.place(i)),
+             tf.train.SequenceExample.FromString(raw))
     except (tf.errors.OpError, DecodeError):  # damaged; no example
       continue
-    rates = {key: _numbers(example, key) for key in (FRAME_RATE, SAMPLE_RATE)}
-    if not told:
-      told = True
-      place = "{} at byte {}".format(*index.place(i))
-      channels = _numbers(example, CHANNELS)
-      if audio_rate and channels and channels[0] != 1:
-        raise UserError(f"{place}: {CHANNELS} is {channels[0]:g}, expected 1; "
-                        "audio_rate=0 leaves the sound out")
-      times = np.array(_numbers(example, TIMES)[::-1]) * 1e-6
-      if len(times) > 1 and times[0] != times[-1]:
-        rates[FRAME_RATE] = [(len(times) - 1) / (times[0] - times[-1])]
-      for field, key, said in (("fps", FRAME_RATE, fps),
-                               ("audio_rate", SAMPLE_RATE, audio_rate)):
-        if said > 0 and rates[key] and (
-            abs(rates[key][0] / said - 1) > SAME_RATE):
-          logging.warning("%s: %s=%g is taken, but %s has %.4g", name, field,
-                          said, place, rates[key][0])
-    for key, found in rates.items():
-      if found and key in kinds:
-        kinds[key] = tf.int64 if isinstance(found[0], int) else tf.float32
-    if all(kinds.values()):
-      break
-  return {key: kind or tf.float32 for key, kind in kinds.items()}
 
 
 def _numbers(example, key):
@@ -143,15 +122,55 @@ def _numbers(example, key):
           for value in getattr(part, kind).value]
 
 
-def _parser(fps, audio_rate, classes, kinds):
+def _tell_what_does_not_fit(name, place, example, options):
+  """Compares an example with what the name of its data set says.
+
+  Raises:
+    UserError: its sound has several channels.
+  """
+  channels = _numbers(example, CHANNELS)
+  if options.get("audio_rate") != 0 and channels and channels[0] != 1:
+    raise UserError(f"{place}: {CHANNELS} is {channels[0]:g}, expected 1; "
+                    "?audio_rate=0 leaves the sound out")
+  if (LABEL_TEXT in example.context.feature and "labels" not in options
+      and not _numbers(example, LABEL)):
+    logging.warning("%s: %s has %s, but no %s: there are labels only with the "
+                    "names of all classes, a line each, by ?labels=FILE", name,
+                    place, LABEL_TEXT, LABEL)
+  found = {"fps": _numbers(example, FRAME_RATE),
+           "audio_rate": _numbers(example, SAMPLE_RATE)}
+  times = _numbers(example, TIMES)
+  if len(times) > 1 and times[-1] > times[0]:
+    found["fps"] = [(len(times) - 1) * 1e6 / (times[-1] - times[0])]
+  for field, rates in found.items():
+    said = options.get(field)
+    if said and rates and abs(rates[0] / said - 1) > SAME_RATE:
+      logging.warning("%s: %s=%g is taken, but %s has %.4g", name, field, said,
+                      place, rates[0])
+
+
+def _types(index, keys):
+  """The type that records have each of some numbers in, as writers differ:
+  tf.int64 or tf.float32."""
+  types = dict.fromkeys(keys)
+  for _, example in _first_examples(index):
+    for key in keys:
+      for value in _numbers(example, key)[:1]:
+        types[key] = tf.int64 if isinstance(value, int) else tf.float32
+    if all(types.values()):
+      break
+  return {key: each or tf.float32 for key, each in types.items()}
+
+
+def _parser(fps, audio_rate, classes, types):
   """As `open_files` says.
 
   Args:
     fps, audio_rate: of the name; 0 and -1 if it does not say them.
     classes: their names.
-    kinds: what `_kinds_of_rates` returns.
+    types: of those rates that records say.
   """
-  kinds = kinds | dict.fromkeys(STRINGS, tf.string) | dict.fromkeys(
+  kinds = types | dict.fromkeys(STRINGS, tf.string) | dict.fromkeys(
       INTEGERS, tf.int64) | {SOUND: tf.float32}
   features = {key: tf.io.VarLenFeature(kind) for key, kind in kinds.items()}
 

@@ -5,10 +5,11 @@ import dataclasses
 import functools
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from vatt.data import audio, built, dmvr, record_index
 from vatt.errors import UserError, visible
@@ -153,13 +154,31 @@ def says_flac(name: str) -> bool:
   return "audio=flac" in config.split("+")
 
 
+def warn_of_unreadable(source: Source, numbers: Sequence[int]) -> None:
+  """Counts records that cannot be read in the log, and names the first.
+
+  Args:
+    source: the split.
+    numbers: of those records; none is not worth a line.
+  """
+  if len(numbers):
+    why = why_unreadable(source, numbers[0])
+    logging.warning(
+        "%d of %d clips of split '%s' cannot be read, left out; the first: %s "
+        "at byte %d%s", len(numbers), len(source.index), source.split,
+        *source.index.place(numbers[0]), why and f": {why}")
+
+
 def read_labels(source: Source) -> list[list[int]]:
   """The labels of each record of a split; all of it is read. A record that
-  cannot be read has none."""
-  labels = record_index.process_records(
+  cannot be read has none, which the log tells."""
+  found = list(record_index.process_records(
       record_index.file_tensors(source.index), len(source.index),
-      lambda raw, i: source.parse(raw)["label"], tf.zeros([0], tf.int64))
-  return [label.tolist() for _, label in labels.as_numpy_iterator()]
+      lambda raw, i: (source.parse(raw)["label"], True),
+      (tf.zeros([0], tf.int64), False)).as_numpy_iterator())
+  warn_of_unreadable(
+      source, [i for i, (_, readable) in found if not readable])
+  return [label.tolist() for _, (label, _) in found]
 
 
 def few_labels(source: Source, count: int, seed: tf.Tensor) -> Source:

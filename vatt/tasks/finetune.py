@@ -52,8 +52,10 @@ class Finetune(Task):
             f"{source.directory}: {len(source.label_names)} classes, expected "
             f"the {len(names)} of {first.name}")
     if not names:
-      raise UserError(f"{first.directory}: has no classes, expected labelled "
-                      "clips")
+      raise UserError(f"{first.directory}: has no classes, expected " + (
+          "their names, a line each, in a file that the name of the data set "
+          "says: ?labels=FILE" if first.name.startswith("dmvr:")
+          else "labelled clips"))
     return names, {"data.classes": Fact(
         len(names), f"{first.directory}: {len(names)} classes")}
 
