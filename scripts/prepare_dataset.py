@@ -45,10 +45,14 @@ def build_by_tfds(name):
     raise UserError(f"--dataset: tfds:{name} is built by tensorflow-datasets, "
                     "expected neither --annotations, --trimmed nor --repair")
   try:
-    tfds.builder(
-        name, data_dir=os.path.expanduser(FLAGS.data_dir)
-    ).download_and_prepare(download_config=tfds.download.DownloadConfig(
+    builder = tfds.builder(name, data_dir=os.path.expanduser(FLAGS.data_dir))
+    manual = builder.MANUAL_DOWNLOAD_INSTRUCTIONS
+    if manual and not FLAGS.manual_dir:
+      raise UserError("--manual_dir is missing: " + " ".join(manual.split()))
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(
         manual_dir=FLAGS.manual_dir and os.path.expanduser(FLAGS.manual_dir)))
+  except UserError:
+    raise
   except Exception as error:  # of any kind, as its builders raise any
     raise UserError(f"--dataset: tensorflow-datasets cannot build {name}: "
                     + one_line(error)) from error
