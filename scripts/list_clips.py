@@ -13,7 +13,6 @@ import os
 
 from vatt import cli
 from vatt.data import datasets
-from vatt.data.datasets.official import Official
 from vatt.data.ingest import annotations, clip_lists
 from vatt.errors import UserError
 
@@ -33,11 +32,11 @@ flags.DEFINE_bool("overwrite", False, "Replace a clips.csv that is there.")
 def main():
   """Lists."""
   builder = datasets.find(FLAGS.dataset)
-  if not builder or not issubclass(builder, Official):
+  if not getattr(builder, "FORMAT", None):
     raise UserError(f"--dataset: no official lists of {FLAGS.dataset!r}, "
                     "expected one of " + ", ".join(
                         name for name in datasets.names()
-                        if issubclass(datasets.find(name), Official)))
+                        if getattr(datasets.find(name), "FORMAT", None)))
   listing = annotations.read(FLAGS.dataset, builder.FORMAT,
                              os.path.expanduser(FLAGS.annotations))
   clip_lists.write_clips(listing, os.path.expanduser(FLAGS.manual_dir),

@@ -18,7 +18,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -38,10 +38,10 @@ from vatt.data.ingest.workers import Workers
 from vatt.errors import UserError
 from vatt.host import num_cores
 
-TEST_SHARE = 10  # one file in so many
 FEW = 20  # files
 SHARDS = 16  # of a split, or more:
 CLIPS_A_SHARD = 64
+CHOICES = {"audio": encoding.AUDIO, "around": ("cues",)}
 FIRST_FIELDS = 4  # of Options, that any data set was built with
 # Seconds of processor time for a clip, and for each second of it.
 LIMIT, LIMIT_PER_SECOND = 120, 2
@@ -55,6 +55,8 @@ class Options(NamedTuple):
   length: float = 10.0  # seconds of a clip, where there is no clips.csv
   audio: str = "pcm"  # or flac: smaller, lossless; not for TPUs
   language: str = ""  # of subtitles that are taken; any if empty
+  stride: float = 0.0  # seconds from clip to clip; 0: length. As length
+  around: str = ""  # cues: a clip around each, and not one each stride
 
 
 class Clips(builder.ClipsBuilder, skip_registration=True):
@@ -71,9 +73,12 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
   VERSION = tfds.core.Version("1.1.0")
   DEFAULT_CONFIG = "default"
   DEFAULTS = Options()
+  FIELDS = Options._fields[:-1]  # that its configurations can have
+  TEST_SHARE = 10  # one file in so many, where no splits are listed
 
   def make_plan(self, manual_dir: str | None) -> builder.Plan:
-    options = parse_config(self.builder_config.name, self.DEFAULTS)
+    options = parse_config(
+        self.builder_config.name, self.DEFAULTS, self.FIELDS)
     if not manual_dir:
       raise UserError("--manual_dir is missing: the folder with clips.csv, or "
                       "with media files")
@@ -84,21 +89,17 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
     if names is None:
       names = sorted({label for span in spans for label in span.labels})
     number = {name: i for i, name in enumerate(names)}
-    cues = sidecars.read_cues(
-        manual_dir, {span.file for span in spans if not span.captions},
-        clip_sources.SUFFIXES, options.language)
-    cues = {file: Cues(found) for file, found in cues.items()}
-    clips = []
-    for span in spans:
-      captions = span.captions or cues[span.file].of_clip(span.start, span.end)
-      clips.append(builder.Clip(span.id, span.file, (
-          span.start, span.end, span.row, list(map(number.get, span.labels)),
-          captions, os.path.getsize(os.path.join(manual_dir, span.file)))))
-    read = ClipReader(manual_dir, options, workers)
+    captions = self.captions_of(manual_dir, spans, options)
+    sizes = {file: os.path.getsize(os.path.join(manual_dir, file))
+             for file in {span.file for span in spans}}
+    clips = [builder.Clip(span.id, span.file, (
+        span.start, span.end, span.row, list(map(number.get, span.labels)),
+        captions(span), sizes[span.file])) for span in spans]
+    read = self.reader(manual_dir, options, workers)
     if spans[0].split:
       sides = [span.split for span in spans]
     else:
-      sides = choose_splits(manual_dir, clips, read)
+      sides = choose_splits(manual_dir, clips, read, self.TEST_SHARE)
     splits = {split: [clip for clip, side in zip(clips, sides) if side == split]
               for split in sorted(set(sides), key=clip_sources.split_order)}
     return builder.Plan(
@@ -123,12 +124,32 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
       what = "usable row in clips.csv"
     else:
       spans, rejected = clip_sources.cut_files(
-          manual_dir, options.length, workers)
+          manual_dir, options.length, options.stride, workers)
       what = "usable media file in the folder"
     if not spans:
       first = [f"; the first: {file}: {why}" for _, file, why in rejected[:1]]
       raise UserError(f"--manual_dir={manual_dir}: no {what}" + "".join(first))
     return clip_sources.Found(spans, rejected)
+
+  def captions_of(self, manual_dir: str, spans: Sequence[clip_sources.Span],
+                  options: Options) -> Callable[[clip_sources.Span], Any]:
+    """Finds the captions of clips.
+
+    Returns:
+      A function of a clip: what its data has of them, JSON values that change
+      when they do, and that the reader makes them of.
+    """
+    cues = sidecars.read_cues(
+        manual_dir, {span.file for span in spans if not span.captions},
+        clip_sources.SUFFIXES, options.language)
+    cues = {file: Cues(found) for file, found in cues.items()}
+    return lambda span: span.captions or cues[span.file].of_clip(
+        span.start, span.end)
+
+  def reader(self, manual_dir: str, options: Options, workers: Workers
+             ) -> "ClipReader":
+    """What makes the examples."""
+    return ClipReader(manual_dir, options, workers)
 
 
 def _without_later(options):
@@ -141,12 +162,14 @@ def _without_later(options):
   return values
 
 
-def parse_config(config: str, options: Options) -> Options:
+def parse_config(config: str, options: Options,
+                 fields: Sequence[str] = Options._fields) -> Options:
   """Parses the name of a configuration.
 
   Args:
     config: such as "talks+fps=5"; not with commas, as lists of datasets are.
     options: the defaults.
+    fields: those that it may change.
 
   Returns:
     The options, with what the name changes.
@@ -155,13 +178,13 @@ def parse_config(config: str, options: Options) -> Options:
     UserError: on anything that is not a name, then fields and their values.
   """
   expected = ("expected [NAME][+FIELD=VALUE...] with the fields "
-              + ", ".join(options._fields))
+              + ", ".join(fields))
   seen = {}
   for i, part in enumerate(config.split("+")):
     field, equals, value = part.partition("=")
     if i == 0 and not equals and re.fullmatch(r"\w[\w.-]*", field):
       continue
-    if field not in options._fields or field in seen:
+    if field not in fields or field in seen:
       raise UserError(f"configuration {config!r}: {part!r} "
                       f"{'is there twice' if field in seen else 'is unknown'}, "
                       + expected)
@@ -171,8 +194,8 @@ def parse_config(config: str, options: Options) -> Options:
       if field == "language":
         seen[field] = sidecars.language_of(value)
         wanted = "" if seen[field] else "a language, such as en"
-      elif value not in encoding.AUDIO:
-        wanted = " or ".join(encoding.AUDIO)
+      elif value not in CHOICES[field]:
+        wanted = " or ".join(CHOICES[field])
     else:
       try:
         seen[field] = kind(value)
@@ -183,6 +206,9 @@ def parse_config(config: str, options: Options) -> Options:
     if wanted:
       raise UserError(f"configuration {config!r}: {field} is {value!r}, "
                       f"expected {wanted}")
+  if {"around", "stride"} <= seen.keys():
+    raise UserError(f"configuration {config!r}: around and stride, expected "
+                    "one of them")
   options = options._replace(**seen)
   if options.length > media.LONGEST:
     raise UserError(f"configuration {config!r}: length is {options.length}, "
@@ -191,10 +217,11 @@ def parse_config(config: str, options: Options) -> Options:
 
 
 def choose_splits(manual_dir: str, clips: Sequence[builder.Clip],
-                  read: "ClipReader") -> list[str]:
+                  read: "ClipReader", share: int = Clips.TEST_SHARE
+                  ) -> list[str]:
   """Chooses the split of each clip by a hash of its file's name.
 
-  All clips of a file are on one side; about one file in TEST_SHARE is for
+  All clips of a file are on one side; about one file in `share` is for
   testing, or else the one with the fewest clips. Of up to FEW files each is
   tried, so that both sides have one that can be read; if there is only one
   such, its last clips are for testing.
@@ -203,6 +230,7 @@ def choose_splits(manual_dir: str, clips: Sequence[builder.Clip],
     manual_dir: folder of the media, for errors.
     clips: all of them.
     read: tells which can be read.
+    share: one file in so many is for testing.
 
   Returns:
     The split of each clip.
@@ -218,7 +246,7 @@ def choose_splits(manual_dir: str, clips: Sequence[builder.Clip],
       files = [file for file, good in zip(
           files, pool.map(read.can, map(first.get, files))) if good] or files
   if len(files) > 1:
-    test = {f for f in files if not builder.draw(TEST_SHARE, "split", f)}
+    test = {f for f in files if not builder.draw(share, "split", f)}
     count = collections.Counter(clip.file for clip in clips)
     test = test or {min(files, key=count.get)}
     if len(test) == len(files):
@@ -229,7 +257,7 @@ def choose_splits(manual_dir: str, clips: Sequence[builder.Clip],
   if len(own) == 1:
     raise UserError(f"--manual_dir={manual_dir}: {own[0].file} is the only clip"
                     ", expected one to train and one to test at least")
-  test = {clip.id for clip in own[-math.ceil(len(own) / TEST_SHARE):]}
+  test = {clip.id for clip in own[-math.ceil(len(own) / share):]}
   return [SPLITS[clip.id in test] for clip in clips]
 
 
@@ -247,8 +275,12 @@ class ClipReader:
     except builder.Rejected:
       return False
 
+  def captions(self, clip: builder.Clip) -> Sequence[Any]:
+    """The captions of a clip: of all of it, or (text, start, end)."""
+    return clip.data[4]
+
   def __call__(self, clip: builder.Clip) -> dict[str, Any]:
-    start, end, row, labels, captions, _ = clip.data
+    start, end, row, labels, *_ = clip.data
     options = self._options
     longest = (start + media.LONGEST if end is None else end) - start
     try:
@@ -269,7 +301,7 @@ class ClipReader:
         "captions": [
             dict(zip(("text", "start", "end"),
                      (caption, 0.0, length) if isinstance(caption, str)
-                     else caption)) for caption in captions],
+                     else caption)) for caption in self.captions(clip)],
         "label": labels,
         shards.DAMAGE: damage,
     }

@@ -4,10 +4,14 @@ import math
 import os
 import re
 import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
 
 from vatt.data.ingest import media, sidecars, tables
+from vatt.data.ingest.measured import Measured
 from vatt.data.ingest.workers import Workers
 from vatt.errors import UserError, visible
 from vatt.host import num_cores
@@ -26,6 +30,7 @@ SUFFIXES = frozenset((
     ".mpa .mpe .mpeg .mpg .mts .mxf .nsv .nut .oga .ogg .ogm .ogv .ogx .opus "
     ".qt .ra .rm .rmvb .spx .ts .tta .vob .w64 .wav .weba .webm .wma .wmv "
     ".wtv .wv .y4m").split())
+AT_ONCE = 4096  # items that threads are given
 LONGEST_FILE = 24 * 3600  # seconds; damaged headers say any length
 
 
@@ -120,14 +125,13 @@ def split_order(name: str) -> tuple[bool, str]:
   return not name.startswith("train"), name
 
 
-def cut_files(manual_dir: str, length: float, workers: Workers
+def cut_files(manual_dir: str, length: float, stride: float, workers: Workers
               ) -> tuple[list[Span], list[tuple[str, str, str]]]:
   """Finds media files and cuts them into clips.
 
   Args:
     manual_dir: folder of the media.
-    length: seconds of a clip. A file's last one may be shorter, by half at
-      most but for the file's only one.
+    length, stride: as of `parts`.
     workers: processes to read the files in.
 
   Returns:
@@ -140,22 +144,48 @@ def cut_files(manual_dir: str, length: float, workers: Workers
   if not files:
     raise UserError(f"--manual_dir={manual_dir}: neither clips.csv nor a media "
                     f"file ({' '.join(sorted(SUFFIXES))}) in it")
+  lengths, rejected = measure(manual_dir, files, workers)
+  return [Span(file, *part) for file, seconds in lengths.items()
+          for part in parts(seconds, length, stride)], rejected
 
-  def measure(file):
+
+def measure(manual_dir: str, files: Sequence[str], workers: Workers,
+            known: Measured | None = None
+            ) -> tuple[dict[str, float], list[tuple[str, str, str]]]:
+  """Measures media files, with a bar if it takes long.
+
+  Args:
+    manual_dir: folder of the media.
+    files: paths in it.
+    workers: processes to read the files in.
+    known: those that were measured before; gets the others.
+
+  Returns:
+    The seconds of each file, in their order, and (id, file, reason) of those of
+    no use.
+  """
+  known = known or Measured()
+
+  def look(file):
     try:
       file.encode()
     except UnicodeEncodeError:
       return media.MediaError("its name is not UTF-8")
     if tables.LINE_BREAK.search(file):
       return media.MediaError("its name has a line break")
+    path = os.path.join(manual_dir, file)
     try:
-      return workers.call(60, media.length, os.path.join(manual_dir, file))
+      return known.seconds(file, path, lambda: workers.call(
+          60, media.length, path))
     except media.MediaError as error:
       return error
 
-  spans, rejected = [], []
-  with ThreadPoolExecutor(num_cores()) as pool:
-    for file, found in zip(files, pool.map(measure, files)):
+  lengths, rejected = {}, []
+  try:
+    for i, (file, found) in enumerate(
+        in_threads(look, files, "lengths", "file"), 1):
+      if i % AT_ONCE == 0:
+        known.save()
       if isinstance(found, media.MediaError):
         name = visible(file.encode(errors="backslashreplace").decode())
         rejected.append((name, name, str(found)))
@@ -163,12 +193,69 @@ def cut_files(manual_dir: str, length: float, workers: Workers
         rejected.append((file, file, f"{found:.3f} s long, expected "
                          f"at most {LONGEST_FILE} s"))
       else:
-        count = max(1, math.floor(found / length + 0.5))
-        edges = [round(i * length, 3) for i in range(count)]
-        last = min(count * length, found)
-        spans += [Span(file, *edge) for edge in zip(
-            edges, [*edges[1:], round(last, 3)])]
-  return spans, rejected
+        lengths[file] = found
+  finally:
+    known.save()
+  return lengths, rejected
+
+
+def in_threads(function: Callable[[Any], Any], items: Sequence[Any], what: str,
+               unit: str) -> Iterator[tuple[Any, Any]]:
+  """Yields (item, what a function returns of it), in order.
+
+  Args:
+    function: called by as many threads as there are cores.
+    items: any number of them.
+    what, unit: of the bar that is shown if it takes some seconds.
+  """
+  with ThreadPoolExecutor(num_cores()) as pool, tqdm(
+      total=len(items), desc=what, unit=unit, mininterval=1, delay=3) as bar:
+    for i in range(0, len(items), AT_ONCE):
+      part = items[i:i + AT_ONCE]
+      for item, found in zip(part, pool.map(function, part)):
+        yield item, found
+        bar.update()
+
+
+def parts(seconds: float, length: float, stride: float = 0.0
+          ) -> list[tuple[float, float]]:
+  """Cuts a file into clips of one length.
+
+  Args:
+    seconds: of the file.
+    length: of a clip, seconds. The last one may be shorter, by half at most but
+      for the file's only one, if there is something in it that is in no other.
+    stride: seconds from the start of a clip to that of the next; 0 for the
+      length of one.
+
+  Returns:
+    (start, end) of each, seconds.
+  """
+  stride = stride or length
+  count = max(1, min(math.floor(seconds / stride + (1 - length / 2 / stride)),
+                     math.ceil((seconds - length) / stride) + 1))
+  return [(round(i * stride, 3), round(min(i * stride + length, seconds), 3))
+          for i in range(count)]
+
+
+def parts_around(cues: Iterable[tuple[str, float, float]], seconds: float,
+                 length: float) -> list[tuple[float, float]]:
+  """Cuts a clip around the middle of each cue of a file.
+
+  Args:
+    cues: (text, start, end), seconds.
+    seconds: of the file.
+    length: of a clip, seconds; a shorter file is one clip.
+
+  Returns:
+    (start, end) of each, seconds, within the file. Cues behind its end have
+    none, and those of one clip have it once.
+  """
+  last = max(0.0, seconds - length)
+  starts = dict.fromkeys(
+      round(min(max(0.0, (start + end - length) / 2), last), 3)
+      for _, start, end in cues if start < seconds)
+  return [(start, round(min(start + length, seconds), 3)) for start in starts]
 
 
 def find_media(manual_dir: str, skip: str = "",

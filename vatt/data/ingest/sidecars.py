@@ -3,7 +3,7 @@ import collections
 import os
 import re
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from vatt.data.ingest import subtitles
@@ -108,22 +108,24 @@ def read_cues(manual_dir: str, files: Collection[str],
       break
     else:
       without += [file] if paths else []
-  _tell(manual_dir, "subtitle files that fit no media file", orphans)
-  _tell(manual_dir, f"subtitle files that are not in {language}", foreign)
-  _tell(manual_dir, "subtitle files that cannot be used", unusable)
-  _tell(manual_dir, "media files without captions for it", without)
-  _tell(manual_dir, "subtitle files with damaged sentences, which are left out",
+  tell(manual_dir, "subtitle files that fit no media file", orphans)
+  tell(manual_dir, f"subtitle files that are not in {language}", foreign)
+  tell(manual_dir, "subtitle files that cannot be used", unusable)
+  tell(manual_dir, "media files without captions for it", without)
+  tell(manual_dir, "subtitle files with damaged sentences, which are left out",
         damaged)
-  _tell(manual_dir, "subtitle files taken of several", several)
+  tell(manual_dir, "subtitle files taken of several", several)
   return cues
 
 
-def _tell(manual_dir, what, names):
+def tell(folder: str, what: str, names: Iterable[str]) -> None:
+  """Prints how many names there are of something, and the first; no line
+  without any."""
   names = list(dict.fromkeys(names))  # one may be of two media files
   if names:
     shown = ", ".join(names[:SHOWN])
     more = f" and {len(names) - SHOWN} more" * (len(names) > SHOWN)
-    line = f"{manual_dir}: {what}, {len(names)}: {shown}{more}"
+    line = f"{folder}: {what}, {len(names)}: {shown}{more}"
     print(visible(line.encode(errors="backslashreplace").decode()))
 
 

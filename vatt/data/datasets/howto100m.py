@@ -1,0 +1,338 @@
+"""HowTo100M: https://www.di.ens.fr/willow/research/howto100m
+
+`--annotations`: what is said in the videos, in one of two forms:
+  - {video_id}.csv, ... in any folders, of the columns start, end, text;
+  - one of caption.json, raw_caption.json and raw_caption_superclean.json:
+    {video_id: {start: [...], end: [...], text: [...]}}. It is read as a stream,
+    and no captions stay in memory.
+Beside them, as one likes, HowTo100M_v1.csv with the column video_id: then
+those videos alone are used, also without captions.
+`--manual_dir`: {video_id}.mp4, .webm, .mkv, ... in any folders.
+
+Each video is cut into clips of `length` seconds, from `stride` to `stride`; or,
+with `around=cues`, into one around the middle of each caption. Of the first
+kind, those in which nothing is said are kept: their pictures and sound train
+the loss between these two, and their captions are the nearest ones, as those of
+every clip. A caption is left out if it is empty, of impossible times or not
+understood; captions that overlap are kept, for in HowTo100M most do. All that
+is counted and printed.
+"""
+import collections
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from vatt import stopping
+from vatt.data.datasets import clips
+from vatt.data.datasets.official import Official
+from vatt.data.ingest import (
+    builder,
+    clip_sources,
+    json_stream,
+    sidecars,
+    spoken,
+    tables,
+)
+from vatt.data.ingest.cues import Cues
+from vatt.data.ingest.measured import Measured
+from vatt.data.ingest.workers import Workers
+from vatt.errors import UserError, one_line
+
+# The name of a file of captions, of a list of videos: eleven characters are the
+# id of a video.
+CAPTIONS_CSV = re.compile(r"([\w-]{11})\.csv", re.A)
+CAPTIONS_JSON = re.compile(r"(raw_)?caption.*\.json")
+VIDEO_LIST = re.compile(r"HowTo100M.*\.csv")
+EXPECTED = "{video_id}.csv, ..., or caption.json, raw_caption.json"
+LENGTHS = "lengths.csv"  # beside the versions of the dataset
+BETTER = (".mp4", ".webm", ".mkv")  # of several files of a video
+
+
+class Lists(NamedTuple):
+  """The files of the annotations.
+
+  Attributes:
+    name: what --annotations names.
+    csvs: of captions, by their videos.
+    jsons: of captions.
+    videos: lists of videos.
+  """
+  name: str
+  csvs: dict[str, str]
+  jsons: list[str]
+  videos: list[str]
+
+
+class Place(NamedTuple):
+  """Where the captions of a video are.
+
+  Attributes:
+    path: of the file.
+    offset, size: bytes in it; None for all of it.
+    digest: of the captions.
+    last: seconds at which the last one starts.
+  """
+  path: str
+  offset: int | None
+  size: int | None
+  digest: str
+  last: float
+
+
+class Captions:
+  """The captions of videos, of which no more than their places is known.
+
+  Args:
+    places: by video.
+  """
+
+  def __init__(self, places: Mapping[str, Place]):
+    self._places = places
+
+  def __contains__(self, video: str) -> bool:
+    return video in self._places
+
+  def digest(self, video: str) -> str:
+    """A hash of the captions of a video; "" without any."""
+    return self._places[video].digest if video in self._places else ""
+
+  def last(self, video: str) -> float:
+    """Seconds at which the last one starts."""
+    return self._places[video].last if video in self._places else 0.0
+
+  def read(self, video: str) -> list[tuple[str, float, float]]:
+    """The captions of a video, (text, start, end) with times in seconds.
+
+    Raises:
+      UserError: they are not what they were.
+    """
+    if video not in self._places:
+      return []
+    path, offset, size, digest, _ = self._places[video]
+    found = (spoken.of_csv(path) if offset is None else spoken.of_json(
+        json_stream.value_at(path, offset, size), path))
+    if found.digest != digest:
+      raise UserError(f"{path}: the captions of {video} have changed since "
+                      "this command began; run it again")
+    return found.cues
+
+
+class Howto100m(Official, skip_registration=True):
+  """How things are done, and what is said of it: splits train, test."""
+
+  VERSION = tfds.core.Version("1.0.0")
+  FORMAT = None  # its captions are not those of one clip each
+  FIELDS = tuple(field for field in clips.Options._fields
+                 if field != "language")
+  TEST_SHARE = 1000  # the paper trains on all
+
+  def find(self, manual_dir: str, options: clips.Options, workers: Workers
+           ) -> clip_sources.Found:
+    if not self._annotations:
+      raise UserError(f"--annotations is missing: the captions of {self.name} "
+                      f"({EXPECTED})")
+    if self._trimmed:
+      raise UserError(f"--trimmed: the videos of {self.name} are whole ones")
+    lists = find_lists(self._annotations)
+    listed = {cells["video_id"]: None for path in lists.videos for _, cells in
+              tables.read_table(path, ("video_id",), others=True)}
+    files = files_of_videos(manual_dir)
+    self._captions, ids = read_captions(
+        lists, files.keys() & listed.keys() if listed else files.keys())
+    listed = listed or ids
+    used = {file: video for video, file in files.items() if video in listed}
+    missing = [(video, "no media file") for video in listed
+               if video not in files]
+    if not used:
+      raise UserError(
+          f"--manual_dir={manual_dir}: no file of the {len(listed)} videos that"
+          " are listed" + "".join(f", such as {v}.mp4" for v, _ in missing[:1]))
+    lengths, rejected = clip_sources.measure(
+        manual_dir, list(used), workers, Measured(os.path.join(
+            os.path.dirname(str(self.data_path)), LENGTHS)))
+    for what, names in (
+        (f"of {len(listed)} videos, without a file", [v for v, _ in missing]),
+        ("videos without captions", [
+            video for video in used.values()
+            if not self._captions.digest(video)]),
+        ("videos whose captions go on behind their end", [
+            used[file] for file, seconds in lengths.items()
+            if self._captions.last(used[file]) >= seconds])):
+      sidecars.tell(self._annotations, what, names)
+    sidecars.tell(manual_dir, "media files of videos that are not listed",
+                  [file for file in files.values() if file not in used])
+    spans = [
+        clip_sources.Span(file, *part) for file, seconds in lengths.items()
+        for part in (clip_sources.parts_around(
+            self._captions.read(used[file]), seconds, options.length)
+                     if options.around else
+                     clip_sources.parts(seconds, options.length,
+                                        options.stride))]
+    if not spans:
+      first = [f"; the first: {file}: {why}" for _, file, why in rejected[:1]]
+      raise UserError(f"--manual_dir={manual_dir}: no clip of any video"
+                      + "".join(first))
+    return clip_sources.Found(spans, rejected)
+
+  def captions_of(self, manual_dir: str, spans: Iterable[clip_sources.Span],
+                  options: clips.Options
+                  ) -> Callable[[clip_sources.Span], Any]:
+    return lambda span: self._captions.digest(video_of(span.file))
+
+  def reader(self, manual_dir: str, options: clips.Options, workers: Workers
+             ) -> clips.ClipReader:
+    return Reader(manual_dir, options, workers, self._captions)
+
+
+class Reader(clips.ClipReader):
+  """Makes the example of a clip, whose captions it reads."""
+
+  def __init__(self, manual_dir: str, options: clips.Options, workers: Workers,
+               captions: Captions):
+    super().__init__(manual_dir, options, workers)
+    self._captions = captions
+
+  def captions(self, clip: builder.Clip) -> list[tuple[str, float, float]]:
+    start, end, *_ = clip.data
+    return Cues(self._captions.read(video_of(clip.file))).of_clip(start, end)
+
+
+def video_of(file: str) -> str:
+  """The id of the video that a media file is."""
+  return os.path.splitext(os.path.basename(file))[0]
+
+
+def files_of_videos(manual_dir: str) -> dict[str, str]:
+  """{video: media file in a folder}; says what it takes of several."""
+  found, several = {}, []
+  for file in clip_sources.find_media(manual_dir):
+    video = video_of(file)
+    if video in found:
+      several.append(f"{file} and {found[video]}")
+    if video not in found or _rank(file) < _rank(found[video]):
+      found[video] = file
+  sidecars.tell(manual_dir, "files of one video, of which one is taken ("
+        + ", ".join(BETTER) + " before others)", several)
+  return found
+
+
+def _rank(file):
+  suffix = os.path.splitext(file)[1].lower()
+  return BETTER.index(suffix) if suffix in BETTER else len(BETTER)
+
+
+def find_lists(path: str) -> Lists:
+  """Finds the files of the annotations in a folder, or beside one of them.
+
+  Raises:
+    UserError: there are no captions, or there is a choice of them.
+  """
+  found = Lists(path, {}, [], [])
+
+  def take(folder, names, captions=True):
+    for name in sorted(names):
+      file, match = os.path.join(folder, name), CAPTIONS_CSV.fullmatch(name)
+      if VIDEO_LIST.fullmatch(name):
+        found.videos.append(file)
+      elif captions and CAPTIONS_JSON.fullmatch(name):
+        found.jsons.append(file)
+      elif captions and match and (
+          found.csvs.setdefault(match[1], file) != file):
+        raise UserError(f"--annotations={path}: both {found.csvs[match[1]]} "
+                        f"and {file} have the captions of {match[1]}, expected "
+                        "one")
+
+  def refuse(error):
+    raise UserError(f"--annotations={path}: {one_line(error)}") from error
+
+  try:
+    if os.path.isdir(path):
+      for folder, inner, names in os.walk(path, onerror=refuse):
+        inner.sort()
+        take(folder, names)
+    else:
+      folder, name = os.path.split(path)
+      os.stat(path)
+      take(folder, os.listdir(folder or "."), captions=False)
+      if name.lower().endswith(".json"):
+        found.jsons.append(path)
+      else:
+        take(folder, [name])
+  except OSError as error:
+    refuse(error)
+  if not found.csvs and not found.jsons:
+    raise UserError(f"--annotations={path}: no captions of howto100m by their "
+                    f"names, expected {EXPECTED}")
+  if len(found.jsons) + bool(found.csvs) > 1:
+    first, second = [*found.jsons, *found.csvs.values()][:2]
+    raise UserError(f"--annotations={path}: both {first} and {second} have "
+                    "captions, expected one of them, such as "
+                    f"--annotations={first}")
+  return found
+
+
+def read_captions(lists: Lists, wanted: Iterable[str]
+                  ) -> tuple[Captions, dict[str, None]]:
+  """Reads all captions once, and says what is wrong with them.
+
+  Args:
+    lists: the files.
+    wanted: the videos of which captions are needed.
+
+  Returns:
+    The captions of those, and the videos of which there are any.
+
+  Raises:
+    UserError: the JSON file is none, or nothing is understood of any video.
+  """
+  places, ids, counts, wrong = {}, {}, collections.Counter(), []
+  wanted = set(wanted)
+  read = (_of_json(lists.jsons[0], wanted) if lists.jsons
+          else _of_csvs(lists.csvs, wanted))
+  for video, found, path, *part in read:
+    ids[video] = None
+    places.pop(video, None)  # json takes the last one, too
+    if not found:
+      continue
+    counts.update(found.counts, captions=len(found.cues))
+    if found.wrong:
+      wrong.append(found.wrong)
+    if found.cues:
+      *_, (_, last, _) = found.cues
+      places[video] = Place(path, *part, found.digest, last)
+  if wrong and not places:
+    raise UserError(wrong[0])
+  sidecars.tell(lists.name, "captions or files of them that are not understood",
+                wrong)
+  kept = ", ".join(f"{counts[kind]} {kind}" for kind in spoken.KEPT)
+  left = ", ".join(f"{counts[kind]} {kind}" for kind in spoken.LEFT_OUT)
+  print(f"{lists.name}: {counts['captions']} captions of {len(places)} videos "
+        f"({kept}); left out: {left}")
+  return Captions(places), ids
+
+
+def _of_json(path, wanted):
+  """Yields (video, what is said in it or None, path, offset, size)."""
+  with tqdm(total=os.path.getsize(path), desc="captions", unit="B",
+            unit_scale=True, mininterval=1, delay=3) as bar:
+    for video, value, offset, size in json_stream.members(path):
+      stopping.check()
+      bar.update(offset + size - bar.n)
+      yield (video, spoken.of_json(value, f"{path}: {video}")
+             if video in wanted else None, path, offset, size)
+
+
+def _of_csvs(csvs, wanted):
+  """As `_of_json`, of a file for each video."""
+  for video, path in csvs.items():
+    if video not in wanted:
+      yield video, None, path, None, None
+  for video, found in clip_sources.in_threads(
+      lambda video: spoken.of_csv(csvs[video]),
+      [video for video in csvs if video in wanted], "captions", "video"):
+    stopping.check()
+    yield video, found, csvs[video], None, None
