@@ -89,12 +89,13 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
     if names is None:
       names = sorted({label for span in spans for label in span.labels})
     number = {name: i for i, name in enumerate(names)}
-    captions = self.captions_of(manual_dir, spans, options)
-    sizes = {file: os.path.getsize(os.path.join(manual_dir, file))
-             for file in {span.file for span in spans}}
-    clips = [builder.Clip(span.id, span.file, (
-        span.start, span.end, span.row, list(map(number.get, span.labels)),
-        captions(span), sizes[span.file])) for span in spans]
+    captions_of = self.captions_of(manual_dir, spans, options)
+    clips = []
+    for span in spans:
+      captions = captions_of(span)
+      clips.append(builder.Clip(span.id, span.file, (
+          span.start, span.end, span.row, list(map(number.get, span.labels)),
+          captions, os.path.getsize(os.path.join(manual_dir, span.file)))))
     read = self.reader(manual_dir, options, workers)
     if spans[0].split:
       sides = [span.split for span in spans]

@@ -9,7 +9,7 @@ from vatt.errors import UserError, one_line
 
 CHUNK = 4 << 20  # bytes read at once
 LARGEST = 64 << 20  # characters of a member
-MARK = codecs.BOM_UTF8
+MARK = "\ufeff"  # of byte order
 BLANK = re.compile(r"[ \t\r\n]*")
 NAME = re.compile(rf'{BLANK.pattern}("[^"\\]*(?:\\.[^"\\]*)*"){BLANK.pattern}:'
                   + BLANK.pattern, re.S)
@@ -55,7 +55,7 @@ def value_at(path: str, offset: int, size: int) -> Any:
   try:
     with open(path, "rb") as file:
       file.seek(offset)
-      return json.loads(file.read(size))
+      return json.loads(file.read(size).decode(), strict=False)
   except OSError as error:
     raise UserError(f"{path}: cannot be read: {one_line(error)}") from error
   except (ValueError, RecursionError) as error:
@@ -75,8 +75,9 @@ class _Text:
     self._ended = False
 
   def members(self):
-    self._grow()
-    if self._text.startswith(MARK.decode()):
+    while not self._text and not self._ended:
+      self._grow()
+    if self._text.startswith(MARK):
       self._pass(1)
     self._take("{", "an object of videos")
     self._skip()

@@ -51,10 +51,10 @@ class Measured:
     """Writes what was added."""
     if not self._new or not self._path:
       return
+    self._new = False  # threads may add more meanwhile
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows(
         (name, *facts) for name, facts in list(self._known.items()))
     with contextlib.suppress(*REFUSED):
       tf.io.gfile.makedirs(os.path.dirname(self._path))
       write_whole(self._path, table.getvalue())
-      self._new = False
