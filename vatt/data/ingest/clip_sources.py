@@ -208,13 +208,17 @@ def in_threads(function: Callable[[Any], Any], items: Sequence[Any], what: str,
     items: any number of them.
     what, unit: of the bar that is shown if it takes some seconds.
   """
-  with ThreadPoolExecutor(num_cores()) as pool, tqdm(
-      total=len(items), desc=what, unit=unit, mininterval=1, delay=3) as bar:
-    for i in range(0, len(items), AT_ONCE):
-      part = items[i:i + AT_ONCE]
-      for item, found in zip(part, pool.map(function, part)):
-        yield item, found
-        bar.update()
+  pool = ThreadPoolExecutor(num_cores())
+  try:
+    with tqdm(total=len(items), desc=what, unit=unit, mininterval=1,
+              delay=3) as bar:
+      for i in range(0, len(items), AT_ONCE):
+        part = items[i:i + AT_ONCE]
+        for item, found in zip(part, pool.map(function, part)):
+          yield item, found
+          bar.update()
+  finally:  # whoever stops it does not wait for those that have not begun
+    pool.shutdown(cancel_futures=True)
 
 
 def parts(seconds: float, length: float, stride: float = 0.0
