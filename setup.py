@@ -53,6 +53,7 @@ setup(
     # them there.
     packages=[*find_namespace_packages(include=["vatt", "vatt.*"]),
               "vatt.shipped.configs"],
+    package_data={"vatt.data.datasets": ["*.txt"]},  # names of classes
     package_dir={"vatt.shipped.configs": "configs"},
     install_requires=REQUIRED,
     entry_points={"console_scripts": [

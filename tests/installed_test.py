@@ -52,6 +52,13 @@ def test_nothing_is_installed_that_others_may_be_called(installed):
   assert os.listdir(installed) == ["vatt"]
 
 
+def test_names_of_classes_are_installed(installed):
+  there = {path.relative_to(ROOT): path.read_bytes()
+           for path in (ROOT / "vatt").rglob("*.txt")}
+  assert len(there) == 5
+  assert there == {path: (installed / path).read_bytes() for path in there}
+
+
 @pytest.mark.parametrize("theirs", [{}, pytest.param(
     {"__init__.py": "", "common.py": OWN, "finetune.py": ""},
     marks=pytest.mark.slow)])

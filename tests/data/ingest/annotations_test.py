@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from vatt.data import datasets, record_index, sources
 from vatt.data.datasets.clips import Clips
-from vatt.data.ingest import annotations, clip_lists, matching
+from vatt.data.ingest import annotations, clip_lists
 from vatt.data.ingest.annotations import Listed
 from vatt.errors import UserError
 
@@ -22,6 +22,12 @@ def write_clips(dataset, lists, folder, *options, **more):
   clip_lists.write_clips(
       annotations.read(dataset, datasets.find(dataset).FORMAT, lists), folder,
       *options, **more)
+
+
+def build(dataset, lists, manual_dir, data_dir, **options):
+  datasets.find(dataset)(
+      annotations=lists, manual_dir=str(manual_dir), data_dir=str(data_dir),
+      config=SMALL, **options).download_and_prepare()
 
 
 def write(folder, files):
@@ -121,28 +127,26 @@ def test_ucf101_by_the_commands(tmp_path, media, python):
 
 
 def test_esc50(tmp_path, media):
-  rows = [f"{fold}-{i}{fold}-A-{i}.wav,{fold},{i},{name},True,{i}{fold},A"
-          for fold in range(1, 6) for i, name in enumerate(("dog", "rain"))]
+  """Also where a copy has two classes: they keep their numbers."""
+  classes = ("dog", 0), ("rain", 10)
+  rows = [f"{fold}-{number}{fold}-A.wav,{fold},{number},{name},True"
+          for fold in range(1, 6) for name, number in classes]
   lists = write(tmp_path / "meta", {"esc50.csv": "\n".join(
-      ["filename,fold,target,category,esc10,src_file,take", *rows])})
+      ["filename,fold,target,category,esc10", *rows])})
   folder = tmp_path / "audio"
   folder.mkdir()
   for row in rows:
     media.write_media(folder / row.split(",")[0], audio="pcm_s16le",
                       sound=media.clicks([0.2 * int(row[0]) - 0.1], 1))
-  write_clips("esc50", lists, str(folder))
-  assert listed_rows(folder)[2] == [
-      "2-02-A-0.wav", "", "", "dog", "", "train1 test2 train3 train4 train5"]
-  Clips(data_dir=str(tmp_path), config=f"esc50+{SMALL}",
-        manual_dir=str(folder)).download_and_prepare()
+  build("esc50", lists, folder, tmp_path)
   for k in range(1, 6):
-    test, source = opened(tmp_path, f"clips/esc50+{SMALL}", f"test{k}")
-    train, _ = opened(tmp_path, f"clips/esc50+{SMALL}", f"train{k}")
-    assert source.label_names == ("dog", "rain")
-    assert set(test) == {f"{k}-0{k}-A-0.wav", f"{k}-1{k}-A-1.wav"}
+    test, source = opened(tmp_path, f"esc50/{SMALL}", f"test{k}")
+    train, _ = opened(tmp_path, f"esc50/{SMALL}", f"train{k}")
+    assert len(source.label_names) == 50
+    assert set(test) == {f"{k}-0{k}-A.wav", f"{k}-10{k}-A.wav"}
     assert not set(test) & set(train) and len(train) == 8
     assert [test[name]["label"].numpy().tolist() for name in sorted(test)] == [
-        [0], [1]]
+        [0], [10]]
     for example in test.values():  # the click tells the fold
       samples = tf.io.decode_raw(example["audio"], tf.int16).numpy()
       assert abs(abs(samples).argmax() / 8000 - (0.2 * k - 0.1)) < 0.01
@@ -186,27 +190,80 @@ MSRVTT = """key,vid_key,video_id,sentence
             ret0,msr9770,video9770,a person is connecting something
             ret1,msr9771,video9771,"a little girl, who does gymnastics"
             """
+MSRVTT_JSON = {
+    "info": {"year": "2016"},
+    "videos": [
+        {"video_id": f"video{number}", "split": split, "category": 9, "id": i,
+         "start time": 137.72, "end time": 149.44, "url": "https://..."}
+        for i, (number, split) in enumerate([
+            (0, "train"), (6513, "validate"), (9770, "test"), (9772, "test")])],
+    "sentences": [
+        {"sen_id": i, "video_id": f"video{number}", "caption": caption}
+        for i, (number, caption) in enumerate([
+            (9770, "hands on a plug"), (0, "a car"), (9770, "a caf\u00e9"),
+            (0, "a car is shown\n"), (6513, "a cat"), (0, "a car"),
+            (9770, "a person is connecting something"), (9772, "cafe\u0301"),
+            ])]}
 
 
-def test_msrvtt_has_a_test_set_and_no_labels(tmp_path, media):
-  lists = write(tmp_path / "lists", {"MSRVTT_JSFUSION_test.csv": MSRVTT,
-                                     "MSRVTT_train.9k.csv": "video_id\nvideo1"})
-  folder = tmp_path / "TestVideo"
+def test_msrvtt(tmp_path, media):
+  """The sentence to search by is the first of the test set's."""
+  lists = tmp_path / "lists"
+  write(lists, {"msrvtt_test_1k.csv": MSRVTT,
+                "MSRVTT_train.9k.csv": "video_id\nvideo0\nvideo9772"})
+  # In the order of their names JSON comes first.
+  (lists / "MSRVTT_data.json").write_text(json.dumps(MSRVTT_JSON), "utf-16")
+  folder = tmp_path / "TrainValVideo"
   folder.mkdir()
-  for number in 9770, 9771:
+  for number in 0, 6513, 9770, 9771, 9772:
     media.write_media(folder / f"video{number}.mp4",
                       [media.numbered(number % 256)] * 10, rate=10)
-  write_clips("msrvtt", lists, str(folder))
-  Clips(data_dir=str(tmp_path), config=SMALL,
-        manual_dir=str(folder)).download_and_prepare()
-  examples, source = opened(tmp_path, f"clips/{SMALL}", "test")
-  assert source.label_names == ()
-  assert {file: e["captions/text"].numpy().tolist()
-          for file, e in examples.items()} == {
-              "video9770.mp4": [b"a person is connecting something"],
-              "video9771.mp4": [b"a little girl, who does gymnastics"]}
-  with pytest.raises(UserError, match="no split 'train' .* one of: test"):
-    sources.open_source(f"clips/{SMALL}", str(tmp_path), "train")
+  build("msrvtt", str(lists), folder, tmp_path)
+  car = "video0.mp4", ["a car", "a car is shown"]
+  cat = "video6513.mp4", ["a cat"]
+  plug = "video9770.mp4", ["a person is connecting something",
+                           "hands on a plug", "a caf\u00e9"]
+  girl = "video9771.mp4", ["a little girl, who does gymnastics"]
+  cafe = "video9772.mp4", ["caf\u00e9"]
+  for split, expected in {
+      "train": [car], "validation": [cat], "test": [plug, girl],
+      "fulltest": [plug, cafe], "train9k": [car, cafe]}.items():
+    examples, source = opened(tmp_path, f"msrvtt/{SMALL}", split)
+    assert source.label_names == ()
+    assert {file: [text.decode() for text in e["captions/text"].numpy()]
+            for file, e in examples.items()} == dict(expected)
+    assert all(len(e["frames"]) == 5 for e in examples.values())  # all of it
+  with pytest.raises(UserError, match="no split 'train7k' .* one of: fulltest"):
+    sources.open_source(f"msrvtt/{SMALL}", str(tmp_path), "train7k")
+
+
+def test_msrvtt_without_json(tmp_path, capsys):
+  lists = write(tmp_path / "lists", {"MSRVTT_JSFUSION_test.csv": MSRVTT,
+                                     "MSRVTT_train.7k.csv": "video_id\nvideo1"})
+  assert [clip.splits for clip in read("msrvtt", lists)] == [("test",)] * 2
+  assert capsys.readouterr().out == (
+      f"{lists}/MSRVTT_train.7k.csv: left out, as the JSON with its captions "
+      "is not beside it\n")
+
+
+def test_audioset_with_its_names(tmp_path, media):
+  """Names have commas and quotes; a class without a clip keeps its number."""
+  names = ["Speech", "Male speech, man speaking", 'Shout "hey", run', "Dog"]
+  lists = write(tmp_path / "lists", {
+      "eval_segments.csv": 'aaa, 30.0, 40.0, "/m/3,/m/1"\nbbb, 0.0, 9.0, /m/2',
+      "class_labels_indices.csv": "index,mid,display_name\n" + "\n".join(
+          '{0},/m/{0},"{1}"'.format(i, name.replace('"', '""'))
+          for i, name in enumerate(names))})
+  folder = tmp_path / "wav"
+  folder.mkdir()
+  for name in "aaa", "bbb":
+    media.write_media(folder / f"{name}.wav", audio="pcm_s16le",
+                      sound=media.clicks([0.5], 1))
+  build("audioset", lists, folder, tmp_path, trimmed=True)
+  examples, source = opened(tmp_path, f"audioset/{SMALL}", "test")
+  assert source.label_names == tuple(names)
+  assert {file: e["label"].numpy().tolist() for file, e in examples.items()
+          } == {"aaa.wav": [3, 1], "bbb.wav": [2]}
 
 
 # ---- what the files say
@@ -214,50 +271,89 @@ def test_msrvtt_has_a_test_set_and_no_labels(tmp_path, media):
 KINETICS = {
     "train.csv": """label,youtube_id,time_start,time_end,split
                     playing guitar,-3B32lodo2M,59,69,train
-                    "sawing, wood",0kqzsCDZA_w,7,17,train""",
+                    "Massaging person's head",0kqzsCDZA_w,7,17,train""",
     "validate.csv": """label,youtube_id,time_start,time_end,split,is_cc
-                       playing guitar,0wR5jVB-WPk,417.0,427.0,validate,0""",
+                       playing_guitar,0wR5jVB-WPk,417.0,427.0,validate,0""",
     "test.csv": """youtube_id,time_start,time_end,split
                    --6bJUbfpnQ,17,27,test"""}
+GUITAR, HEAD = ("playing guitar",), ("massaging person's head",)
+KINETICS_CLIPS = [
+    Listed("--6bJUbfpnQ", ("test",), 17, 27,
+           own_file="--6bJUbfpnQ_000017_000027"),
+    Listed("-3B32lodo2M", ("train",), 59, 69, GUITAR,
+           own_file="-3B32lodo2M_000059_000069"),
+    Listed("0kqzsCDZA_w", ("train",), 7, 17, HEAD,
+           own_file="0kqzsCDZA_w_000007_000017"),
+    Listed("0wR5jVB-WPk", ("validation",), 417, 427, GUITAR,
+           own_file="0wR5jVB-WPk_000417_000427")]
 
 
-def test_kinetics(tmp_path):
+@pytest.mark.parametrize("size", [400, 600, 700])
+def test_kinetics(tmp_path, size):
   lists = write(tmp_path / "lists", KINETICS)
   (tmp_path / "lists/clips.csv").write_text("not of Kinetics")
-  guitar = ("playing guitar",)
-  assert read("kinetics400", lists) == [
-      Listed("--6bJUbfpnQ", ("test",), 17, 27,
-             own_file="--6bJUbfpnQ_000017_000027"),
-      Listed("-3B32lodo2M", ("train",), 59, 69, guitar,
-             own_file="-3B32lodo2M_000059_000069"),
-      Listed("0kqzsCDZA_w", ("train",), 7, 17, ("sawing, wood",),
-             own_file="0kqzsCDZA_w_000007_000017"),
-      Listed("0wR5jVB-WPk", ("validation",), 417, 427, guitar,
-             own_file="0wR5jVB-WPk_000417_000427")]
-  assert len(read("kinetics400", f"{lists}/train.csv")) == 2
+  assert read(f"kinetics{size}", lists) == KINETICS_CLIPS
+  assert len(read(f"kinetics{size}", f"{lists}/train.csv")) == 2
+
+
+def test_kinetics_of_other_copies(tmp_path):
+  """JSON in place of the tables, older columns, the split in a file's name."""
+  lists = tmp_path / "lists"
+  lists.mkdir()
+  entries = {}
+  for clip in KINETICS_CLIPS:
+    entries.setdefault(clip.splits[0], {})[clip.file] = {
+        "annotations": {"segment": [clip.start, clip.end]}
+        | ({"label": clip.labels[0]} if clip.labels else {}),
+        "duration": 10.0, "subset": clip.splits[0].replace("ation", "ate"),
+        "url": f"https://www.youtube.com/watch?v={clip.file}"}
+  for split, videos in entries.items():
+    (lists / f"{split}.json").write_text(json.dumps(videos), "utf-8-sig")
+  (lists / "labels.json").write_text("[]")
+  assert read("kinetics700", str(lists)) == KINETICS_CLIPS
+  header = "label-name,video-id,start-time,end-time"
+  write(tmp_path / "older", {
+      "kinetics700_val.csv": f"{header}\nplaying guitar,a,1,11"})
+  assert read("kinetics700", str(tmp_path / "older")) == [
+      Listed("a", ("validation",), 1, 11, GUITAR, own_file="a_000001_000011")]
 
 
 def test_lists_that_went_through_a_spreadsheet(tmp_path):
   """With semicolons and decimal commas, or as UTF-16; JSON with a mark."""
   folder = tmp_path / "lists"
   folder.mkdir()
-  text = "Label;YouTube ID;time_start;time_end;split;;\nrun;a;1,5;11,5;val;;\n"
+  text = "Label;YouTube ID;time_start;time_end;split;;\nyoga;a;1,5;11,5;val;;\n"
   for data in (text.encode("utf-8-sig"),
                text.replace(";", "\t").encode("utf-16")):
     (folder / "val.csv").write_bytes(data)
     assert read("kinetics400", str(folder)) == [
-        Listed("a", ("validation",), 1.5, 11.5, ("run",),
+        Listed("a", ("validation",), 1.5, 11.5, ("yoga",),
                own_file="a_000001_000011")]
   (folder / "youcookii_annotations_trainval.json").write_bytes(
       json.dumps(YOUCOOK2).encode("utf-8-sig"))
   assert len(read("youcook2", str(folder))) == 3
 
 
+def test_rows_of_one_clip(tmp_path, capsys):
+  """Their labels are the clip's; they are told, unless by another split."""
+  header = "label,youtube_id,time_start,time_end,split"
+  rows = ["yoga,a,1,11,train", "zumba,a,1,11,train", "yoga,a,1,11,train",
+          "yoga,a,2,12,train", "yoga,a,1,11,val"]
+  lists = write(tmp_path / "lists", {"all.csv": "\n".join([header, *rows])})
+  first, second = read("kinetics400", lists)
+  assert (first.splits, first.labels) == (
+      ("train", "validation"), ("yoga", "zumba"))
+  assert second.labels == ("yoga",)
+  assert capsys.readouterr().out == (
+      f"{lists}: 2 rows list a clip again, 1 of them with another label or "
+      "caption, which it has too\n")
+
+
 def test_moments(tmp_path):
   lists = write(tmp_path / "lists", {
       "trainingSet.csv": "ap+plauding/flickr-0-1_4.mp4,ap+plauding,3,1",
       "validationSet.csv": "baking/yt-z4OjxIWz_100.mp4,baking,4,0",
-      "moments_categories.txt": "baking,0"})
+      "moments_categories.txt": "baking,0\nap+plauding,1"})
   assert read("moments", lists) == [
       Listed("ap+plauding/flickr-0-1_4", ("train",), labels=("ap+plauding",)),
       Listed("baking/yt-z4OjxIWz_100", ("validation",), labels=("baking",))]
@@ -285,13 +381,34 @@ AUDIOSET = {
         """}
 
 
-def test_audioset(tmp_path):
+AUDIOSET_CLIPS = [
+    Listed("--PJHxphWEs", ("train", "balanced"), 30, 40, ("Speech",)),
+    Listed("--4gqARaEJE", ("test",), 0, 8.5, ("Male speech, man speaking",)),
+    Listed("---1_cCGK4M", ("train",), 0, 10,
+           ("Railroad car, train wagon", "Speech"))]
+
+
+@pytest.mark.parametrize("header", [
+    "", "#YTID,start_seconds,end_seconds,positive_labels\n",
+    "YTID,start_seconds,end_seconds,positive_labels\n"])
+def test_audioset(tmp_path, header):
   lists = write(tmp_path / "lists", AUDIOSET)
-  assert read("audioset", lists) == [
-      Listed("--PJHxphWEs", ("train", "balanced"), 30, 40, ("Speech",)),
-      Listed("--4gqARaEJE", ("test",), 0, 8.5, ("Male speech, man speaking",)),
-      Listed("---1_cCGK4M", ("train",), 0, 10,
-             ("Railroad car, train wagon", "Speech"))]
+  assert read("audioset", lists) == AUDIOSET_CLIPS
+  for name in AUDIOSET.keys() - {"class_labels_indices.csv"}:
+    write(tmp_path / "lists", {name: header + "\n".join(
+        line for line in AUDIOSET[name].splitlines() if "# " not in line)})
+  assert read("audioset", lists) == AUDIOSET_CLIPS
+
+
+@pytest.mark.parametrize("place", ["..", "ontology"])
+def test_audioset_with_its_classes_elsewhere(tmp_path, place):
+  lists = tmp_path / "lists"
+  write(lists, AUDIOSET)
+  (lists / place).mkdir(exist_ok=True)
+  (lists / "class_labels_indices.csv").rename(
+      lists / place / "class_labels_indices.csv")
+  assert read("audioset", str(lists / "eval_segments.csv")) == (
+      AUDIOSET_CLIPS[1:2])
 
 
 YOUCOOK2 = {"database": {
@@ -322,74 +439,6 @@ def test_youcook2(tmp_path):
           "add oil, then salt",))]
 
 
-@pytest.mark.parametrize("dataset, name, text, match", [
-    ("ucf101", "trainlist01.txt", "A/v_A_g01_c01.avi 1\nA/v.txt 1",
-     "row 2: 'A/v.txt 1', expected Class/v_Class_g01_c01.avi"),
-    ("ucf101", "list.txt", "", "no annotations of ucf101 by their names, "
-     "expected trainlist01.txt"),
-    ("hmdb51", "kick_test_split1.txt", "a.avi 3", "row 1: 'a.avi 3', expected "
-     "name.avi and 0, 1 or 2"),
-    ("esc50", "esc50.csv", "filename,fold,category\na.wav,6,dog",
-     "row 2: '6', expected a fold of 1 to 5"),
-    ("esc50", "esc50.csv", "filename,category\n", "no column 'fold' in "
-     "'filename, category', expected filename, fold, category$"),
-    ("msrvtt", "test.csv", "video_id,sentence\nvideo1,a cat, a dog",
-     "row 2: 3 cells, expected 2"),
-    ("youcook2", "youcookii_trainval.json", "{}", "JSON with a 'database'"),
-    ("youcook2", "youcookii_trainval.json",
-     '{"database": {"v": {"subset": "dev"}}}',
-     r"json: video v: KeyError\('dev'\), expected {subset: training"),
-    ("youcook2", "youcookii_trainval.json", '{"database": {"v": {"subset": '
-     '"training", "annotations": [{"segment": [1]}]}}}',
-     r"video v: ValueError\('not enough values"),
-    ("kinetics400", "train.csv",
-     "youtube_id,time_start,time_end,split\na,soon,10,train",
-     "row 2, column time_start: 'soon', expected seconds"),
-    ("kinetics400", "train.csv",
-     "youtube_id,time_start,time_end,split\na,0,10,dev",
-     "row 2: 'dev', expected a split of train, val"),
-    ("youcook2", "youcookii_trainval.json", '{"database": {"v": {"subset": '
-     '"training", "annotations": [{"segment": [0, NaN], "sentence": "x"}]}}}',
-     r"video v: ValueError\('a segment from 0.0 to nan"),
-    pytest.param(
-        "youcook2", "youcookii_trainval.json",
-        '{"database": {"v\\n": {"subset": '
-        f'"training", "annotations": [{{"segment": [0, 1{"0" * 400}]}}]}}}}}}',
-        r"video v\\n: OverflowError", id="a large number"),
-    pytest.param("youcook2", "youcookii_trainval.json", "[" * 100000,
-                 "JSON with a 'database'", id="deep"),
-    ("kinetics400", "train.csv",
-     "youtube_id,time_start,time_end,split\na,,10,train",
-     "row 2: '', expected seconds"),
-    ("kinetics400", "train.csv",
-     'label,youtube_id,time_start,time_end,split\n"a\nb",a,0,10,train',
-     r"row 2, column label: 'a\\nb', expected no line break"),
-    ("moments", "trainingSet.csv", 'a/b.mp4,"a\nb"',
-     r"row 1: 'a/b.mp4,a\\nb', expected class/file.mp4,class"),
-    ("moments", "trainingSet.csv", "a/b.mp4,a\nfile,label",
-     "row 2: 'file,label', expected class/file.mp4,class"),
-    ("audioset", "eval_segments.csv", '#\n# a\nx, 0.0, 10.0, "/m/9,/m/0"',
-     "class_labels_indices.csv: cannot be read: .*No such file"),
-])
-def test_annotations_that_are_refused(tmp_path, dataset, name, text, match):
-  write(tmp_path / "lists", {name: text})
-  with pytest.raises(UserError, match=match) as error:
-    read(dataset, str(tmp_path / "lists"))
-  assert str(tmp_path / "lists") in str(error.value)
-  assert "\n" not in str(error.value)
-
-
-def test_audioset_rows_that_are_refused(tmp_path):
-  for row, match in (('x, 0.0, 10.0, "/m/09x0r,/m/0"', "row 4: '/m/0', expected"
-                      " a mid of .*class_labels_indices.csv"),
-                     ("x, 0.0, 10.0", "row 4: 'x,0.0,10.0', expected YTID"),
-                     ('x, 0.0, nan, "/m/09x0r"', "row 4: 'nan', expected sec")):
-    lists = write(tmp_path / "lists", AUDIOSET | {
-        "balanced_train_segments.csv": f"# a\n# b\n# c\n{row}"})
-    with pytest.raises(UserError, match=match):
-      read("audioset", lists)
-
-
 def test_a_list_that_cannot_be_written_is_told(tmp_path, media):
   lists = write(tmp_path / "lists", {"MSRVTT_JSFUSION_test.csv": MSRVTT})
   (tmp_path / "clips.csv").mkdir()
@@ -397,83 +446,3 @@ def test_a_list_that_cannot_be_written_is_told(tmp_path, media):
       tmp_path / "video9770.mp4", [media.numbered(1)] * 10, rate=10)
   with pytest.raises(UserError, match="clips.csv: cannot be written: .+"):
     write_clips("msrvtt", lists, str(tmp_path), overwrite=True)
-
-
-# ---- the media that are there
-
-def test_a_file_that_is_the_clip_starts_at_0(tmp_path, media, capsys):
-  lists = write(tmp_path / "lists", KINETICS)
-  folder = tmp_path / "videos"
-  (folder / "train").mkdir(parents=True)
-  second = [media.numbered(1)] * 10
-  media.write_media(folder / "train/-3B32lodo2M_000059_000069.mp4", second)
-  media.write_media(folder / "train/-3B32lodo2M.mp4", second)
-  media.write_media(folder / "0kqzsCDZA_w.webm", second * 10, rate=10,
-                    video="libvpx")
-  write_clips("kinetics400", lists, str(folder))
-  assert listed_rows(folder) == [
-      ["train/-3B32lodo2M_000059_000069.mp4", "", "", "playing guitar", "",
-       "train"],
-      ["0kqzsCDZA_w.webm", "7.0", "17.0", "sawing, wood", "", "train"]]
-  assert "2 that are not there, such as --6bJUbfpnQ.*" in (
-      capsys.readouterr().out)
-  media.write_media(folder / "0wR5jVB-WPk.mp4", second)
-  write_clips("kinetics400", lists, str(folder), trimmed=True,
-                          overwrite=True)
-  assert [row[:3] for row in listed_rows(folder)[1:]] == [
-      ["0kqzsCDZA_w.webm", "", ""], ["0wR5jVB-WPk.mp4", "", ""]]
-  # Where none is long enough, the times are not the files'.
-  (folder / "0kqzsCDZA_w.webm").unlink()
-  with pytest.raises(UserError, match="0wR5jVB-WPk.mp4: 0.4 s long, but its "
-                     "clip starts at 417.0 s, .*give --trimmed"):
-    write_clips("kinetics400", lists, str(folder), overwrite=True)
-
-
-def test_files_of_several_clips_and_several_labels(tmp_path, media):
-  lists = write(tmp_path / "lists", AUDIOSET | {
-      "youcookii_annotations_trainval.json": json.dumps(YOUCOOK2)})
-  folder = tmp_path / "media"
-  folder.mkdir()
-  media.write_media(folder / "GLd3aX16zBg.mkv", [media.numbered(1)] * 100,
-                    rate=1)
-  media.write_media(folder / "---1_cCGK4M.wav", audio="pcm_s16le",
-                    sound=media.clicks([1], 2))
-  write_clips("youcook2", lists, str(folder))
-  assert [row[:3] for row in listed_rows(folder)] == [
-      ["GLd3aX16zBg.mkv", "90.0", "102.0"],
-      ["GLd3aX16zBg.mkv", "114.0", "127.0"]]
-  with pytest.raises(UserError, match="--trimmed: GLd3aX16zBg.mkv is the file "
-                     "of 2 clips"):
-    write_clips("youcook2", lists, str(folder), True, True)
-  write_clips("audioset", lists, str(folder), overwrite=True)
-  assert listed_rows(folder) == [
-      ["---1_cCGK4M.wav", "0.0", "10.0", label, "", "train"]
-      for label in ("Railroad car, train wagon", "Speech")]
-
-
-def test_names_that_two_files_have(tmp_path):
-  lists = write(tmp_path / "lists", {
-      "trainingSet.csv": "run/x_1.mp4,run\nwalk/x_1.mp4,walk\nwalk/y.mp4,walk"})
-  folder = tmp_path / "videos"
-  for name in "training/run", "training/walk":
-    (folder / name).mkdir(parents=True)
-    (folder / name / "x_1.webm").write_bytes(b"")
-  clips = read("moments", lists)
-  found, missing = matching.find(clips, str(folder))
-  assert [path for path, _ in found] == [
-      "training/run/x_1.webm", "training/walk/x_1.webm"]
-  assert missing == clips[2:]
-  (folder / "training/run/x_1.mp4").write_bytes(b"")
-  with pytest.raises(UserError, match=r"both training/run/x_1.mp4 and training/"
-                     "run/x_1.webm have the name of run/x_1"):
-    matching.find(clips, str(folder))
-  matching.check_times([("training/run/x_1.mp4", Listed("", (), 5, 9))],
-                          str(folder), False)  # which cannot be read
-  (folder / "training/y.mp3").write_bytes(b"")
-  assert matching.find(clips[2:], str(folder))[0] == [
-      ("training/y.mp3", clips[2])]
-  with pytest.raises(UserError, match="no file of the 1 clips that are listed, "
-                     "such as a.\\*"):
-    matching.find([Listed("a", ("test",))], str(folder))
-  with pytest.raises(UserError, match="no such folder"):
-    write_clips("moments", lists, str(tmp_path / "none"))

@@ -1,8 +1,12 @@
-"""AudioSet: https://research.google.com/audioset
+"""AudioSet: https://research.google.com/audioset/download.html
 
 `--annotations`: unbalanced_train_segments.csv, balanced_train_segments.csv,
-eval_segments.csv: after comments, `YTID, start, end, "mid,mid"`; beside them
-class_labels_indices.csv with the columns index, mid, display_name.
+eval_segments.csv: rows `YTID, start_seconds, end_seconds, "mid,mid"`, with
+their three lines of comments, or a row of these names, or neither; and
+class_labels_indices.csv, with the columns index from 0, mid, display_name:
+beside them, in the folder above or in one beside them, such as ontology/. The
+splits are train (both of the first), balanced, test. The 527 classes have the
+numbers of `index`, and the names of `display_name`.
 `--manual_dir`: {YTID}.mp4, the whole video, in any folders.
 """
 import os
@@ -13,30 +17,60 @@ import tensorflow_datasets as tfds
 
 from vatt.data.datasets.clips import Options
 from vatt.data.datasets.official import Official
-from vatt.data.ingest import annotations, tables
+from vatt.data.ingest import annotations, class_names, tables
 from vatt.data.ingest.annotations import Listed, seconds, unlike
+from vatt.errors import UserError
 
 AUDIOSET_SPLITS = {"unbalanced_train": ("train",), "eval": ("test",),
                    "balanced_train": ("train", "balanced")}
+CLASSES = "class_labels_indices.csv"
+
+
+def read_classes(folder: str) -> dict[str, str]:
+  """Reads the classes: mid -> name, in the order of their numbers.
+
+  Args:
+    folder: of the lists.
+
+  Raises:
+    UserError: the file is missing or damaged; names the row.
+  """
+  above = os.path.join(folder, "..")
+  tried = [os.path.join(place, CLASSES) for place in (folder, above, *(
+      each.path for each in sorted(
+          os.scandir(folder), key=lambda each: each.name)
+      if each.is_dir()))]
+  path = next(filter(os.path.isfile, tried), "")
+  if not path:
+    raise UserError(f"{tried[0]}: no such file, nor in the folder above, nor in"
+                    " those beside it, expected the columns index, mid and "
+                    "display_name, as it comes with AudioSet")
+  rows = [(row, cells["index"], cells["display_name"], cells["mid"])
+          for row, cells in tables.read_table(
+              path, ("index", "mid", "display_name"), others=True)]
+  mids = class_names.in_order(path, [(*row[:2], row[3]) for row in rows], 0)
+  names = class_names.in_order(path, [row[:3] for row in rows], 0)
+  return dict(zip(mids, names))
 
 
 def read(path: str, match: re.Match) -> Iterator[Listed]:
   """Reads a file of the annotations: as of `annotations.Format`."""
-  table = os.path.join(os.path.dirname(path), "class_labels_indices.csv")
-  names = {cells["mid"]: cells["display_name"] for _, cells in
-           tables.read_table(table, ("mid", "display_name"), others=True)}
+  names = read_classes(os.path.dirname(path))
+  splits = AUDIOSET_SPLITS[match[1]]
+  known = {}  # what a cell means: clips share it
   for row, cells in tables.read_csv(path):
-    if cells[0].startswith("# "):
+    if cells[0].startswith("#") or cells[0].lower() == "ytid":
       continue
-    if len(cells) != 4:
+    if len(cells) != 4 or tables.LINE_BREAK.search(cells[0]):
       raise unlike(path, row, ",".join(cells), 'YTID, start, end, "mid,mid"')
-    mids = cells[3].split(",")
-    for mid in mids:
-      if mid not in names:
-        raise unlike(path, row, mid, f"a mid of {table}")
-    start, end = (seconds(path, row, cell) for cell in cells[1:3])
-    yield Listed(cells[0], AUDIOSET_SPLITS[match[1]], start, end,
-                 tuple(names[mid] for mid in mids))
+    video, start, end, mids = cells
+    if mids not in known:
+      for mid in (found := mids.split(",")):
+        if mid not in names:
+          raise unlike(path, row, mid, f"a mid of {CLASSES}")
+      known[mids] = tuple(dict.fromkeys(map(names.get, found)))
+    yield Listed(video, splits, seconds(path, row, start),
+                 seconds(path, row, end), known[mids])
 
 
 class Audioset(Official, skip_registration=True):
@@ -46,4 +80,5 @@ class Audioset(Official, skip_registration=True):
   DEFAULTS = Options()
   FORMAT = annotations.Format(
       read, f"({'|'.join(AUDIOSET_SPLITS)})_segments\\.csv",
-      "unbalanced_train_segments.csv, ...")
+      f"unbalanced_train_segments.csv, ... and {CLASSES}",
+      lambda folder, clips: tuple(read_classes(folder).values()))

@@ -1,10 +1,12 @@
 """YouCook2: http://youcook2.eecs.umich.edu
 
-`--annotations`: youcookii_annotations_trainval.json, database -> video ->
-{subset, annotations: [{segment: [start, end], sentence}]}.
+`--annotations`: youcookii_annotations_trainval.json of
+youcookii_annotations_trainval.tar.gz: database -> video -> {subset,
+annotations: [{segment: [start, end] in seconds, sentence}]}. The splits are
+train and validation; each segment is a clip with its sentence as the caption.
+There are no classes.
 `--manual_dir`: GLd3aX16zBg.mkv, ... in any folders.
 """
-import json
 import math
 import re
 from collections.abc import Iterator
@@ -13,38 +15,33 @@ import tensorflow_datasets as tfds
 
 from vatt.data.datasets.clips import Options
 from vatt.data.datasets.official import Official
-from vatt.data.ingest import annotations
-from vatt.data.ingest.annotations import Listed
-from vatt.errors import UserError, one_line, visible
+from vatt.data.ingest import annotations, tables
+from vatt.data.ingest.annotations import Listed, some, text, unlike
+from vatt.errors import UserError
 
 YOUCOOK2_SPLITS = {"training": "train", "validation": "validation",
                    "testing": "test"}
+FORM = (f"{{subset: {'|'.join(YOUCOOK2_SPLITS)}, "
+        "annotations: [{segment: [start, end], sentence}]}")
 
 
 def read(path: str, match: re.Match) -> Iterator[Listed]:
   """Reads a file of the annotations: as of `annotations.Format`."""
-  try:
-    with open(path, "rb") as file:  # in any encoding that JSON may have
-      videos = json.loads(file.read())["database"].items()
-  except (OSError, ValueError, LookupError, TypeError, AttributeError,
-          RecursionError) as error:
-    raise UserError(f"{path}: cannot be read as JSON with a 'database' of "
-                    f"videos: {one_line(error)}") from error
-  for video, facts in videos:
+  expected = "a 'database' of videos"
+  videos = tables.read_json(path, expected).get("database")
+  if not isinstance(videos, dict):
+    raise UserError(f"{path}: cannot be read as JSON with {expected}")
+  for video, facts in videos.items():
     try:
       split = YOUCOOK2_SPLITS[facts["subset"]]
       for part in facts["annotations"]:
         start, end = map(float, part["segment"])
-        if not math.isfinite(start) or not math.isfinite(end):
+        if not math.isfinite(end - start):
           raise ValueError(f"a segment from {start} to {end}")
-        sentence = part.get("sentence", "")
-        yield Listed(video, (split,), start, end, captions=(sentence.strip(),))
-    except (LookupError, TypeError, ValueError, AttributeError, OverflowError
-            ) as error:
-      raise UserError(
-          f"{path}: video {visible(video)}: {error!r}, expected {{subset: "
-          f"{'|'.join(YOUCOOK2_SPLITS)}, annotations: [{{segment: [start, end],"
-          " sentence}]}") from error
+        yield Listed(text(video), (split,), start, end,
+                     captions=some(text(part.get("sentence", ""))))
+    except annotations.MALFORMED as error:
+      raise unlike(path, f"video {video}", error, FORM) from error
 
 
 class Youcook2(Official, skip_registration=True):

@@ -4,11 +4,15 @@ What a list looks like, and what files of media are called, is in the modules of
 vatt/data/datasets, one for each dataset."""
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from vatt.data.ingest import tables
-from vatt.errors import UserError, one_line
+from vatt.errors import UserError, one_line, visible
+
+# What JSON of another form than expected raises where it is read.
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
 
 
 class Listed(NamedTuple):
@@ -70,13 +74,29 @@ def seconds(path: str, row: int, cell: str) -> float:
     raise unlike(path, row, cell, "seconds") from None
 
 
-def unlike(path: str, row: int, found: str, expected: str) -> UserError:
-  """The error of a row that is not in the official form."""
-  return UserError(f"{path}: row {row}: {found!r}, expected {expected}")
+def unlike(path: str, row: int | str, found: object, expected: str
+           ) -> UserError:
+  """The error of a row, or of an entry by its name, that is not in the official
+  form."""
+  where = f"row {row}" if isinstance(row, int) else visible(row)
+  return UserError(f"{path}: {where}: {found!r}, expected {expected}")
+
+
+def text(value: object) -> str:
+  """A sentence or a name of JSON, in a line.
+
+  Raises:
+    TypeError, ValueError: it is none.
+  """
+  if not isinstance(value, str):
+    raise TypeError(f"{value!r} is no text")
+  value.encode()  # Of surrogates by halves, which JSON may have, raises.
+  return tables.sentence(value)
 
 
 def read(dataset: str, form: Format, path: str) -> Listing:
-  """Reads annotations.
+  """Reads annotations. Prints how many rows list a clip again in a split that
+  it is in.
 
   Args:
     dataset: its name, for errors.
@@ -86,26 +106,54 @@ def read(dataset: str, form: Format, path: str) -> Listing:
   Raises:
     UserError: they are missing or not in the official form; names the row.
   """
+  folder = path if os.path.isdir(path) else os.path.dirname(path) or "."
+  clips, again, more = {}, 0, 0
+  for match in matches(dataset, form, path):
+    for clip in form.read(os.path.join(folder, match[0]), match):
+      if clip.captions:
+        clip = clip._replace(captions=tuple(
+            unicodedata.normalize("NFC", each) for each in clip.captions))
+      key = clip.file, clip.start, clip.end
+      known = clips.setdefault(key, clip)
+      if known is not clip:
+        clips[key] = both = known._replace(**{
+            field: tuple(dict.fromkeys(
+                getattr(known, field) + getattr(clip, field)))
+            for field in ("splits", "labels", "captions")})
+        if clip.splits and both.splits == known.splits:
+          again += 1
+          more += both != known
+  if again:
+    print(f"{path}: {again} rows list a clip again, {more} of them with another"
+          " label or caption, which it has too")
+  clips = list(clips.values())
+  return Listing(clips, form.classes(folder, clips))
+
+
+def matches(dataset: str, form: Format, path: str) -> list[re.Match]:
+  """The files of annotations, by their names: tables before JSON.
+
+  So the sentence of a table, which tells of what there is in JSON the one to
+  search by, is a clip's first.
+
+  Args:
+    dataset: its name, for errors.
+    form: of its annotations.
+    path: a file of them, or the folder of all.
+
+  Raises:
+    UserError: there is none.
+  """
   try:
-    names = (sorted(os.listdir(path)) if os.path.isdir(path)
+    os.stat(path)
+    names = (os.listdir(path) if os.path.isdir(path)
              else [os.path.basename(path)])
   except OSError as error:
-    raise UserError(
-        f"--annotations={path}: {one_line(error)}") from error
-  folder = path if os.path.isdir(path) else os.path.dirname(path)
-  found = [match for name in names
+    raise UserError(f"--annotations={path}: {one_line(error)}") from error
+  found = [match for name in sorted(names, key=lambda name: (
+      os.path.splitext(name)[1], name))
            if (match := re.fullmatch(form.pattern, name))]
   if not found:
     raise UserError(f"--annotations={path}: no annotations of {dataset} by "
                     f"their names, expected {form.expected}")
-  clips = {}
-  for name in found:
-    for clip in form.read(os.path.join(folder, name[0]), name):
-      known = clips.setdefault((clip.file, clip.start, clip.end), clip)
-      if known is not clip:
-        clips[clip.file, clip.start, clip.end] = known._replace(**{
-            field: tuple(dict.fromkeys(
-                getattr(known, field) + getattr(clip, field)))
-            for field in ("splits", "labels", "captions")})
-  clips = list(clips.values())
-  return Listing(clips, form.classes(folder, clips))
+  return found

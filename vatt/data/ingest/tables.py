@@ -1,10 +1,12 @@
-"""Reads lists and tables as people and programs save them: lines, and CSV."""
+"""Reads lists and tables as people and programs save them: lines, CSV, JSON."""
 import contextlib
 import csv
 import io
+import json
 import math
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 from vatt.errors import UserError, one_line
 
@@ -85,11 +87,11 @@ def read_csv(path: str, separator: str = ","
       # A quote behind a blank begins a cell nevertheless.
       for row, cells in enumerate(csv.reader(
           file, delimiter=separator, skipinitialspace=True, strict=True), 1):
-        if any("\0" in cell for cell in cells):
+        whole = "".join(cells)
+        if "\0" in whole:
           raise UserError(f"{path}: row {row}: has NUL bytes, {UTF8}")
-        cells = [cell.strip() for cell in cells]
-        if any(cells):
-          yield row, cells
+        if whole.strip():
+          yield row, [cell.strip() for cell in cells]
   except csv.Error as error:
     raise UserError(
         f"{path}: row {row + 1}: cannot be read as CSV ({one_line(error)}), "
@@ -99,7 +101,8 @@ def read_csv(path: str, separator: str = ","
 
 def read_table(path: str, needed: Collection[str],
                optional: Collection[str] = (), *, others: bool = False,
-               times: Collection[str] = (), sentences: Collection[str] = ()
+               times: Collection[str] = (), sentences: Collection[str] = (),
+               other_names: Mapping[str, str] = {}
                ) -> Iterator[tuple[int, dict[str, str | float | None]]]:
   """Yields the rows of a CSV file whose first row names its columns.
 
@@ -116,6 +119,7 @@ def read_table(path: str, needed: Collection[str],
     times: columns of seconds.
     sentences: columns of sentences, in which line breaks become blanks; all
       other cells that are read have none.
+    other_names: that columns may have -> theirs.
 
   Yields:
     (row, {column: text, or seconds as a float, None for an empty cell}), the
@@ -130,6 +134,7 @@ def read_table(path: str, needed: Collection[str],
   rows = read_csv(path, separator)
   row, header = next(rows, (1, []))
   header = [re.sub(r"[\s-]+", "_", name.lower()) for name in header]
+  header = [other_names.get(name, name) for name in header]
   while header and not header[-1]:  # Spreadsheets add columns of nothing.
     header.pop()
   read = [*needed, *optional]
@@ -148,8 +153,7 @@ def read_table(path: str, needed: Collection[str],
   def understand(row, column, cell):
     wrong = f"{path}: row {row}, column {column}: {cell!r}, expected "
     if column in sentences:
-      return " ".join(
-          filter(None, map(str.strip, LINE_BREAK.split(cell))))
+      return sentence(cell)
     if column in times:
       try:
         return seconds(cell, separator) if cell else None
@@ -169,6 +173,32 @@ def read_table(path: str, needed: Collection[str],
                       f"{len(header)} as in the first row{more}")
     yield row, {column: understand(row, column, cell)
                 for column, cell in zip(header, cells) if column in read}
+
+
+def sentence(cell: str) -> str:
+  """A text with blanks for its line breaks."""
+  return " ".join(filter(None, map(str.strip, LINE_BREAK.split(cell))))
+
+
+def read_json(path: str, expected: str) -> dict[str, Any]:
+  """Reads a file of JSON with an object, in any encoding that JSON may have.
+
+  Args:
+    path: of the file.
+    expected: what it should have, for errors.
+
+  Raises:
+    UserError: it is no such file.
+  """
+  try:
+    with open(path, "rb") as file:
+      found = json.loads(file.read())
+    if isinstance(found, dict):
+      return found
+    problem = f"is a {type(found).__name__}"
+  except (OSError, ValueError, RecursionError) as error:
+    problem = one_line(error)
+  raise UserError(f"{path}: cannot be read as JSON with {expected}: {problem}")
 
 
 def seconds(cell: str, separator: str = ",") -> float:
