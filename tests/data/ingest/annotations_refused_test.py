@@ -108,6 +108,14 @@ VIDEO = '{"video_id": "video1", "split": "train"}'
     ("kinetics400", "train.csv", f"{HEADER}yoga,a,0,10,train\nsing,a,0,10,val",
      "row 3: 'sing', expected a class of Kinetics-400; --dataset=kinetics400 "
      "takes the lists of Kinetics-400 alone: give one file, or a folder"),
+    # One of all three Kinetics, one of 400 and 700, one of 600 and 700.
+    ("kinetics400", "a.csv", f"{HEADER}yoga,a,0,10,val\narguing,a,1,11,val",
+     "row 3: 'arguing', expected a class of Kinetics-400; these are of Kinetics"
+     "-600 or 700; --dataset=kinetics400 takes the lists"),
+    ("kinetics600", "a.csv", f"{HEADER}baby waking up,a,0,10,val\n"
+     "balloon blowing,b,0,10,val\narguing,c,1,11,val",
+     "row 2: 'baby waking up', expected a class of Kinetics-600; it is of "
+     "Kinetics-400 or 700; --dataset"),
     ("kinetics400", "kinetics-600_val.csv", f"{HEADER}yoga,a,0,10,val",
      "is of Kinetics-600 by its name; --dataset=kinetics400 takes"),
     ("kinetics700", "K400_val.csv", f"{HEADER}yoga,a,0,10,val",
@@ -142,6 +150,7 @@ def test_rows_of_moments(tmp_path, row, expected):
 
 @pytest.mark.parametrize("row, expected", [
     ('x, 0.0, 10.0, "/m/1,/m/0"', "row 2: '/m/0', expected a mid of class_"),
+    ("# b\n#NAME?, 0.0, 10.0, /m/1", "row 3: '#NAME?', which spreadsheets"),
     ("x, 0.0, 10.0", "row 2: 'x,0.0,10.0', expected YTID"),
     ('x, 0.0, nan, "/m/1"', "row 2: 'nan', expected seconds"),
     ('"x\n", 0.0, 1, /m/1', None),

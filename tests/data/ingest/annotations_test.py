@@ -347,6 +347,11 @@ def test_rows_of_one_clip(tmp_path, capsys):
   assert capsys.readouterr().out == (
       f"{lists}: 2 rows list a clip again, 1 of them with another label or "
       "caption, which it has too\n")
+  lists = write(tmp_path / "splits", {
+      f"wave_test_split{k}.txt": f"a.avi {k - 1}\nb.avi 0" for k in (1, 2, 3)})
+  a, b = read("hmdb51", lists)
+  assert (a.splits, b.splits) == (("train2", "test3"), ())
+  assert not capsys.readouterr().out
 
 
 def test_moments(tmp_path):

@@ -23,6 +23,7 @@ from vatt.errors import UserError
 
 AUDIOSET_SPLITS = {"unbalanced_train": ("train",), "eval": ("test",),
                    "balanced_train": ("train", "balanced")}
+HEADER = re.compile(r"#(\s|$)|#?ytid$", re.IGNORECASE)
 CLASSES = "class_labels_indices.csv"
 
 
@@ -59,7 +60,7 @@ def read(path: str, match: re.Match) -> Iterator[Listed]:
   splits = AUDIOSET_SPLITS[match[1]]
   known = {}  # what a cell means: clips share it
   for row, cells in tables.read_csv(path):
-    if cells[0].startswith("#") or cells[0].lower() == "ytid":
+    if HEADER.match(cells[0]):
       continue
     if len(cells) != 4 or tables.LINE_BREAK.search(cells[0]):
       raise unlike(path, row, ",".join(cells), 'YTID, start, end, "mid,mid"')

@@ -66,10 +66,13 @@ def read(size: int, path: str, match: re.Match) -> Iterator[Listed]:
     known = classes(size).find(label)
     if label and not known:
       labels = {each for *_, each in rows(path) if each}
-      likely = " or ".join(str(other) for other in SIZES
-                           if all(map(classes(other).find, labels)))
+      having = [other for other in SIZES if classes(other).find(label)]
+      fitting = [other for other in having
+                 if all(map(classes(other).find, labels))]
+      those = " or ".join(map(str, fitting or having))
       raise unlike(path, row, label, f"a class of Kinetics-{size}; " + (
-          f"these are of Kinetics-{likely}; " if likely else "") + alone)
+          f"{'these are' if fitting else 'it is'} of Kinetics-{those}; "
+          if those else "") + alone)
     yield Listed(
         video, (KINETICS_SPLITS[split.lower()],), start, end, some(known),
         own_file=f"{video}_{int(start):06d}_{int(end):06d}")

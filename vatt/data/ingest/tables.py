@@ -90,6 +90,11 @@ def read_csv(path: str, separator: str = ","
         whole = "".join(cells)
         if "\0" in whole:
           raise UserError(f"{path}: row {row}: has NUL bytes, {UTF8}")
+        if "#NAME?" in whole and "#NAME?" in map(str.strip, cells):
+          raise UserError(
+              f"{path}: row {row}: '#NAME?', which spreadsheets write in place "
+              "of what begins like a formula, such as -x; expected the text "
+              "itself")
         if whole.strip():
           yield row, [cell.strip() for cell in cells]
   except csv.Error as error:
