@@ -19,7 +19,7 @@ import os
 
 from vatt import cli, stopping
 from vatt.data import datasets
-from vatt.data.datasets.official import Official
+from vatt.data.datasets.official import TRIMMED, Official
 from vatt.errors import UserError, one_line
 
 from absl import flags, logging
@@ -30,8 +30,7 @@ flags.DEFINE_string("manual_dir", None, "Folder of the raw media.")
 flags.DEFINE_string("data_dir", None, "Folder for built datasets.")
 flags.DEFINE_string("annotations", None, "Folder of the official lists of a "
                     "dataset as they are published, or one file of them.")
-flags.DEFINE_bool("trimmed", False, "Each file is no more than its clip, so "
-                  "that the times in the annotations are not times in it.")
+flags.DEFINE_bool("trimmed", None, TRIMMED)
 cli.require("dataset")
 cli.require("data_dir")
 flags.DEFINE_bool("repair", False, "Check each record of a finished dataset, "
@@ -72,8 +71,9 @@ def main():
   if issubclass(builder_class, Official):
     lists = {"annotations": FLAGS.annotations and os.path.expanduser(
         FLAGS.annotations), "trimmed": FLAGS.trimmed}
-  elif FLAGS.annotations:
-    raise UserError(f"--annotations: {name} has no official lists")
+  elif FLAGS.annotations or FLAGS.trimmed is not None:
+    raise UserError(f"--{'annotations' if FLAGS.annotations else 'trimmed'}: "
+                    f"{name} has no official lists")
   stopping.check()
   builder_class(
       config=config,

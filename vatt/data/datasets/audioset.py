@@ -7,7 +7,10 @@ class_labels_indices.csv, with the columns index from 0, mid, display_name:
 beside them, in the folder above or in one beside them, such as ontology/. The
 splits are train (both of the first), balanced, test. The 527 classes have the
 numbers of `index`, and the names of `display_name`.
-`--manual_dir`: {YTID}.mp4, the whole video, in any folders.
+`--manual_dir`, in any folders: {YTID}_{start}_{end}.flac or {YTID}_{start}.mp4,
+in seconds or milliseconds, which is the clip; {YTID}.wav or {YTID}_0.mp4, the
+whole video or the clip by its length. A Y may be before each. Where x.mp4 has
+no sound of its own, that of x.wav is taken.
 """
 import os
 import re
@@ -17,7 +20,7 @@ import tensorflow_datasets as tfds
 
 from vatt.data.datasets.clips import Options
 from vatt.data.datasets.official import Official
-from vatt.data.ingest import annotations, class_names, tables
+from vatt.data.ingest import annotations, class_names, file_names, tables
 from vatt.data.ingest.annotations import Listed, seconds, unlike
 from vatt.errors import UserError
 
@@ -74,6 +77,20 @@ def read(path: str, match: re.Match) -> Iterator[Listed]:
                  seconds(path, row, end), known[mids])
 
 
+def own_names(clip: Listed) -> Iterator[str]:
+  """Names of files that are a clip alone: as of `annotations.Format`."""
+  for name in clip.file, f"Y{clip.file}":
+    yield from file_names.of_cut(name, clip.start, clip.end)
+    yield from file_names.of_cut(name, clip.start)
+
+
+def video_names(clip: Listed) -> Iterator[str]:
+  """Names of files that a clip is in: as of `annotations.Format`."""
+  for name in clip.file, f"Y{clip.file}":
+    yield name
+    yield f"{name}_0"  # the first, if not the one that starts at 0
+
+
 class Audioset(Official, skip_registration=True):
   """Sounds of videos, 527 classes: splits train, balanced, test."""
 
@@ -82,4 +99,5 @@ class Audioset(Official, skip_registration=True):
   FORMAT = annotations.Format(
       read, f"({'|'.join(AUDIOSET_SPLITS)})_segments\\.csv",
       f"unbalanced_train_segments.csv, ... and {CLASSES}",
-      lambda folder, clips: tuple(read_classes(folder).values()))
+      lambda folder, clips: tuple(read_classes(folder).values()),
+      own_names, video_names)

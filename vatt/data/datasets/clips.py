@@ -5,8 +5,11 @@ as one likes, `label`, `caption`, `split`: a clip a row, or several rows for a
 clip with several captions or labels. Paths are relative to the manual_dir or
 absolute; times are seconds, an empty end is that of the file; `split` is train,
 test or any other name, or several with spaces between: the clip is stored once,
-in a built split that bears all of them. Without that list, every media file in
-the manual_dir or a folder in it is cut into clips of one length.
+in a built split that bears all of them. A `sound_path` names another file,
+whose sound is taken where the first has none. A `classes.txt` beside the list
+has a class a line, in the order of their numbers; without it, that is the order
+of the names. Without a list, every media file in the manual_dir or a folder in
+it is cut into clips of one length.
 
 Where no caption is listed for a clip, those of a subtitle file beside it are
 taken: for `talk.mp4` that is `talk.vtt`, `talk.en.srt` or the like, see
@@ -85,17 +88,19 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
     if not os.path.isdir(manual_dir):
       raise UserError(f"--manual_dir={manual_dir}: no such folder")
     workers = Workers()
-    spans, rejected, names = self.find(manual_dir, options, workers)
+    spans, rejected, names, tables = self.find(manual_dir, options, workers)
     if names is None:
       names = sorted({label for span in spans for label in span.labels})
     number = {name: i for i, name in enumerate(names)}
     captions_of = self.captions_of(manual_dir, spans, options)
     clips = []
     for span in spans:
-      captions = captions_of(span)
+      size, *sound = (
+          os.path.getsize(os.path.join(manual_dir, file))
+          for file in (span.file, span.sound) if file)
       clips.append(builder.Clip(span.id, span.file, (
           span.start, span.end, span.row, list(map(number.get, span.labels)),
-          captions, os.path.getsize(os.path.join(manual_dir, span.file)))))
+          captions_of(span), size, *([span.sound, *sound] if sound else []))))
     read = self.reader(manual_dir, options, workers)
     if spans[0].split:
       sides = [span.split for span in spans]
@@ -111,7 +116,8 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
         label_names=tuple(names),
         sources=_without_later(options),
         rejected=tuple(rejected),
-        threads=num_cores())
+        threads=num_cores(),
+        tables=tables)
 
   def find(self, manual_dir: str, options: Options, workers: Workers
            ) -> clip_sources.Found:
@@ -120,8 +126,13 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
     Raises:
       UserError: there is nothing that can be built.
     """
+    classes = None
     if os.path.exists(f"{manual_dir}/clips.csv"):
-      spans, rejected = clip_sources.read_list(f"{manual_dir}/clips.csv")
+      if os.path.exists(f"{manual_dir}/{clip_sources.CLASSES}"):
+        classes = clip_sources.read_classes(
+            f"{manual_dir}/{clip_sources.CLASSES}")
+      spans, rejected = clip_sources.read_list(
+          f"{manual_dir}/clips.csv", classes)
       what = "usable row in clips.csv"
     else:
       spans, rejected = clip_sources.cut_files(
@@ -130,7 +141,7 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
     if not spans:
       first = [f"; the first: {file}: {why}" for _, file, why in rejected[:1]]
       raise UserError(f"--manual_dir={manual_dir}: no {what}" + "".join(first))
-    return clip_sources.Found(spans, rejected)
+    return clip_sources.Found(spans, rejected, classes)
 
   def captions_of(self, manual_dir: str, spans: Sequence[clip_sources.Span],
                   options: Options) -> Callable[[clip_sources.Span], Any]:
@@ -281,14 +292,15 @@ class ClipReader:
     return clip.data[4]
 
   def __call__(self, clip: builder.Clip) -> dict[str, Any]:
-    start, end, row, labels, *_ = clip.data
+    start, end, row, labels, _, _, *sound = clip.data
     options = self._options
     longest = (start + media.LONGEST if end is None else end) - start
     try:
       frames, audio, length, damage = self._workers.call(
           LIMIT + LIMIT_PER_SECOND * longest, encoding.read_encoded,
           os.path.join(self._manual_dir, clip.file), start, end, options.fps,
-          options.size, options.audio_rate, options.audio)
+          options.size, options.audio_rate, options.audio,
+          *(os.path.join(self._manual_dir, file) for file in sound[:1]))
     except media.MediaError as error:
       raise builder.Rejected(f"row {row}: {error}" if row else str(error)
                           ) from error

@@ -39,6 +39,7 @@ from vatt.data.ingest import (
 )
 from vatt.data.ingest.cues import Cues
 from vatt.data.ingest.measured import Measured
+from vatt.data.ingest.rejected import HEADERS, MISSING, table
 from vatt.data.ingest.workers import Workers
 from vatt.errors import UserError, one_line
 
@@ -125,7 +126,7 @@ class Howto100m(Official, skip_registration=True):
   """How things are done, and what is said of it: splits train, test."""
 
   VERSION = tfds.core.Version("1.0.0")
-  FORMAT = None  # its captions are not those of one clip each
+  FORMAT = None  # no clips are listed
   FIELDS = tuple(field for field in clips.Options._fields
                  if field != "language")
   TEST_SHARE = 1000  # the paper trains on all
@@ -176,7 +177,8 @@ class Howto100m(Official, skip_registration=True):
       first = [f"; the first: {file}: {why}" for _, file, why in rejected[:1]]
       raise UserError(f"--manual_dir={manual_dir}: no clip of any video"
                       + "".join(first))
-    return clip_sources.Found(spans, rejected)
+    return clip_sources.Found(spans, rejected, tables={MISSING: table(
+        ((*row, "", "") for row in missing), HEADERS[MISSING])})
 
   def captions_of(self, manual_dir: str, spans: Iterable[clip_sources.Span],
                   options: clips.Options

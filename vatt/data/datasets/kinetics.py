@@ -12,7 +12,9 @@ The splits are train, validation, test. The classes have the numbers of their
 names in order, whatever classes the lists have: kinetics400.txt, ... beside
 this file.
 `--manual_dir`: {youtube_id}_{start:06d}_{end:06d}.mp4, which is the clip, or
-{youtube_id}.mp4, the whole video; in any folders.
+{youtube_id}.mp4, the whole video or the clip by its length; in any folders, by
+split and class or not. A file in a folder replacement... takes the place of the
+one of its name elsewhere.
 """
 import functools
 import math
@@ -74,8 +76,7 @@ def read(size: int, path: str, match: re.Match) -> Iterator[Listed]:
           f"{'these are' if fitting else 'it is'} of Kinetics-{those}; "
           if those else "") + alone)
     yield Listed(
-        video, (KINETICS_SPLITS[split.lower()],), start, end, some(known),
-        own_file=f"{video}_{int(start):06d}_{int(end):06d}")
+        video, (KINETICS_SPLITS[split.lower()],), start, end, some(known))
 
 
 def _csv_rows(path):

@@ -2,16 +2,23 @@
 import os
 
 from vatt.data.datasets import clips
-from vatt.data.ingest import annotations, clip_sources, matching
+from vatt.data.ingest import annotations, clip_sources, coverage, matching
 from vatt.data.ingest.workers import Workers
 from vatt.errors import UserError
+
+TRIMMED = (  # of the programs
+    "Whether files that are called like a video are clips alone, so that the "
+    "times in the annotations are not times in them: --trimmed or --notrimmed; "
+    "without it, each is measured.")
 
 
 class Official(clips.Clips, skip_registration=True):
   """A dataset of official lists.
 
   Built from `annotations`, or without them from a `clips.csv` in the
-  manual_dir, as scripts/list_clips.py writes it.
+  manual_dir, as scripts/list_clips.py writes it. Nothing is written into the
+  manual_dir; what of the lists is not there is in the missing.csv of the
+  dataset, and counted by split and label in its coverage.csv.
 
   Attributes:
     FORMAT: of the annotations.
@@ -20,41 +27,53 @@ class Official(clips.Clips, skip_registration=True):
   VERSION = None  # of a dataset
   FORMAT: annotations.Format
 
-  def __init__(self, *, annotations: str | None = None, trimmed: bool = False,
-               **options):
+  def __init__(self, *, annotations: str | None = None,
+               trimmed: bool | None = None, **options):
     """Describes a build.
 
     Args:
       annotations: a file of official lists, or the folder of all.
-      trimmed: whether every file is no more than its clip.
+      trimmed: whether files called like a video are clips alone; None to
+        measure them.
       **options: of ClipsBuilder.
     """
     self._annotations, self._trimmed = annotations, trimmed
     super().__init__(**options)
 
+  def has_sources(self, manual_dir: str | None) -> bool:
+    return bool(manual_dir and (self._annotations or os.path.exists(
+        f"{manual_dir}/{clip_sources.LIST}")))
+
   def find(self, manual_dir: str, options: clips.Options, workers: Workers
            ) -> clip_sources.Found:
+    if not self.has_sources(manual_dir):
+      raise UserError(
+          f"--annotations is missing: the official lists of {self.name} "
+          f"({self.FORMAT.expected}), or --manual_dir with the clips.csv "
+          "that scripts/list_clips.py makes of them")
     if not self._annotations:
-      if not os.path.exists(f"{manual_dir}/clips.csv"):
-        raise UserError(
-            f"--annotations is missing: the official lists of {self.name} "
-            f"({self.FORMAT.expected}), or --manual_dir with the clips.csv "
-            "that scripts/list_clips.py makes of them")
+      if self._trimmed is not None:
+        raise UserError(f"--trimmed: the times in {manual_dir}/clips.csv are "
+                        "those in the files; it is for --annotations")
       return super().find(manual_dir, options, workers)
     listing = annotations.read(self.name, self.FORMAT, self._annotations)
-    used = [clip for clip in listing.clips if clip.splits]
-    found, missing = matching.find(used, manual_dir, self._trimmed)
-    matching.check_times(found, manual_dir, self._trimmed)
+    matches = matching.find(
+        listing.clips, self.FORMAT, manual_dir, self._trimmed)
+    print(f"{manual_dir}: {coverage.line(listing, matches)}")
     spans, rejected = [], []
-    for path, clip in found:
+    for clip, path, start, end, sound in matches.found:
       span = clip_sources.Span(
-          path, round(clip.start or 0.0, 3),
-          None if clip.end is None else round(clip.end, 3), 0,
-          "_".join(sorted(clip.splits, key=clip_sources.split_order)),
-          clip.labels, clip.captions)
+          path, round(start or 0.0, 3), None if end is None else round(end, 3),
+          0, "_".join(sorted(clip.splits, key=clip_sources.split_order)),
+          clip.labels, clip.captions, sound)
       why = span.why_unusable()
       if why:
         rejected.append((span.id, path, why))
       else:
         spans.append(span)
-    return clip_sources.Found(spans, rejected, listing.classes)
+    if not spans:  # all times are no clip's
+      raise UserError(f"--manual_dir={manual_dir}: none of {len(rejected)} "
+                      f"clips can be built; the first: {rejected[0][1]}: "
+                      f"{rejected[0][2]}")
+    return clip_sources.Found(spans, rejected, listing.classes,
+                              coverage.tables(listing, matches))

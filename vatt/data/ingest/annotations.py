@@ -5,10 +5,10 @@ vatt/data/datasets, one for each dataset."""
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from vatt.data.ingest import tables
+from vatt.data.ingest import file_names, tables
 from vatt.errors import UserError, one_line, visible
 
 # What JSON of another form than expected raises where it is read.
@@ -24,7 +24,6 @@ class Listed(NamedTuple):
     splits: all that it is in.
     start, end: seconds in that file; None for all of it.
     labels, captions: of the clip.
-    own_file: name of a file that is no more than this clip, if it has one.
   """
   file: str
   splits: tuple[str, ...]
@@ -32,7 +31,6 @@ class Listed(NamedTuple):
   end: float | None = None
   labels: tuple[str, ...] = ()
   captions: tuple[str, ...] = ()
-  own_file: str = ""
 
 
 class Format(NamedTuple):
@@ -45,6 +43,11 @@ class Format(NamedTuple):
     expected: the names, in words.
     classes: the folder of the annotations and the clips of all of them -> the
       classes in the order of their numbers, whatever media are there.
+    own_names: a clip -> names, without suffixes, of files that are no more than
+      it.
+    names: a clip -> names of files that it is in; folders before them tell
+      files of one name apart. Where a clip has times, such a file may be the
+      clip nevertheless: its length tells.
   """
   read: Callable[[str, re.Match], Iterator[Listed]]
   pattern: str
@@ -52,6 +55,10 @@ class Format(NamedTuple):
   classes: Callable[[str, list[Listed]], tuple[str, ...]] = (
       lambda folder, clips: tuple(sorted(
           {label for clip in clips for label in clip.labels})))
+  own_names: Callable[[Listed], Iterable[str]] = (
+      lambda clip: () if clip.start is None
+      else file_names.of_cut(clip.file, clip.start, clip.end))
+  names: Callable[[Listed], Iterable[str]] = lambda clip: (clip.file,)
 
 
 class Listing(NamedTuple):

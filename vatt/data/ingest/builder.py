@@ -3,8 +3,9 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -44,6 +45,8 @@ class Plan(NamedTuple):
     sources: JSON value that changes when the content of the sources does.
     rejected: (id, file, reason) of what was found unusable while planning.
     threads: the number of shards that are built at a time.
+    tables: files that say what official lists have besides, by their names, of
+      `rejected.HEADERS`.
   """
   splits: dict[str, list[Clip]]
   shards: dict[str, int]
@@ -52,6 +55,7 @@ class Plan(NamedTuple):
   sources: Any = None
   rejected: tuple[tuple[str, str, str], ...] = ()
   threads: int = 1
+  tables: Mapping[str, bytes] = MappingProxyType({})
 
 
 def cut(split: str, clips: Sequence[Clip], num_shards: int
@@ -132,6 +136,11 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
         another form.
     """
     raise NotImplementedError
+
+  def has_sources(self, manual_dir: str | None) -> bool:
+    """Whether `make_plan` has what it needs, so that a finished dataset can be
+    compared with its sources."""
+    return bool(manual_dir)
 
   def _info(self):
     return description.Info(builder=self, features=features())
@@ -261,7 +270,8 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
 
   def _describe(self, plan, shards, records):
     """The Description of a dataset, and its files."""
-    whole = description.Description(shards, records, plan.rejected)
+    whole = description.Description(
+        shards, records, plan.rejected, plan.tables)
     there = {part for split in whole.facts() for part in split.split("_")}
     for shard, record in zip(shards, records):
       for part in shard.split.split("_"):
@@ -281,6 +291,11 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
     if whole.damaged:
       line += (f", damaged {len(whole.damaged)} (see {self.data_path}/"
                f"{rejected_lib.DAMAGED})")
+    missing = description.count_tables(str(self.data_path)).get(
+        rejected_lib.MISSING)
+    if missing:
+      line += (f", listed and not used {missing} (see {self.data_path}/"
+               f"{rejected_lib.MISSING})")
     print(line)
 
   # ---- What is finished ------------------------------------------------------
@@ -288,7 +303,8 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
     """Says that a dataset is finished, if it is and of this plan."""
     self.info.read_from_directory(final)
     facts = description.read_facts(self.info)
-    plan = self._checked_plan(manual_dir) if manual_dir else None
+    plan = (self._checked_plan(manual_dir) if self.has_sources(manual_dir)
+            else None)
     shards = list(self._shards(plan)) if plan else [
         Shard(split, name, (), ())
         for split, named in facts.items() for name, _ in named]
@@ -315,6 +331,9 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
       if description.content(f"{final}/{rejected_lib.DAMAGED}") != (
           rejected_lib.table(whole.damaged) if whole.damaged else None):
         damaged.append(rejected_lib.DAMAGED)
+      # What is missing may be other clips by now.
+      damaged += [name for name, count in description.count_tables(
+          final).items() if count is None]
     if damaged:
       raise UserError(
           f"{final}: damaged, or not built by this program "
@@ -356,15 +375,31 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
             for shard, record in zip(shards, records)]
     others = [record for fit, record in zip(fits, records)
               if record and not fit]
-    form = re.compile(rf"{self.name}-.+\.tfrecord-\d+-of-\d+")
-    names = set(filter(form.fullmatch, tf.io.gfile.listdir(final)))
+    form = re.compile(
+        rf"({self.name}-(.+)\.tfrecord-\d+-of-\d+)({re.escape(INDEX_SUFFIX)})?")
+    there = [*filter(None, map(form.fullmatch, tf.io.gfile.listdir(final)))]
+    names = {match[0] for match in there if not match[3]}
+    # Each split has sidecars, also one without records; but not in version 1.
+    self.info.read_from_directory(final)
+    facts = description.read_facts(self.info)
+    new = {shard.split for shard in shards} - facts.keys() - {
+        match[2] for match in there}
+    new = facts and new and any(
+        record and "digest" in record for record in records)
     # Those of version 1 have all one fingerprint, and no digest of what they
     # say: where some are of the plan, another is damaged.
-    if names - {shard.name for shard in shards} or others and (
+    if new or names - {shard.name for shard in shards} or others and (
         any("digest" in record for record in others) or not any(fits)):
+      before, now = (
+          {key for part in parts for key in part}
+          for parts in ([record.get("keys", ()) for record in records
+                         if record], [shard.keys for shard in shards]))
       raise UserError(
-          f"{final}: built before, from other sources than there are now; "
-          "delete it, or build with another --data_dir")
+          f"{final}: built before, from other sources than there are now ("
+          f"{len(before & now)} of its clips are the same, {len(now - before)} "
+          "are new, changed or were rejected); to build it from these, delete "
+          f"it, or rename it to {os.path.basename(final)}.staging, from which "
+          "what is the same is taken; or build with another --data_dir")
     return [record if fit else None for fit, record in zip(fits, records)]
 
   def _repair(self, final, plan):

@@ -4,8 +4,16 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+  Callable,
+  Collection,
+  Iterable,
+  Iterator,
+  Mapping,
+  Sequence,
+)
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
@@ -16,8 +24,10 @@ from vatt.data.ingest.workers import Workers
 from vatt.errors import UserError, visible
 from vatt.host import num_cores
 
+LIST, CLASSES = "clips.csv", "classes.txt"
 COLUMNS = ("video_path", "start", "end", "label", "caption", "split")
 NEEDED, TIMES = COLUMNS[:3], COLUMNS[1:3]
+SOUND = "sound_path"  # another, of a file that has the sound
 SPLITS = ("train", "test")
 # One of a clip's splits. They are joined by "_" to the name of a built split,
 # which is a part of files' names; "all" is taken by tensorflow-datasets.
@@ -43,6 +53,7 @@ class Span(NamedTuple):
   split: str = ""
   labels: tuple[str, ...] = ()
   captions: tuple[str, ...] = ()
+  sound: str = ""  # the file that has its sound, if `file` has none
 
   @property
   def id(self) -> str:
@@ -66,14 +77,36 @@ class Found(NamedTuple):
     spans: the clips.
     rejected: (id, file, reason) of those that cannot be built.
     classes: in the order of their numbers; None for the names among the clips.
+    tables: files that say what official lists have besides, by their names.
   """
   spans: list[Span]
   rejected: list[tuple[str, str, str]]
   classes: tuple[str, ...] | None = None
+  tables: Mapping[str, bytes] = MappingProxyType({})
 
 
-def read_list(path: str) -> tuple[list[Span], list[tuple[str, str, str]]]:
+def read_classes(path: str) -> tuple[str, ...]:
+  """Reads `classes.txt`: a class a line, in the order of their numbers.
+
+  Raises:
+    UserError: it cannot be read, or has a class twice; names the line.
+  """
+  lines = {}
+  for row, text in tables.read_lines(path):
+    name = unicodedata.normalize("NFC", text)
+    if lines.setdefault(name, row) != row:
+      raise UserError(f"{path}: line {row}: {name!r} is in line {lines[name]}, "
+                      "expected each class once")
+  return tuple(lines)
+
+
+def read_list(path: str, classes: Collection[str] | None = None
+              ) -> tuple[list[Span], list[tuple[str, str, str]]]:
   """Reads `clips.csv`.
+
+  Args:
+    path: of the list.
+    classes: those that labels must be of; None for any.
 
   Returns:
     The clips, in the order of their first rows, and (id, file, reason) of those
@@ -85,16 +118,20 @@ def read_list(path: str) -> tuple[list[Span], list[tuple[str, str, str]]]:
   spans, rejected = {}, {}
   folder = os.path.dirname(path)
   inside = os.path.join(os.path.abspath(folder), "")
+  if classes is not None:
+    classes = frozenset(classes)
   for row, cells in tables.read_table(
-      path, NEEDED, COLUMNS[len(NEEDED):], times=TIMES, sentences=("caption",)):
-    file = os.path.normpath(cells["video_path"])
-    if file.startswith(inside):  # one file has one name
-      file = file.removeprefix(inside)
+      path, NEEDED, (*COLUMNS[len(NEEDED):], SOUND), times=TIMES,
+      sentences=("caption",)):
+    file, sound = (  # one file has one name
+        os.path.normpath(name).removeprefix(inside)
+        for name in (cells["video_path"], cells.get(SOUND, "")))
+    sound = "" if sound == "." else sound
     start, end = (None if cells[name] is None else round(cells[name], 3)
                   for name in TIMES)
     names = set(cells.get("split", "").split())
     span = Span(file, start or 0.0, end, row,
-                "_".join(sorted(names, key=split_order)))
+                "_".join(sorted(names, key=split_order)), sound=sound)
     known = spans.get(span.id)
     if "split" in cells and not (names and all(map(SPLIT.fullmatch, names))
                                  and len(span.split) <= LONGEST_SPLIT):
@@ -104,9 +141,18 @@ def read_list(path: str) -> tuple[list[Span], list[tuple[str, str, str]]]:
     if known and known.split != span.split:
       raise UserError(f"{path}: row {row}, column split: {span.split!r}, but "
                       f"the same clip is in {known.split!r} in row {known.row}")
+    if known and known.sound != span.sound:
+      raise UserError(f"{path}: row {row}, column {SOUND}: {span.sound!r}, but "
+                      f"{known.sound!r} for the same clip in row {known.row}")
+    label = unicodedata.normalize("NFC", cells.get("label", ""))
+    if label and classes is not None and label not in classes:
+      raise UserError(f"{path}: row {row}, column label: {label!r}, expected a "
+                      f"class of {CLASSES} beside it")
     why = span.why_unusable()
     if not os.path.isfile(os.path.join(folder, file)):
       why = "no such file"
+    elif sound and not os.path.isfile(os.path.join(folder, sound)):
+      why = f"no such file of sound: {sound}"
     if why:
       rejected.setdefault(span.id, (span.id, file, f"row {row}: {why}"))
       continue
@@ -278,6 +324,7 @@ def find_media(manual_dir: str, skip: str = "",
     Sorted paths, relative to `manual_dir`.
   """
   found, others, seen = [], collections.Counter(), set()
+  bar = tqdm(desc="media files", unit="file", delay=2, mininterval=1)
   # Links come last, so that a new one never renames what is known.
   waiting = collections.deque([manual_dir])
 
@@ -288,17 +335,19 @@ def find_media(manual_dir: str, skip: str = "",
           f"({error.strerror})")
 
   def take(path, real):
+    """Takes a file, by its path relative to `manual_dir`."""
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in SUFFIXES:
       others[suffix or "without a suffix"] += 1
     elif real not in seen:
       seen.add(real)
-      found.append(os.path.relpath(path, manual_dir))
+      found.append(path)
+      bar.update()
 
   while waiting:
     top = waiting.popleft()
     if not os.path.isdir(top):
-      take(top, os.path.realpath(top))
+      take(os.path.relpath(top, manual_dir), os.path.realpath(top))
       continue
     for parent, folders, names in os.walk(top, onerror=tell):
       real = os.path.realpath(parent)
@@ -307,14 +356,17 @@ def find_media(manual_dir: str, skip: str = "",
         continue
       seen.add(real)
       folders[:] = sorted(name for name in folders if name != skip)
+      below = os.path.relpath(parent, manual_dir)
+      below = "" if below == "." else below
       for name in sorted(names):
         path = os.path.join(parent, name)
         if os.path.islink(path):
           waiting.append(path)
         else:
-          take(path, os.path.join(real, name))
+          take(os.path.join(below, name), os.path.join(real, name))
       waiting += filter(os.path.islink, (
           os.path.join(parent, name) for name in folders))
+  bar.close()
   for suffix in sidecars.SUBTITLES:
     others.pop(suffix, None)
   if others:

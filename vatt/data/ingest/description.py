@@ -5,6 +5,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import tensorflow as tf
@@ -49,14 +50,17 @@ class Description:
 
   def __init__(self, shards: Sequence[Shard],
                records: Sequence[Mapping[str, Any]],
-               rejected: Sequence[Sequence[str]] = ()):
+               rejected: Sequence[Sequence[str]] = (),
+               tables: Mapping[str, bytes] = MappingProxyType({})):
     """Describes a dataset.
 
     Args:
       shards: of the plan.
       records: of each.
       rejected: what was so while planning.
+      tables: of the plan.
     """
+    self._tables = tables
     full = {shard.split for shard, record in zip(shards, records)
             if record["count"]}
     pairs = [(shard, record) for shard, record in zip(shards, records)
@@ -94,7 +98,8 @@ class Description:
             name=split, shard_lengths=[count for _, count in shards],
             num_bytes=sizes[split], filename_template=template(split))
         for split, shards in self.facts().items()]))
-    found = {rejected_lib.NAME: rejected_lib.table(self.rejected)}
+    found = {rejected_lib.NAME: rejected_lib.table(self.rejected),
+             **self._tables}
     if self.damaged:
       found[rejected_lib.DAMAGED] = rejected_lib.table(self.damaged)
     # tfds writes into a folder, and not whole files.
@@ -146,6 +151,14 @@ def misread(folder: str, label_names: Sequence[str] | None) -> list[str]:
   if specs[0] != specs[1]:
     return [FEATURES]
   return [] if label_names in (None, tuple(names)) else [LABELS]
+
+
+def count_tables(folder: str) -> dict[str, int | None]:
+  """The number of rows of each of `rejected.HEADERS` that a dataset has; None
+  of one that is not as it was written."""
+  found = {name: content(f"{folder}/{name}") for name in rejected_lib.HEADERS}
+  return {name: rejected_lib.count(data, rejected_lib.HEADERS[name])
+          for name, data in found.items() if data is not None}
 
 
 def content(path: str) -> bytes | None:

@@ -1,5 +1,6 @@
 """Clips in the form of a record: frames as JPEG, sound as PCM or FLAC."""
 import io
+import os
 from fractions import Fraction
 
 import av
@@ -12,13 +13,15 @@ AUDIO = ("pcm", "flac")  # how a record keeps sound
 
 
 def read_encoded(path: str, start: float, end: float | None, fps: float,
-                 size: int, audio_rate: int, audio: str = "pcm"
-                 ) -> tuple[list[bytes], bytes, float, str]:
+                 size: int, audio_rate: int, audio: str = "pcm",
+                 sound_path: str = "") -> tuple[list[bytes], bytes, float, str]:
   """Reads a clip in the form of a record.
 
   Args:
     path, start, end, fps, size, audio_rate: those of `media.read`.
     audio: one of AUDIO.
+    sound_path: of a file of the same clock that has the sound, if that of
+      `path` has none.
 
   Returns:
     The frames as JPEG; the sound as int16 little-endian PCM or as FLAC, either
@@ -27,11 +30,21 @@ def read_encoded(path: str, start: float, end: float | None, fps: float,
   """
   clip = media.read(path, start, end, fps=fps, size=size,
                     audio_rate=audio_rate, convert=JpegEncoder())
-  sound = b""
-  if clip.audio is not None and len(clip.audio):
-    sound = (encode_flac(clip.audio, audio_rate) if audio == "flac"
-             else clip.audio.astype("<i2").tobytes())
+  samples, sound = clip.audio, b""
   damage = f"{clip.damaged} packets are damaged" if clip.damaged else ""
+  if sound_path and (samples is None or not len(samples)):
+    try:
+      other = media.read(sound_path, clip.start, clip.end, fps=fps, size=size,
+                         audio_rate=audio_rate)
+      samples = other.audio
+      lost = other.damaged and f"{other.damaged} packets are damaged"
+    except media.MediaError as error:
+      lost = str(error)
+    if lost:
+      damage += "; " * bool(damage) + f"{os.path.basename(sound_path)}: {lost}"
+  if samples is not None and len(samples):
+    sound = (encode_flac(samples, audio_rate) if audio == "flac"
+             else samples.astype("<i2").tobytes())
   return clip.frames or [], sound, clip.end - clip.start, damage
 
 

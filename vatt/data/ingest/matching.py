@@ -1,93 +1,339 @@
 """Finds the media files of clips that are listed, by their names."""
 import collections
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from tqdm import tqdm
 
 from vatt.data.ingest import clip_sources, media, tables
-from vatt.data.ingest.annotations import Listed
+from vatt.data.ingest.annotations import Format, Listed
+from vatt.data.ingest.workers import Workers
 from vatt.errors import UserError
+from vatt.host import num_cores
 
-TRIED = 20  # files
+TRIED = 20  # files, to learn whether all are what is said of them
+# Seconds that a file may be longer than the clip that it is: cut at key frames.
+LONGER = 5.0
+ROUNDED = 1.0  # seconds by which a video may end before a clip of it
+LIMIT = 60  # seconds of processor time to measure a file
+AT_ONCE = 4096  # files that threads are given
+REPLACEMENT = "replacement"  # how folders begin whose files are the good ones
+# Of files that have sound alone.
+SOUND = frozenset((
+    ".aac .ac3 .aif .aifc .aiff .amr .au .caf .dts .eac3 .flac .m4a .m4b .mka "
+    ".mp2 .mp3 .mpa .oga .ogg .opus .ra .spx .tta .w64 .wav .weba .wma"
+).split())
 
 
-def find(clips: Sequence[Listed], manual_dir: str, trimmed: bool = False
-         ) -> tuple[list[tuple[str, Listed]], list[Listed]]:
+class Match(NamedTuple):
+  """A clip whose file is there.
+
+  Attributes:
+    clip: as it is listed.
+    path: of its file, in the folder of the media.
+    start, end: seconds in that; None for all of it.
+    sound: path of the file that has its sound, if its file has none.
+  """
+  clip: Listed
+  path: str
+  start: float | None
+  end: float | None
+  sound: str = ""
+
+
+class Matches(NamedTuple):
+  """The clips whose files are there, and (clip, reason) of the others."""
+  found: list[Match]
+  missing: list[tuple[Listed, str]]
+
+
+def find(clips: Sequence[Listed], form: Format, manual_dir: str,
+         trimmed: bool | None = None) -> Matches:
   """Finds the media files of clips, by their names without the suffixes.
+
+  A file called like the video of a clip may be that clip alone: the lengths of
+  such files tell. Prints what was decided.
 
   Args:
     clips: as listed.
+    form: of the annotations, which knows the names.
     manual_dir: folder of the media, and of folders of them.
-    trimmed: whether every file is no more than its clip.
-
-  Returns:
-    (path in manual_dir, clip) of those found, the clip's times None where the
-    file is the clip; and the clips whose files are missing.
+    trimmed: whether files called like a video are clips alone; None to measure
+      them.
 
   Raises:
-    UserError: two files have the name of one, or there is none at all.
+    UserError: a clip has several files, there are none at all, or they are not
+      what `trimmed` says.
   """
-  files = collections.defaultdict(list)
-  for path in clip_sources.find_media(manual_dir):
-    if (path == path.encode(errors="ignore").decode()
-        and not tables.LINE_BREAK.search(path)):  # or no list can have it
-      files[os.path.splitext(os.path.basename(path))[0]].append(path)
-
-  def file_of(name):
-    same = files.get(os.path.basename(name), [])
-    if len(same) > 1:
-      same = [path for path in same if os.path.splitext(f"/{path}")[0].endswith(
-          f"/{name}")] or same
-    if len(same) > 1:
-      raise UserError(f"--manual_dir={manual_dir}: both {same[0]} and "
-                      f"{same[1]} have the name of {name}, expected one file")
-    return same[0] if same else None
-
+  files = _Files(manual_dir, clips)
   found, missing = [], []
-  for clip in clips:
-    path = file_of(clip.own_file)
-    whole = path or trimmed
-    path = path or file_of(clip.file)
+  unsure = []  # numbers of those found whose files are called like videos
+  for clip in tqdm(clips, "matching", unit="clip", delay=2, mininterval=1):
+    if not clip.splits:
+      missing.append((clip, "in no split"))
+      continue
+    path, sound = files.of(clip, form.own_names(clip))
     if path:
-      found.append((path, clip._replace(start=None, end=None) if whole
-                    else clip))
+      found.append(Match(clip, path, None, None, sound))
+      continue
+    path, sound = files.of(clip, form.names(clip))
+    if path:
+      unsure.append(len(found))
+      found.append(Match(clip, path, clip.start, clip.end, sound))
     else:
-      missing.append(clip)
+      missing.append((clip, files.why_missing(clip)))
+  files.check()
   if not found:
+    first = next((clip for clip in clips if clip.splits), None)
+    names = [f"{name}.*" for name in (
+        *form.names(first), *form.own_names(first))][:3] if first else ["none"]
     raise UserError(f"--manual_dir={manual_dir}: no file of the {len(clips)} "
-                    "clips that are listed"
-                    + "".join(f", such as {c.file}.*" for c in clips[:1]))
-  return found, missing
+                    f"clips that are listed, such as {' or '.join(names)}")
+  videos = [found[i] for i in unsure]
+  if trimmed is None:
+    videos, mixed = _decide(videos, manual_dir)
+    missing += mixed
+  else:
+    check_times(videos, manual_dir, trimmed)
+    if trimmed:
+      videos = [match._replace(start=None, end=None) for match in videos]
+  for i, match in zip(unsure, videos):
+    found[i] = match
+  found = [match for match in found if match]
+  # Such as one that is called by whole seconds.
+  alone = collections.Counter(m.path for m in found if m.start is None)
+  missing += [(m.clip, f"{m.path} has the names of {alone[m.path]} clips")
+              for m in found if alone[m.path] > 1]
+  found = [m for m in found if alone[m.path] < 2]
+  if not found:
+    raise UserError(f"--manual_dir={manual_dir}: no file that is a clip's for "
+                    f"certain; the first: {missing[-1][0].file}: "
+                    f"{missing[-1][1]}")
+  pairs = {m.path: m.sound for m in found if m.sound}
+  for path, sound in list(pairs.items())[:1]:
+    print(f"{manual_dir}: {len(pairs)} pairs of files, such as {path} and "
+          f"{sound}: where the first has no sound of its own, that of the "
+          "second is taken")
+  return Matches(found, missing)
 
 
-def check_times(found: Sequence[tuple[str, Listed]], manual_dir: str,
-                trimmed: bool) -> None:
-  """Validates on some files that they are what their clips are cut out of.
+def check_times(videos: Sequence[Match], manual_dir: str, trimmed: bool
+                ) -> None:
+  """Validates on some files that they are what they are said to be.
 
   Args:
-    found: (path in manual_dir, clip) of each clip.
+    videos: clips and files that are called like their videos.
     manual_dir: folder of the media.
     trimmed: whether every file is no more than its clip.
 
   Raises:
-    UserError: none of the files reaches its clip, or one is that of several.
+    UserError: one of the files is that of several clips; or all that are tried
+      are too long or too short for it.
   """
-  if trimmed:
-    paths = collections.Counter(path for path, _ in found)
-    (path, count), = paths.most_common(1)
+  if trimmed and videos:
+    (path, count), = collections.Counter(
+        match.path for match in videos).most_common(1)
     if count > 1:
       raise UserError(f"--trimmed: {path} is the file of {count} clips, "
                       "expected a file for each")
-  short = []
-  for path, clip in [(p, clip) for p, clip in found if clip.start][:TRIED]:
-    try:
-      length = media.length(os.path.join(manual_dir, path))
-    except media.MediaError:
+  wrong = []
+  tried = [match for match in videos if match.start or (
+      trimmed and match.end is not None)]
+  lengths = _measure([match.path for match in tried[:TRIED]], manual_dir)
+  for match in tried[:TRIED]:
+    length = lengths[match.path]
+    if length is None:
       continue  # the build will tell
-    if length > clip.start:
+    if (length <= match.end - match.start + LONGER if trimmed
+        else length > match.start):
       return
-    short.append((path, length, clip.start))
-  for path, length, start in short[:1]:
+    wrong.append((match, length))
+  for match, length in wrong[:1]:
+    path = os.path.join(manual_dir, match.path)
+    if trimmed:
+      raise UserError(
+          f"--trimmed: {path} is {length:.1f} s long, its clip "
+          f"{match.end - match.start:.1f} s, and so with all of {len(wrong)} "
+          "files tried; without --trimmed, clips are cut out of them")
     raise UserError(
-        f"{os.path.join(manual_dir, path)}: {length:.1f} s long, but its clip "
-        f"starts at {start} s, and so with all of {len(short)} files tried; if "
-        "files are no more than their clips, give --trimmed")
+        f"{path}: {length:.1f} s long, but its clip starts at {match.start} s, "
+        f"and so with all of {len(wrong)} files tried; without --notrimmed, "
+        "their lengths tell what they are")
+
+
+def _decide(videos, manual_dir):
+  """Decides by their lengths which of the files are no more than a clip.
+
+  Returns:
+    The matches, None for those whose file could be another's; and (clip,
+    reason) of these.
+  """
+  # From 0 on, both are the same.
+  lengths = _measure([
+      path for match in videos if match.start
+      for path in (match.path, match.sound) if path], manual_dir)
+  count = collections.Counter(match.path for match in videos)
+
+  def kind(match, path):
+    """Whether a file is the clip alone; None if its length does not tell."""
+    length = lengths.get(path)
+    if not match.start or match.end is None or length is None:
+      return False
+    listed = match.end - match.start
+    is_clip = listed / 2 <= length <= listed + LONGER
+    is_video = length >= match.end - ROUNDED
+    return None if is_clip and is_video else is_clip
+
+  kinds = [kind(match, match.path) for match in videos]
+  others = {match.path for match, is_clip in zip(videos, kinds)
+            if is_clip and count[match.path] > 1}
+  alike = collections.Counter(
+      found for match, found in zip(videos, kinds) if match.start)
+  found, mixed, first, apart = [], [], {}, []
+  for match, is_clip in zip(videos, kinds):
+    path = match.path
+    if path in others:
+      mixed.append((match.clip, f"{path} is {lengths[path]:.1f} s long, no more"
+                    f" than one of the {count[path]} clips that are listed of "
+                    "it"))
+      found.append(None)
+      continue
+    if is_clip is None:  # as most
+      is_clip = alike[True] > alike[False] and count[path] == 1
+    if match.sound:
+      other = kind(match, match.sound)
+      if other not in (None, is_clip):
+        apart.append(match.sound)
+        match = match._replace(sound="")
+    if match.start:
+      first.setdefault(is_clip, []).append(path)
+    found.append(match._replace(start=None, end=None) if is_clip else match)
+  if first:
+    print(f"{manual_dir}: by the lengths of files whose names do not tell: "
+          + "; ".join(
+              f"{len(first[is_clip])} {what}, such as {first[is_clip][0]}"
+              for is_clip, what in ((True, "clips alone"), (False, "whole"))
+              if is_clip in first))
+  if apart:
+    print(f"{manual_dir}: {len(apart)} files of sound are left out, such as "
+          f"{apart[0]}: one is a clip alone and its pictures are whole, or the "
+          "other way round")
+  return found, mixed
+
+
+def _measure(paths, manual_dir):
+  """Seconds of each file, None for one that cannot be read."""
+  workers = Workers()
+
+  def length(path):
+    try:
+      return workers.call(LIMIT, media.length, os.path.join(manual_dir, path))
+    except media.MediaError:
+      return None
+
+  paths, lengths = list(dict.fromkeys(paths)), {}
+  pool = ThreadPoolExecutor(num_cores())
+  try:
+    with tqdm(desc="measuring", total=len(paths), unit="file", delay=2,
+              mininterval=1) as bar:
+      for i in range(0, len(paths), AT_ONCE):
+        part = paths[i:i + AT_ONCE]
+        for path, found in zip(part, pool.map(length, part)):
+          lengths[path] = found
+          bar.update()
+  finally:  # whoever stops it does not wait for those that have not begun
+    pool.shutdown(cancel_futures=True)
+  return lengths
+
+
+class _Files:
+  """The media files of a folder, by their names without the suffixes."""
+
+  def __init__(self, manual_dir: str, clips: Sequence[Listed]):
+    self._manual_dir = manual_dir
+    self._first, self._more = {}, {}  # path, and paths beside it, by name
+    self._clashes, self._replaced = {}, set()
+    # One name in several folders: where they are not the listed ones, nobody
+    # knows whose the file is.
+    names = collections.Counter(
+        os.path.basename(clip.file) for clip in clips if "/" in clip.file)
+    self._shared = {name for name, count in names.items() if count > 1}
+    for path in clip_sources.find_media(manual_dir):
+      if (path != path.encode(errors="ignore").decode()
+          or tables.LINE_BREAK.search(path)):
+        continue  # no list can have it
+      name = os.path.splitext(os.path.basename(path))[0]
+      if self._first.setdefault(name, path) is not path:
+        self._more.setdefault(name, []).append(path)
+
+  def of(self, clip: Listed, names: Iterable[str]) -> tuple[str, str]:
+    """The file of a clip that may have these names, and that of its sound if it
+    is another; "" for none."""
+    paths = {}
+    for name in names:
+      base = name.rpartition("/")[2]
+      if base in self._first:
+        paths |= dict.fromkeys(self._called(name, base))
+    if len(paths) < 2:
+      return (*paths, "", "")[:2]
+    return self._choose(clip, list(paths))
+
+  def _called(self, name, base):
+    paths = [self._first[base], *self._more.get(base, ())]
+    if base == name or len(paths) == 1 and base not in self._shared:
+      return paths
+    same = [path for path in paths if os.path.splitext(f"/{path}")[0].endswith(
+        f"/{name}")]
+    return same or ([] if base in self._shared else paths)
+
+  def _choose(self, clip, paths):
+    """Of several files the one of the pictures, and the one of the sound."""
+    good = [path for path in paths if any(
+        part.startswith(REPLACEMENT) for part in path.split("/")[:-1])]
+    if good and len(good) < len(paths):
+      self._replaced.update(set(paths).difference(good))
+      paths = good
+    same = {}
+    for path in paths:
+      same.setdefault(self._identity(path), path)
+    pictures, sound = [], []
+    for path in same.values():
+      alone = os.path.splitext(path)[1].lower() in SOUND
+      (sound if alone else pictures).append(path)
+    for several in pictures, sound:
+      if len(several) > 1:
+        self._clashes.setdefault(tuple(several[:2]), clip)
+    return (*pictures[:1], *sound[:1], "")[:2]
+
+  def _identity(self, path):
+    try:
+      facts = os.stat(os.path.join(self._manual_dir, path))
+    except OSError:
+      return path
+    return facts.st_dev, facts.st_ino
+
+  def why_missing(self, clip: Listed) -> str:
+    """Why a clip has no file."""
+    name = os.path.basename(clip.file)
+    return (f"{self._first[name]} may be another clip's, expected it in a "
+            f"folder {os.path.dirname(clip.file)}" if name in self._first
+            else "no file of its name")
+
+  def check(self) -> None:
+    """Prints what was decided.
+
+    Raises:
+      UserError: a clip has several files.
+    """
+    for (path, other), clip in self._clashes.items():
+      more = (f", and so with {len(self._clashes) - 1} others"
+              if len(self._clashes) > 1 else "")
+      raise UserError(
+          f"--manual_dir={self._manual_dir}: both {path} and {other} have the "
+          f"name of {clip.file}, expected one file{more}")
+    if self._replaced:
+      print(f"{self._manual_dir}: {len(self._replaced)} files are not used, "
+            f"such as {min(self._replaced)}: those of folders called "
+            f"{REPLACEMENT}... take their places")

@@ -1,5 +1,8 @@
 """rejected.csv: the clips that a dataset has not, and why; damaged.csv: those
-that it has though something of them is damaged."""
+that it has though something of them is damaged.
+
+missing.csv: the clips of official lists whose files are not there;
+coverage.csv: how many of each split and label are."""
 import csv
 import io
 from collections.abc import Iterable, Sequence
@@ -7,42 +10,49 @@ from collections.abc import Iterable, Sequence
 from vatt.errors import visible
 
 NAME, DAMAGED = "rejected.csv", "damaged.csv"
+MISSING, COVERAGE = "missing.csv", "coverage.csv"
 HEADER = ("id", "file", "reason")
+# Of those that only datasets of official lists have.
+HEADERS = {MISSING: ("id", "reason", "split", "label"),
+           COVERAGE: ("split", "label", "listed", "there")}
 # A spreadsheet takes what begins so for a formula, and runs it.
 FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 # Those of other countries part cells at semicolons.
 QUOTED = set(',;"')
 
 
-def table(rows: Iterable[Sequence[str]]) -> bytes:
+def table(rows: Iterable[Sequence[str]], header: Sequence[str] = HEADER
+          ) -> bytes:
   """The bytes of such a file.
 
   Args:
     rows: (id, file, reason) of each clip: any characters, also those by which
       Python stands for bytes that are none.
+    header: names of the cells, if they are others.
 
   Returns:
     CSV in UTF-8. Control characters and what is no character are escaped; a
     cell that a spreadsheet would run begins with an apostrophe.
   """
-  lines = [",".join(map(_cell, row)) for row in (HEADER, *rows)]
+  lines = [",".join(map(_cell, row)) for row in (header, *rows)]
   return "".join(f"{line}\n" for line in lines).encode()
 
 
 def _cell(text):
   if text.startswith(FORMULA):
     text = f"'{text}"
-  text = visible(text).encode(errors="backslashreplace").decode()
+  if not text.isprintable():
+    text = visible(text).encode(errors="backslashreplace").decode()
   if QUOTED & set(text) or text != text.strip():
     text = '"{}"'.format(text.replace('"', '""'))
   return text
 
 
-def count(data: bytes) -> int | None:
+def count(data: bytes, header: Sequence[str] = HEADER) -> int | None:
   """The number of clips in a file; None if it is not one that was written."""
   try:
-    header, *rows = csv.reader(io.StringIO(data.decode()), strict=True)
+    first, *rows = csv.reader(io.StringIO(data.decode()), strict=True)
   except (ValueError, csv.Error):
     return None
-  whole = all(len(row) == len(HEADER) for row in rows)
-  return len(rows) if whole and tuple(header) == HEADER else None
+  whole = all(len(row) == len(header) for row in rows)
+  return len(rows) if whole and tuple(first) == header else None
