@@ -27,6 +27,74 @@ def open_built(name: str, path: str, data_dir: str, split: str):
   Raises:
     UserError: there is no such data set or split, or it is damaged.
   """
+  files, missing, _, *others = find_built(name, path, data_dir, split)
+  if missing:
+    raise UserError(f"{others[-1]}: {next(iter(missing.values()))} is missing; "
+                    "build the data set again, or mend it by "
+                    "scripts/prepare_dataset.py --repair")
+  return record_index.load(files), *others
+
+
+def find_built(name: str, path: str, data_dir: str, split: str | None):
+  """Finds the files of a split, whatever is in them.
+
+  Args:
+    name, path, data_dir, split: as of `open_built`; None for all splits.
+
+  Returns:
+    The paths of the files, in order; by path, those that are missing, and which
+    of how many each is; by path, how many records a file is said to have; the
+    last three as of `open_built`.
+
+  Raises:
+    UserError: there is no such data set or split.
+  """
+  directory, query = _find_directory(name, path, data_dir)
+  features, found = _read_json(
+      directory, "features.json", lambda content: (
+          dict(content["featuresDict"]["features"]),
+          list(tfds_features.flatten(content["featuresDict"]["features"]))))
+  label = "label"
+  if "frames" in features and "frames" not in {each.key for each in found}:
+    parse, count = _parse_built, 0  # bytes: as it is built here
+  else:
+    options = names.read_query(name, query, tfds_features.FIELDS)
+    chosen = tfds_features.choose(name, found, options)
+    parse = tfds_features.make_parser(name, chosen, options)
+    label, count = tfds_features.classes(chosen)
+  named = os.path.join(directory, f"{label}.labels.txt")
+  label_names = names.read_classes(named) if tf.io.gfile.exists(named) else (
+      tuple(map(str, range(count))))
+  files, missing, counts = [], {}, {}
+  built = _splits(name, directory)
+  for part in _chosen(name, directory, split, built):
+    _, shards = built[part]
+    for i, (file, (is_there, count)) in enumerate(shards.items()):
+      if is_there:
+        files.append(file)
+      else:
+        missing[file] = f"shard {i} of the {len(shards)} of split '{part}'"
+      if count is not None:
+        counts[file] = count
+  return files, missing, counts, parse, label_names, directory
+
+
+def split_names(name: str, path: str, data_dir: str) -> list[str]:
+  """The names that splits can be opened by, of those of "train1_test2" both;
+  those to train come first.
+
+  Args:
+    name, path, data_dir: as of `open_built`.
+  """
+  directory, _ = _find_directory(name, path, data_dir)
+  return sorted({part for parts, _ in _splits(name, directory).values()
+                 for part in parts},
+                key=lambda part: (not part.startswith("train"), part))
+
+
+def _find_directory(name, path, data_dir):
+  """The folder of the newest version of a data set, or of the one named; and
+  what its name says behind a "?"."""
   if not data_dir:
     raise UserError("data.data_dir is empty, expected the directory "
                     f"that {name} was built in")
@@ -48,24 +116,7 @@ def open_built(name: str, path: str, data_dir: str, split: str):
                     f"--dataset={kind}{path} --manual_dir=DIR "
                     f"--data_dir={data_dir}")
   version = max(built, key=lambda v: tuple(map(int, v.split("."))))
-  directory = os.path.join(home, version)
-  features, found = _read_json(
-      directory, "features.json", lambda content: (
-          dict(content["featuresDict"]["features"]),
-          list(tfds_features.flatten(content["featuresDict"]["features"]))))
-  label = "label"
-  if "frames" in features and "frames" not in {each.key for each in found}:
-    parse, count = _parse_built, 0  # bytes: as it is built here
-  else:
-    options = names.read_query(name, query, tfds_features.FIELDS)
-    chosen = tfds_features.choose(name, found, options)
-    parse = tfds_features.make_parser(name, chosen, options)
-    label, count = tfds_features.classes(chosen)
-  named = os.path.join(directory, f"{label}.labels.txt")
-  label_names = names.read_classes(named) if tf.io.gfile.exists(named) else (
-      tuple(map(str, range(count))))
-  index = record_index.load(_shards(name, directory, split))
-  return index, parse, label_names, directory
+  return os.path.join(home, version), query
 
 
 def _versions(home, version):
@@ -95,35 +146,48 @@ def _read_json(directory, name, take):
                     ) from None
 
 
-def _shards(name, directory, split):
-  """The files of a split, or of several, all of them and in order."""
-  built = _read_json(directory, "dataset_info.json", lambda content: {
-      s["name"]: {} for s in content.get("splits", ())})
+def _splits(name, directory):
+  """What is said of each built split: its name to the names that it can be
+  opened by, and {path of a shard: (whether it is there, its number of records
+  or None)}, in order."""
+  stated = _read_json(directory, "dataset_info.json", lambda content: {
+      s["name"]: list(map(int, s.get("shardLengths", ())))
+      for s in content.get("splits", ())})
+  there = {s: {} for s in stated}
   for file in _listdir(directory):
-    found = re.fullmatch(r".+-(.+)\.tfrecord-(\d{5,})-of-(\d{5,})", file)
+    found = re.fullmatch(r"(.+)-(.+)\.tfrecord-(\d{5,})-of-(\d{5,})", file)
     if found:
-      built.setdefault(found[1], {})[int(found[2])] = (file, int(found[3]))
-  # Names that others gave are not taken apart.
-  parts = {s: [s] if name.startswith("tfds:") else s.split("_") for s in built}
+      there.setdefault(found[2], {})[int(found[3])] = found[1], int(found[4])
+  base = next((base for shards in there.values() for base, _ in
+               shards.values()), os.path.basename(os.path.dirname(directory)))
+  splits = {}
+  for s, shards in there.items():
+    lengths = stated.get(s, ())
+    base, count = next(iter(shards.values()), (base, len(lengths) or 1))
+    # Names that others gave are not taken apart.
+    parts = [s] if name.startswith("tfds:") else s.split("_")
+    splits[s] = parts, {
+        os.path.join(directory, f"{base}-{s}.tfrecord-{i:05d}-of-{count:05d}"):
+        (i in shards, lengths[i] if len(lengths) == count else None)
+        for i in range(count)}
+  return splits
+
+
+def _chosen(name, directory, split, built):
+  """The built splits that a split has, in order; all if it is None."""
+  if split is None:
+    return sorted(built)
   chosen = set()
   for wanted in split.split("+"):
-    having = {s for s in built if wanted == s or wanted in parts[s]}
+    having = {s for s, (parts, _) in built.items()
+              if wanted == s or wanted in parts}
     if not having:
-      known = ", ".join(sorted({part for s in built for part in parts[s]}))
+      known = ", ".join(sorted(
+          {part for parts, _ in built.values() for part in parts}))
       raise UserError(f"{name}: no split '{wanted}' in {directory}, expected "
                       f"one of: {known or 'none has records'}")
     chosen |= having
-  files = []
-  for s in sorted(chosen):
-    shards = built[s]
-    (_, count) = next(iter(shards.values()), ("", 1))
-    missing = sorted(set(range(count)) - set(shards))
-    if missing:
-      raise UserError(f"{directory}: shard {missing[0]} of the {count} of "
-                      f"split '{s}' is missing; build the data set again, or "
-                      "mend it by scripts/prepare_dataset.py --repair")
-    files += [os.path.join(directory, shards[i][0]) for i in range(count)]
-  return files
+  return sorted(chosen)
 
 
 def _parse_built(raw):

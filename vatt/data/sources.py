@@ -43,6 +43,25 @@ class Source:
   fps: float = 0.0
 
 
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """The files of a split, before any record is read.
+
+  Attributes:
+    files: paths, in the order in which their records are numbered.
+    missing: by path, those that are said to be there and are not, and which of
+      how many each is.
+    counts: by path, how many records a file is said to have.
+    parse, label_names, directory: of the Source.
+  """
+  files: list[str]
+  missing: dict[str, str]
+  counts: dict[str, int]
+  parse: Callable[[tf.Tensor], dict[str, tf.Tensor]]
+  label_names: tuple[str, ...]
+  directory: str
+
+
 def open_source(name: str, data_dir: str, split: str) -> Source:
   """Opens one split of a data set.
 
@@ -63,20 +82,55 @@ def open_source(name: str, data_dir: str, split: str) -> Source:
   Raises:
     UserError: there is no such data set, split or record.
   """
-  kind, _, rest = name.partition(":")
-  data_dir = os.path.expanduser(data_dir)
-  if kind == "dmvr":
-    found = dmvr.open_files(name, rest, split)
-  elif kind == "tfds":
-    found = built.open_built(name, rest, data_dir or os.path.expanduser(
-        "~/tensorflow_datasets"), split)
-  else:
-    found = built.open_built(name, name, data_dir, split)
+  kind, path, folder = _place(name, data_dir)
+  found = (dmvr.open_files(name, path, split) if kind == "dmvr" else
+           built.open_built(name, path, folder, split))
   source = Source(name, split, *found)
   if not len(source.index):
     raise UserError(f"{source.directory}: split '{split}' of {name} has no "
                     "records, expected at least one")
   return _with_first_record(source)
+
+
+def find(name: str, data_dir: str, split: str | None) -> Found:
+  """Finds the files of a split, whatever is in them.
+
+  Args:
+    name, data_dir, split: as of `open_source`; None for all splits.
+
+  Raises:
+    UserError: there is no such data set or split.
+  """
+  kind, path, folder = _place(name, data_dir)
+  if kind != "dmvr":
+    return Found(*built.find_built(name, path, folder, split))
+  index, *others = dmvr.open_files(
+      name, path, "*" if split is None else split)
+  return Found(index.files, {}, {}, *others)
+
+
+def split_names(name: str, data_dir: str) -> list[str]:
+  """The splits of a data set that have a name of their own: of one built here
+  "train1" and "test2" of "train1_test2". Those to train come first.
+
+  Raises:
+    UserError: there is no such data set, or it does not say its splits, as
+      files of SequenceExamples do not.
+  """
+  kind, path, folder = _place(name, data_dir)
+  if kind == "dmvr":
+    raise UserError(f"{name}: files do not say what splits they have, expected "
+                    "--split=NAME[,NAME...]")
+  return built.split_names(name, path, folder)
+
+
+def _place(name, data_dir):
+  """The kind of a data set, its path, and the folder that this is in."""
+  kind, _, rest = name.partition(":")
+  folder = os.path.expanduser(data_dir)
+  if kind == "tfds":
+    folder = folder or os.path.expanduser("~/tensorflow_datasets")
+  return kind, rest if kind in ("dmvr", "tfds") else name, folder
 
 
 def _with_first_record(source):
