@@ -15,7 +15,7 @@ from vatt.data.ingest.workers import Workers
 from vatt.errors import UserError
 from vatt.index import File
 from vatt.queries import Hit
-from vatt.reports import search
+from vatt.reports import pages, search
 
 
 class Page(html.parser.HTMLParser):
@@ -52,7 +52,7 @@ def hit(path, start, kinds, name=""):
     (0, "0:00.0"), (59.96, "1:00.0"), (75.25, "1:15.3"), (3723.4, "1:02:03.4"),
     (86399.99, "24:00:00.0")])
 def test_times_are_shown_as_players_do(seconds, shown):
-  assert search.clock(seconds) == shown
+  assert pages.clock(seconds) == shown
 
 
 def test_a_page_shows_the_moments_and_links_to_them(media, tmp_path):

@@ -1,1 +1,2 @@
-"""Figures and tables of what was measured; they need no model and no data."""
+"""Figures, tables and pages of what was measured or found; they need no model.
+"""

@@ -5,39 +5,23 @@
 `app`. Nothing on them comes from elsewhere. What a browser cannot play, which
 it says itself, it shows as pictures.
 """
-import base64
 import concurrent.futures
-import html
 import os
 import urllib.parse
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vatt import files
 from vatt.data.ingest import moments
 from vatt.data.ingest.media import MediaError
 from vatt.data.ingest.workers import Workers
-from vatt.errors import UserError, one_line
 from vatt.host import num_cores
+from vatt.reports import pages
+from vatt.reports.pages import clock, escape
 
 LIMIT = 60.0  # seconds of processor time to read the pictures of a moment
 CURVE = (256, 144)  # size of the picture of a sound
 
 STYLE = """
-:root { color-scheme: light dark; --paper: #fff; --ink: #1f2328;
-  --faint: #59636e; --line: #d1d9e0; --card: #f6f8fa; --link: #0a58ca;
-  --warn: #9a3412; }
-@media (prefers-color-scheme: dark) { :root { --paper: #0d1117;
-  --ink: #e6edf3; --faint: #9da7b3; --line: #3d444d; --card: #161b22;
-  --link: #79b8ff; --warn: #ffb077; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem; max-width: 76rem;
-  background: var(--paper); color: var(--ink);
-  font: 1rem/1.45 system-ui, sans-serif; }
-h1 { font-size: 1.3rem; margin: 0 0 .25rem; overflow-wrap: anywhere; }
-h2 { font-size: .95rem; margin: 0; overflow-wrap: anywhere; }
-p { margin: .25rem 0 .75rem; color: var(--faint); overflow-wrap: anywhere; }
-p.problem { color: var(--warn); }
 p:empty { display: none; }
 #said { margin-top: .75rem; }
 ol { list-style: none; margin: 1rem 0 0; padding: 0; display: grid; gap: 1rem;
@@ -74,7 +58,6 @@ input[type=file] { width: 100%; }
 button { cursor: pointer; background: var(--link); color: var(--paper);
   border-color: var(--link); }
 button.plain { background: var(--paper); color: var(--link); }
-:focus-visible { outline: 3px solid var(--link); outline-offset: 2px; }
 li a:focus-visible { outline-offset: -3px; }
 body.over { outline: 3px dashed var(--link); outline-offset: -8px; }
 main[aria-busy=true] ol { opacity: .5; }
@@ -231,16 +214,6 @@ several moments of a file</label>
 """
 
 
-def clock(seconds: float) -> str:
-  """A time as players show it: 1:02:03.4, or 2:03.4."""
-  tenths = int(seconds * 10 + 0.5)
-  minutes, tenths = divmod(tenths, 600)
-  hours, minutes = divmod(minutes, 60)
-  rest = f"{minutes:02}" if hours else f"{minutes}"
-  return (f"{hours}:" if hours else "") + (
-      f"{rest}:{tenths // 10:02}.{tenths % 10}")
-
-
 def curve(bars: Sequence[float]) -> bytes:
   """The picture of a sound, an SVG file.
 
@@ -270,13 +243,13 @@ def card(hit: Any, rank: int, media: str, pictures: Sequence[str]) -> str:
     pictures: addresses of its pictures, or of that of its sound.
   """
   kind = "video" if "video" in hit.file.kinds else "audio"
-  name, times = _escape(hit.name), f"{clock(hit.start)} – {clock(hit.end)}"
-  images = [f'<img src="{_escape(each)}" alt="" loading="lazy">'
+  name, times = escape(hit.name), f"{clock(hit.start)} – {clock(hit.end)}"
+  images = [f'<img src="{escape(each)}" alt="" loading="lazy">'
             for each in pictures]
   frames = (f'<div class="frames" hidden>{"".join(images)}</div>'
             if kind == "video" else "")
   shown = images[len(images) // 2] if images else ""
-  address = _escape(f"{media}#t={hit.start:.3f}")
+  address = escape(f"{media}#t={hit.start:.3f}")
   return (
       f'<li><a class="shown" href="{address}" data-kind="{kind}" '
       f'data-start="{hit.start:.3f}" aria-label="Play {name} from '
@@ -302,12 +275,12 @@ def app(num_files: int, num_windows: int, nonce: str) -> str:
     num_files, num_windows: that are searched.
     nonce: of its style and script, which the server names.
   """
-  return _page(
+  return pages.page(
       "Search", f"<h1>Search in {num_files} files</h1>\n"
       f"<p>{num_windows} moments are indexed.</p>\n{FORM}"
       '<p id="said" role="status"></p>\n<main aria-busy="false" '
       'aria-label="Results"><ol id="hits"></ol></main>\n',
-      PLAY + APP, nonce)
+      STYLE, PLAY + APP, nonce)
 
 
 def write(path: str, title: str, note: str, hits: Sequence[Any]) -> None:
@@ -335,17 +308,12 @@ def write(path: str, title: str, note: str, hits: Sequence[Any]) -> None:
         os.path.relpath(hit.file.path, folder)))
 
   def pictures(hit):
-    return [f"data:{kind};base64,{base64.b64encode(data).decode()}"
-            for kind, data in looks[id(hit)]]
+    return [pages.inline(kind, data) for kind, data in looks[id(hit)]]
 
-  text = _page(title, f"<h1>{_escape(title)}</h1>\n<p>{_escape(note)}</p>\n"
+  text = pages.page(title, f"<h1>{escape(title)}</h1>\n<p>{escape(note)}</p>\n"
                f'<main><ol id="hits">{results(hits, media, pictures)}</ol>'
-               "</main>\n", PLAY)
-  try:
-    files.write_whole(path, text.encode(errors="replace"))
-  except files.REFUSED as error:
-    raise UserError(f"{path}: cannot be written ({one_line(error)}), expected "
-                    "a file that can be") from None
+               "</main>\n", STYLE, PLAY)
+  pages.write(path, text)
 
 
 def pictures_of(workers: Workers, file: Any, start: float, end: float
@@ -365,18 +333,3 @@ def pictures_of(workers: Workers, file: Any, start: float, end: float
   if moment.pictures:
     return [("image/jpeg", picture) for picture in moment.pictures]
   return [("image/svg+xml", curve(moment.bars))]
-
-
-def _page(title, body, script, nonce=""):
-  with_nonce = f' nonce="{nonce}"' if nonce else ""
-  return (
-      '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-      '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-      f'<link rel="icon" href="data:,">\n<title>{_escape(title)}</title>\n'
-      f"<style{with_nonce}>{STYLE}</style>\n</head>\n<body>\n{body}"
-      f"<script{with_nonce}>{script}</script>\n</body>\n</html>\n")
-
-
-def _escape(text):
-  """Text in HTML; bytes of names that are no UTF-8 are shown as "?"."""
-  return html.escape(text.encode(errors="replace").decode())
