@@ -1,0 +1,402 @@
+"""A clip of a dataset on a page: all that it has, on one axis of time."""
+import dataclasses
+import io
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+from scipy.io import wavfile
+
+from vatt.data import audio, record_index, windows
+from vatt.data.sources import Source, why_unreadable
+from vatt.errors import one_line, visible
+from vatt.reports.dataset_facts import frame_shape
+from vatt.reports.pages import clock, escape, inline
+
+SLOTS = 8  # places for pictures along the axis
+HEIGHT = 144  # of a picture, pixels, at most
+COLUMNS = 1000  # of a waveform or a spectrogram, at most
+WAVE = 100  # height of a waveform, in units of its own
+STEP, WINDOW = 1024 / 48000, 2048 / 48000  # seconds, of a spectrogram
+MOST_SOUND = 1 << 20  # bytes of a sound that is in the page
+MOST_CAPTIONS = 200  # that are shown
+
+STYLE = """
+.clip { border: 1px solid var(--line); border-radius: .5rem; margin: 1rem 0;
+  padding: .75rem; background: var(--card); }
+.clip h3 { font-size: .95rem; margin: 0; overflow-wrap: anywhere; }
+.clip p { font-size: .85rem; margin: .15rem 0; }
+.clip p.what { margin-top: .5rem; }
+.clip .label { color: var(--ink); font-weight: 600; }
+.time { position: relative; overflow: hidden; }
+.strip { display: grid; grid-template-columns: repeat(8, 1fr); }
+.strip span { min-width: 0; border-left: 1px solid var(--line);
+  padding-left: 2px; }
+.strip img { display: block; width: 100%; max-height: 6.5rem;
+  object-fit: contain; object-position: left top; }
+.strip img.small { image-rendering: pixelated; }
+.strip small, .ticks { font-size: .72rem; color: var(--faint); }
+.sound { height: 4rem; border: 0 solid var(--line); border-width: 1px 0; }
+.sound svg, .sound img { display: block; height: 100%; }
+.sound svg { color: var(--link); }
+.sound.mel { height: 6rem; background: #000004; }
+.strip small.problem { color: var(--warn); }
+.ticks { position: relative; height: 1.3rem; border-top: 1px solid var(--line);
+  margin-top: .25rem; }
+.ticks span { position: absolute; padding-left: 3px;
+  border-left: 1px solid var(--faint); white-space: nowrap; }
+.captions { list-style: none; margin: .25rem 0 0; padding: 0;
+  max-height: 17rem; overflow-y: auto; }
+.captions li { padding-bottom: .3rem; }
+.captions i { display: block; height: .3rem; border-radius: .15rem;
+  background: var(--link); min-width: 2px; }
+.captions q { display: block; quotes: none; font-size: .9rem;
+  overflow-wrap: anywhere; }
+.captions small { color: var(--faint); font-size: .75rem; }
+.captions .around q { color: var(--faint); }
+.time .now { position: absolute; inset: 0 auto 0 0; width: 2px;
+  background: var(--warn); pointer-events: none; }
+.clip audio { width: 100%; margin-top: .4rem; height: 2.4rem; }
+@media (max-width: 40rem) {
+  .strip { grid-template-columns: repeat(4, 1fr); }
+  .strip span:nth-child(even) { display: none; }
+  .strip img { max-height: 5rem; }
+  .captions q, .captions small { margin-left: 0 !important; }
+  .ticks span:nth-child(even) { color: transparent; }
+}
+"""
+
+# While a sound plays, a line is where it is; a click moves it.
+SCRIPT = """
+"use strict";
+for (const clip of document.querySelectorAll(".clip")) {
+  const sound = clip.querySelector("audio"), time =
+    clip.querySelector(".time");
+  if (!sound) continue;
+  const length = Number(time.dataset.length), line =
+    document.createElement("div");
+  line.className = "now";
+  const move = () => {
+    if (!line.isConnected) time.append(line);
+    line.style.left = 100 * sound.currentTime / length + "%";
+    if (!sound.paused) requestAnimationFrame(move);
+  };
+  sound.addEventListener("play", () => {
+    document.querySelectorAll("audio").forEach(
+      other => { if (other !== sound) other.pause(); });
+    move();
+  });
+  sound.addEventListener("seeked", move);
+  for (const part of time.querySelectorAll(".strip, .sound, .ticks"))
+    part.addEventListener("click", event => {
+      const box = time.getBoundingClientRect();
+      sound.currentTime = length * (event.clientX - box.left) / box.width;
+    });
+}
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+  """What a record has.
+
+  Attributes:
+    id: of the clip, or "".
+    start: seconds, in its source.
+    length: seconds, of its pictures or sound: the longer ones.
+    frames, fps: encoded pictures, and how many a second.
+    sound, rate: int16 [S], and how many samples a second.
+    captions: (start, end, text, whether it is of the clip itself), by start.
+    labels: class numbers.
+  """
+  id: str
+  start: float
+  length: float
+  frames: Sequence[bytes]
+  fps: float
+  sound: np.ndarray
+  rate: int
+  captions: Sequence[tuple[float, float, str, bool]]
+  labels: Sequence[int]
+
+
+def read(source: Source, i: int) -> Clip:
+  """Reads record i of a split.
+
+  Raises:
+    tf.errors.OpError: it cannot be read.
+  """
+  example = source.parse(record_index.read_record(
+      record_index.file_tensors(source.index), tf.constant(i, tf.int64)))
+  sound = audio.samples(example["audio"], source.flac)
+  length = windows.clip_length(example, sound)
+  own = set(windows.own_captions(example | {
+      "length": length,
+      "captions/text": tf.range(tf.size(example["captions/text"]))}).numpy())
+  captions = [
+      (float(start), float(end), text.decode(errors="replace"), number in own)
+      for number, (start, end, text) in enumerate(zip(*(
+          example[f"captions/{part}"].numpy()
+          for part in ("start", "end", "text"))))]
+  return Clip(
+      example["id"].numpy().decode(errors="replace"), float(example["start"]),
+      float(length), example["frames"].numpy().tolist(), float(example["fps"]),
+      sound.numpy(), int(example["audio_rate"]), sorted(captions),
+      example["label"].numpy().tolist())
+
+
+# -----------------------------------------------------------------------------
+# What is drawn.
+# -----------------------------------------------------------------------------
+def pictures(clip: Clip) -> list[tuple[float, int] | None]:
+  """Which frames are in the places along the axis.
+
+  Returns:
+    For each of SLOTS equal parts of the clip the frame that is shown in the
+    middle of it, as its time in seconds and its number; None where there is
+    none, or still the one of the place before.
+  """
+  found, last = [], None
+  for slot in range(SLOTS):
+    number = int((slot + 0.5) / SLOTS * clip.length * clip.fps + 1e-6)
+    is_new = number < len(clip.frames) and number != last
+    found.append((number / clip.fps, number) if is_new else None)
+    last = number
+  return found
+
+
+def thumbnail(frame: bytes) -> tuple[bytes, bool]:
+  """A frame as a JPEG of at most HEIGHT pixels; whether it is that small.
+
+  Raises:
+    tf.errors.OpError: it cannot be decoded.
+  """
+  image = tf.io.decode_image(frame, channels=3, expand_animations=False)
+  height, width, _ = image.shape
+  if height > HEIGHT:
+    size = [HEIGHT, max(1, round(width * HEIGHT / height))]
+    image = tf.cast(tf.round(tf.image.resize(image, size, "area")), tf.uint8)
+  return tf.io.encode_jpeg(image, quality=85).numpy(), height < HEIGHT // 2
+
+
+def envelope(sound: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """The least and the largest of the samples in each of at most COLUMNS equal
+  parts of a sound, int16 [S], S > 0."""
+  count = min(COLUMNS, len(sound))
+  edges = np.arange(count, dtype=np.int64) * len(sound) // count
+  return np.minimum.reduceat(sound, edges), np.maximum.reduceat(sound, edges)
+
+
+def waveform(sound: np.ndarray) -> str:
+  """The SVG of a sound, int16 [S], S > 0: what lies between its least and its
+  largest samples, the loudest at the upper or lower edge."""
+  low, high = (side.astype(float) for side in envelope(sound))
+  peak = max(-low.min(), high.max(), 1.0)
+  middle, half = WAVE / 2, WAVE / 2
+  edge = [f"{i} {middle - half * value / peak:.1f}"
+          for i, value in enumerate(high)]
+  # At least a line of one unit.
+  back = [f"{i} {middle - half * value / peak + 1:.1f}"
+          for i, value in enumerate(low)]
+  return (f'<svg viewBox="0 0 {max(1, len(low) - 1)} {WAVE}" '
+          'preserveAspectRatio="none" width="100%" aria-hidden="true">'
+          f'<path fill="currentColor" d="M{"L".join(edge + back[::-1])}Z"/>'
+          '</svg>')
+
+
+def spectrogram(sound: np.ndarray, rate: int) -> tuple[bytes, float] | None:
+  """A PNG of the log-mel spectrogram as `audio.log_mel` makes it for models.
+
+  Args:
+    sound: int16 [S].
+    rate: samples a second.
+
+  Returns:
+    The PNG, low frequencies at the bottom, a column a step; and the seconds
+    of a step, which in long sounds are more than a model's. None if the rate
+    is too low.
+  """
+  step = max(STEP, len(sound) / rate / COLUMNS)
+  if round(rate * WINDOW) < 2 or rate < 320:  # twice the lowest edge and more
+    return None
+  mel = audio.log_mel(audio.normalize_audio(sound[None, :, None]), rate,
+                      step_s=step)[0, :, :, 0].numpy()  # [F, M]
+  # Imported where it is used: it is slow to load.
+  from matplotlib import colormaps
+
+  shades = np.uint8(np.round(mel.T[::-1] * 255))  # [M, F]
+  table = np.uint8(np.round(255 * colormaps["magma"](range(256))[:, :3]))
+  png = tf.io.encode_png(table[shades]).numpy()
+  return png, round(rate * step) / rate
+
+
+def wav(sound: np.ndarray, rate: int) -> bytes:
+  """The WAV file of a sound, int16 [S]."""
+  file = io.BytesIO()
+  wavfile.write(file, rate, sound)
+  return file.getvalue()
+
+
+def ticks(length: float) -> list[float]:
+  """Round times along an axis, from 0; six at most."""
+  least = length / 5
+  power = 10.0 ** math.floor(math.log10(least))
+  step = next(factor * power for factor in (1, 2, 5, 10)
+              if factor * power >= least * (1 - 1e-9))
+  return [i * step for i in range(int(length / step * 0.999) + 1)]
+
+
+# -----------------------------------------------------------------------------
+# The card.
+# -----------------------------------------------------------------------------
+def card(source: Source, i: int) -> str:
+  """Record i of a split, as HTML."""
+  path, offset = source.index.place(i)
+  place = f"record {i} of {source.split}, at byte {offset} of {path}"
+  try:
+    clip = read(source, i)
+  except tf.errors.OpError as error:
+    why = why_unreadable(source, i) or one_line(error)
+    return (f'<article class="clip"><h3>{_text(place)}</h3>'
+            f'<p class="problem">cannot be read: {_text(why)}</p></article>\n')
+  facts = [f"{_seconds(clip.length)} s"]
+  if clip.start:
+    facts.append(f"from {clock(clip.start)} of its source")
+  labels = ", ".join(_label(source.label_names, label) for label in clip.labels)
+  if labels:
+    facts.append(f'<span class="label">{labels}</span>')
+  title = f"<bdi>{_text(clip.id)}</bdi>" if clip.id else _text(f"record {i}")
+  return (f'<article class="clip"><h3>{title}</h3>'
+          f'<p>{" · ".join(facts)}</p><p>{_text(place)}</p>'
+          + ("".join(_time(clip)) if clip.length > 0 else
+             "<p>Nothing is in it.</p>") + "</article>\n")
+
+
+def _time(clip):
+  """Yields the HTML of all that has a place on the axis, and the player."""
+  yield f'<div class="time" data-length="{clip.length:.6f}">'
+  if clip.frames:
+    yield f'<p class="what">{_of_pictures(clip)}</p><div class="strip">'
+    for shown in pictures(clip):
+      yield "<span>" + (_picture(clip, *shown) if shown else "") + "</span>"
+    yield "</div>"
+  else:
+    yield '<p class="what">no pictures</p>'
+  yield from _sound(clip) if len(clip.sound) else [
+      '<p class="what">no sound</p>']
+  yield '<div class="ticks">' + "".join(
+      f'<span style="left:{100 * time / clip.length:.3f}%">'
+      f'{_tick(time, clip.length)}</span>'
+      for time in ticks(clip.length)) + "</div>"
+  yield from _captions(clip)
+  yield "</div>"
+  if len(clip.sound):
+    if 2 * len(clip.sound) <= MOST_SOUND:
+      yield ('<audio controls preload="none" src="'
+             f'{inline("audio/wav", wav(clip.sound, clip.rate))}"></audio>')
+    else:
+      yield "<p>The sound is too long to be in the page.</p>"
+
+
+def _of_pictures(clip):
+  count = len(clip.frames)
+  try:
+    height, width, _ = frame_shape(tf.constant(clip.frames[0])).numpy()
+    size = f" of {width} x {height}"
+  except tf.errors.OpError:
+    size = ""
+  return (f"{count} picture{'' if count == 1 else 's'}{size}, {clip.fps:g} a "
+          "second")
+
+
+def _picture(clip, time, number):
+  """The HTML of a frame."""
+  try:
+    data, is_small = thumbnail(clip.frames[number])
+  except tf.errors.OpError:
+    return f'<small class="problem">{number} does not decode</small>'
+  return (f'<img{" class=small" if is_small else ""} alt="picture at '
+          f'{time:.2f} s" src="{inline("image/jpeg", data)}">'
+          f"<small>{_seconds(time)}</small>")
+
+
+def _sound(clip):
+  """Yields the HTML of waveform and spectrogram."""
+  seconds = len(clip.sound) / clip.rate
+  peak = int(np.abs(clip.sound.astype(np.int32)).max())
+  loud = (f"peak {20 * math.log10(peak / 32768):.1f} dB" if peak else "silent")
+  yield (f'<p class="what">sound at {clip.rate} Hz, {_seconds(seconds)} s, '
+         f'{loud}</p><div class="sound"><div style="height:100%;width:'
+         f'{_share(seconds, clip)}">{waveform(clip.sound)}</div></div>')
+  drawn = spectrogram(clip.sound, clip.rate)
+  if not drawn:
+    yield '<p class="what">no spectrogram at such a rate</p>'
+    return
+  png, step = drawn
+  high = min(7600, clip.rate // 2)
+  every = f"{1000 * step:.1f} ms"
+  yield (f'<p class="what">log-mel, 80 to {high} Hz, a window every {every}'
+         + (f" (a model: every {1000 * STEP:.1f} ms)"
+            if step > 1.5 * STEP else "")
+         + f'</p><div class="sound mel"><img alt="spectrogram" style="width:'
+         f'{_share(_columns(png) * step, clip)}" '
+         f'src="{inline("image/png", png)}"></div>')
+
+
+def _columns(png):
+  """The width of a PNG."""
+  return int.from_bytes(png[16:20], "big")
+
+
+def _captions(clip):
+  """Yields the HTML of the captions, each a bar and its text below."""
+  if not clip.captions:
+    yield '<p class="what">no captions</p>'
+    return
+  own = sum(is_own for *_, is_own in clip.captions)
+  around = len(clip.captions) - own
+  yield (f'<p class="what">{own} caption{"" if own == 1 else "s"}'
+         + (f", {around} around the clip" if around else "")
+         + '</p><ol class="captions" tabindex="0">')
+  for start, end, text, is_own in clip.captions[:MOST_CAPTIONS]:
+    first, last = (min(max(100 * edge / clip.length, 0.0), 100.0)
+                   if math.isfinite(edge) else 0.0 for edge in (start, end))
+    indent = f'style="margin-left:{min(first, 50.0):.2f}%"'
+    when = f"{_seconds(start)} – {_seconds(end)}"
+    bar = (f'<i style="margin-left:{min(first, 99.5):.2f}%;'
+           f'width:{max(last - first, 0.0):.2f}%"></i>')
+    if not is_own:
+      when = f"before: {when}" if start < 0 else f"after: {when}"
+      bar, indent = "", "" if start < 0 else indent
+    yield (f'<li{"" if is_own else " class=around"}>{bar}'
+           f'<q dir="auto" {indent}><small dir="ltr">{when}</small> '
+           f"{_text(text)}</q></li>")
+  yield "</ol>"
+  if len(clip.captions) > MOST_CAPTIONS:
+    yield f"<p>and {len(clip.captions) - MOST_CAPTIONS} more</p>"
+
+
+def _share(seconds, clip):
+  return f"{100 * seconds / clip.length:.3f}%"
+
+
+def _label(names, label):
+  return _text(names[label] if 0 <= label < len(names)
+               else f"class {label}" + (" (has no name)" if names else ""))
+
+
+def _text(text):
+  """Any text in HTML, in one line."""
+  return escape(visible(text))
+
+
+def _seconds(value):
+  """1.25 rather than 1.250, 3 rather than 3.000."""
+  return f"{value:.3f}".rstrip("0").rstrip(".") if math.isfinite(value) else (
+      str(value))
+
+
+def _tick(time, length):
+  return clock(time).removesuffix(".0") if length >= 60 else (
+      f"{_seconds(time)} s")
