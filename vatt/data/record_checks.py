@@ -5,7 +5,6 @@ broken costs its record alone. What is in them goes through the decoders that
 training uses, in TensorFlow's threads; only of what fails there the reason is
 looked for, in Python.
 """
-import functools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -117,6 +116,13 @@ class Check:
     tensors = record_index.file_tensors(index)
     flac = self._has_flac(tensors, len(index))
 
+    # In graphs, where an Assert says what it was told to.
+    parse = tf.function(
+        self.found.parse, [tf.TensorSpec([], tf.string)], autograph=False)
+    samples = tf.function(
+        lambda stored: audio.samples(stored, flac), autograph=False,
+        reduce_retracing=True)
+
     def process(raw, i):
       return problem_of(self.found.parse(raw), self.found.label_names, flac)
 
@@ -127,7 +133,7 @@ class Check:
         if reason:
           said = reason.decode()
           if said == UNREADABLE:
-            said = self._why(tensors, i, flac)
+            said = self._why(tensors, i, flac, parse, samples)
           f = index.file_ids[i]
           yield self._bad(self.found.files[f], self._layouts[f],
                           int(numbers[i]), said, said != WRONG_CRC)
@@ -156,7 +162,7 @@ class Check:
           and sound.numpy().startswith(audio.FLAC))
     return sources.says_flac(self._name)
 
-  def _why(self, tensors, i, flac):
+  def _why(self, tensors, i, flac, parse, samples):
     """Why a record failed, in a line."""
     try:
       raw = record_index.read_record(tensors, tf.constant(i, tf.int64))
@@ -165,7 +171,7 @@ class Check:
     except tf.errors.OpError as error:
       return f"cannot be read: {_said(error)}"
     try:
-      example = _in_graph(self.found.parse)(raw)
+      example = parse(raw)
     except tf.errors.OpError as error:
       return f"is no example of this kind: {_said(error)}"
     frames = example["frames"].numpy()
@@ -176,7 +182,7 @@ class Check:
         return (f"frame {number} of {len(frames)} does not decode: "
                 + _said(error))
     try:
-      audio.samples(example["audio"], flac)
+      samples(example["audio"])
     except tf.errors.OpError as error:
       return f"its sound does not decode: {_said(error)}"
     try:
@@ -190,12 +196,6 @@ def _said(error):
   """What an operation said, without its name."""
   return sources.failed_assertion(error) or (
       one_line(error).partition(" [Op:")[0])
-
-
-@functools.lru_cache(maxsize=1)
-def _in_graph(parse):
-  """`parse` in a graph, where an Assert says what it was told to."""
-  return tf.function(parse, [tf.TensorSpec([], tf.string)], autograph=False)
 
 
 # -----------------------------------------------------------------------------

@@ -67,8 +67,8 @@ def write(path: str, name: str, directory: str,
   splits = list(splits)
   body = (f"<h1>{escape(name)}</h1>\n<p>{escape(directory)}</p>\n<nav>"
           + "".join(f'<a href="#split-{escape(facts.split)}">'
-                    f"{escape(facts.split)}: {_plural(facts.records, 'clip')}</a>"
-                    for facts, _ in splits)
+                    f"{escape(facts.split)}: {_plural(facts.records, 'clip')}"
+                    "</a>" for facts, _ in splits)
           + "</nav>\n" + _lists(lists)
           + "".join(section(facts, cards) for facts, cards in splits))
   pages.write(path, pages.page(
@@ -189,7 +189,6 @@ def _classes(facts):
   if not numbers:
     return ""
   most = max(counts.values(), default=1)
-  empty = sum(not counts[number] for number in numbers)
 
   def row(number):
     count = counts[number]
@@ -200,8 +199,12 @@ def _classes(facts):
             f'<em style="--share:{100 * count / most:.0f}%">{count:,}</em>'
             "</li>")
 
-  line = (f"{_plural(len(numbers), 'class', 'classes')}, {empty:,} without a "
-          f"clip; from {min(counts[n] for n in numbers):,} to {most:,} clips")
+  known = [counts[number] for number in range(len(names))] or list(
+      counts.values())
+  line = (f"{_plural(len(known), 'class', 'classes')}, {known.count(0):,} "
+          f"without a clip; from {min(known):,} to {max(known):,} clips")
+  if len(known) < len(numbers):
+    line += f"; {len(numbers) - len(known)} not in the list of classes"
   is_open = " open" if len(numbers) <= OPEN else ""
   return (f"<details{is_open}><summary>{line}</summary>"
           f'<ol class="classes" tabindex="0">{"".join(map(row, numbers))}</ol>'

@@ -1,25 +1,20 @@
 """A clip of a dataset on a page: all that it has, on one axis of time."""
 import dataclasses
-import io
 import math
 from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
-from scipy.io import wavfile
 
 from vatt.data import audio, record_index, windows
 from vatt.data.sources import Source, why_unreadable
 from vatt.errors import one_line, visible
+from vatt.reports import signals
 from vatt.reports.dataset_facts import frame_shape
 from vatt.reports.pages import clock, escape, inline
 
-SLOTS = 8  # places for pictures along the axis
-HEIGHT = 144  # of a picture, pixels, at most
-COLUMNS = 1000  # of a waveform or a spectrogram, at most
-WAVE = 100  # height of a waveform, in units of its own
-STEP, WINDOW = 1024 / 48000, 2048 / 48000  # seconds, of a spectrogram
 MOST_SOUND = 1 << 20  # bytes of a sound that is in the page
+LONGEST = 1e5  # seconds of a clip that is shown
 MOST_CAPTIONS = 200  # that are shown
 
 STYLE = """
@@ -120,6 +115,13 @@ class Clip:
   captions: Sequence[tuple[float, float, str, bool]]
   labels: Sequence[int]
 
+  @property
+  def can_be_shown(self) -> bool:
+    """Whether there is an axis of time, and a rate of all that is there."""
+    return (0 < self.length <= LONGEST
+            and (not self.frames or 0 < self.fps < math.inf)
+            and (not len(self.sound) or self.rate > 0))
+
 
 def read(source: Source, i: int) -> Clip:
   """Reads record i of a split.
@@ -142,109 +144,9 @@ def read(source: Source, i: int) -> Clip:
   return Clip(
       example["id"].numpy().decode(errors="replace"), float(example["start"]),
       float(length), example["frames"].numpy().tolist(), float(example["fps"]),
-      sound.numpy(), int(example["audio_rate"]), sorted(captions),
+      sound.numpy(), int(example["audio_rate"]),
+      sorted(captions, key=lambda caption: caption[0]),
       example["label"].numpy().tolist())
-
-
-# -----------------------------------------------------------------------------
-# What is drawn.
-# -----------------------------------------------------------------------------
-def pictures(clip: Clip) -> list[tuple[float, int] | None]:
-  """Which frames are in the places along the axis.
-
-  Returns:
-    For each of SLOTS equal parts of the clip the frame that is shown in the
-    middle of it, as its time in seconds and its number; None where there is
-    none, or still the one of the place before.
-  """
-  found, last = [], None
-  for slot in range(SLOTS):
-    number = int((slot + 0.5) / SLOTS * clip.length * clip.fps + 1e-6)
-    is_new = number < len(clip.frames) and number != last
-    found.append((number / clip.fps, number) if is_new else None)
-    last = number
-  return found
-
-
-def thumbnail(frame: bytes) -> tuple[bytes, bool]:
-  """A frame as a JPEG of at most HEIGHT pixels; whether it is that small.
-
-  Raises:
-    tf.errors.OpError: it cannot be decoded.
-  """
-  image = tf.io.decode_image(frame, channels=3, expand_animations=False)
-  height, width, _ = image.shape
-  if height > HEIGHT:
-    size = [HEIGHT, max(1, round(width * HEIGHT / height))]
-    image = tf.cast(tf.round(tf.image.resize(image, size, "area")), tf.uint8)
-  return tf.io.encode_jpeg(image, quality=85).numpy(), height < HEIGHT // 2
-
-
-def envelope(sound: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """The least and the largest of the samples in each of at most COLUMNS equal
-  parts of a sound, int16 [S], S > 0."""
-  count = min(COLUMNS, len(sound))
-  edges = np.arange(count, dtype=np.int64) * len(sound) // count
-  return np.minimum.reduceat(sound, edges), np.maximum.reduceat(sound, edges)
-
-
-def waveform(sound: np.ndarray) -> str:
-  """The SVG of a sound, int16 [S], S > 0: what lies between its least and its
-  largest samples, the loudest at the upper or lower edge."""
-  low, high = (side.astype(float) for side in envelope(sound))
-  peak = max(-low.min(), high.max(), 1.0)
-  middle, half = WAVE / 2, WAVE / 2
-  edge = [f"{i} {middle - half * value / peak:.1f}"
-          for i, value in enumerate(high)]
-  # At least a line of one unit.
-  back = [f"{i} {middle - half * value / peak + 1:.1f}"
-          for i, value in enumerate(low)]
-  return (f'<svg viewBox="0 0 {max(1, len(low) - 1)} {WAVE}" '
-          'preserveAspectRatio="none" width="100%" aria-hidden="true">'
-          f'<path fill="currentColor" d="M{"L".join(edge + back[::-1])}Z"/>'
-          '</svg>')
-
-
-def spectrogram(sound: np.ndarray, rate: int) -> tuple[bytes, float] | None:
-  """A PNG of the log-mel spectrogram as `audio.log_mel` makes it for models.
-
-  Args:
-    sound: int16 [S].
-    rate: samples a second.
-
-  Returns:
-    The PNG, low frequencies at the bottom, a column a step; and the seconds
-    of a step, which in long sounds are more than a model's. None if the rate
-    is too low.
-  """
-  step = max(STEP, len(sound) / rate / COLUMNS)
-  if round(rate * WINDOW) < 2 or rate < 320:  # twice the lowest edge and more
-    return None
-  mel = audio.log_mel(audio.normalize_audio(sound[None, :, None]), rate,
-                      step_s=step)[0, :, :, 0].numpy()  # [F, M]
-  # Imported where it is used: it is slow to load.
-  from matplotlib import colormaps
-
-  shades = np.uint8(np.round(mel.T[::-1] * 255))  # [M, F]
-  table = np.uint8(np.round(255 * colormaps["magma"](range(256))[:, :3]))
-  png = tf.io.encode_png(table[shades]).numpy()
-  return png, round(rate * step) / rate
-
-
-def wav(sound: np.ndarray, rate: int) -> bytes:
-  """The WAV file of a sound, int16 [S]."""
-  file = io.BytesIO()
-  wavfile.write(file, rate, sound)
-  return file.getvalue()
-
-
-def ticks(length: float) -> list[float]:
-  """Round times along an axis, from 0; six at most."""
-  least = length / 5
-  power = 10.0 ** math.floor(math.log10(least))
-  step = next(factor * power for factor in (1, 2, 5, 10)
-              if factor * power >= least * (1 - 1e-9))
-  return [i * step for i in range(int(length / step * 0.999) + 1)]
 
 
 # -----------------------------------------------------------------------------
@@ -269,8 +171,22 @@ def card(source: Source, i: int) -> str:
   title = f"<bdi>{_text(clip.id)}</bdi>" if clip.id else _text(f"record {i}")
   return (f'<article class="clip"><h3>{title}</h3>'
           f'<p>{" · ".join(facts)}</p><p>{_text(place)}</p>'
-          + ("".join(_time(clip)) if clip.length > 0 else
-             "<p>Nothing is in it.</p>") + "</article>\n")
+          + "".join(_problems(clip))
+          + ("".join(_time(clip)) if clip.can_be_shown else "")
+          + "</article>\n")
+
+
+def _problems(clip):
+  """Yields the HTML of what keeps a clip from being shown."""
+  for there, rate, line in (
+      (clip.frames, clip.fps, "pictures, and no rate of them"),
+      (len(clip.sound), clip.rate, "sound, and no rate of it")):
+    if there and not 0 < rate < math.inf:
+      yield f'<p class="problem">{line}</p>'
+  if clip.length > LONGEST:
+    yield f'<p class="problem">too long to be shown: {clip.length:.4g} s</p>'
+  if not clip.length:
+    yield "<p>Nothing is in it.</p>"
 
 
 def _time(clip):
@@ -278,7 +194,8 @@ def _time(clip):
   yield f'<div class="time" data-length="{clip.length:.6f}">'
   if clip.frames:
     yield f'<p class="what">{_of_pictures(clip)}</p><div class="strip">'
-    for shown in pictures(clip):
+    for shown in signals.places(
+        clip.length, len(clip.frames), clip.fps):
       yield "<span>" + (_picture(clip, *shown) if shown else "") + "</span>"
     yield "</div>"
   else:
@@ -288,13 +205,13 @@ def _time(clip):
   yield '<div class="ticks">' + "".join(
       f'<span style="left:{100 * time / clip.length:.3f}%">'
       f'{_tick(time, clip.length)}</span>'
-      for time in ticks(clip.length)) + "</div>"
+      for time in signals.ticks(clip.length)) + "</div>"
   yield from _captions(clip)
   yield "</div>"
   if len(clip.sound):
     if 2 * len(clip.sound) <= MOST_SOUND:
-      yield ('<audio controls preload="none" src="'
-             f'{inline("audio/wav", wav(clip.sound, clip.rate))}"></audio>')
+      file = inline("audio/wav", signals.wav(clip.sound, clip.rate))
+      yield f'<audio controls preload="none" src="{file}"></audio>'
     else:
       yield "<p>The sound is too long to be in the page.</p>"
 
@@ -313,7 +230,7 @@ def _of_pictures(clip):
 def _picture(clip, time, number):
   """The HTML of a frame."""
   try:
-    data, is_small = thumbnail(clip.frames[number])
+    data, is_small = signals.thumbnail(clip.frames[number])
   except tf.errors.OpError:
     return f'<small class="problem">{number} does not decode</small>'
   return (f'<img{" class=small" if is_small else ""} alt="picture at '
@@ -328,8 +245,8 @@ def _sound(clip):
   loud = (f"peak {20 * math.log10(peak / 32768):.1f} dB" if peak else "silent")
   yield (f'<p class="what">sound at {clip.rate} Hz, {_seconds(seconds)} s, '
          f'{loud}</p><div class="sound"><div style="height:100%;width:'
-         f'{_share(seconds, clip)}">{waveform(clip.sound)}</div></div>')
-  drawn = spectrogram(clip.sound, clip.rate)
+         f'{_share(seconds, clip)}">{signals.waveform(clip.sound)}</div></div>')
+  drawn = signals.spectrogram(clip.sound, clip.rate)
   if not drawn:
     yield '<p class="what">no spectrogram at such a rate</p>'
     return
@@ -337,8 +254,8 @@ def _sound(clip):
   high = min(7600, clip.rate // 2)
   every = f"{1000 * step:.1f} ms"
   yield (f'<p class="what">log-mel, 80 to {high} Hz, a window every {every}'
-         + (f" (a model: every {1000 * STEP:.1f} ms)"
-            if step > 1.5 * STEP else "")
+         + (f" (a model: every {1000 * signals.STEP:.1f} ms)"
+            if step > 1.5 * signals.STEP else "")
          + f'</p><div class="sound mel"><img alt="spectrogram" style="width:'
          f'{_share(_columns(png) * step, clip)}" '
          f'src="{inline("image/png", png)}"></div>')
