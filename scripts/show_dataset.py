@@ -62,10 +62,11 @@ def look(source):
 def main():
   """Looks at all, then writes."""
   stopping.listen()
-  name, path = FLAGS.dataset, output()
+  name = FLAGS.dataset
   splits = FLAGS.split or sources.split_names(name, FLAGS.data_dir)
   opened = [sources.open_source(name, FLAGS.data_dir, split)
             for split in splits]
+  path = output()  # told before much is read
   directory = opened[0].directory
   looked = [look(source) for source in opened]
   dataset.write(path, name, directory, dataset_facts.read_lists(directory),
