@@ -24,7 +24,7 @@ section > h2 { font-size: 1.15rem; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th { text-align: left; font-weight: 400; color: var(--faint);
   vertical-align: top; padding: .1rem .75rem .1rem 0; white-space: nowrap; }
-td { padding: .1rem 0; overflow-wrap: anywhere; }
+td { padding: .1rem 0; overflow-wrap: anywhere; vertical-align: top; }
 td.number { text-align: right; white-space: nowrap; padding-right: .5rem;
   font-variant-numeric: tabular-nums; }
 meter { width: 100%; min-width: 4rem; }
