@@ -5,6 +5,7 @@ broken costs its record alone. What is in them goes through the decoders that
 training uses, in TensorFlow's threads; only of what fails there the reason is
 looked for, in Python.
 """
+import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -66,7 +67,8 @@ class Check:
     self.found = sources.find(name, data_dir, split)
     self.num_records = 0
     self._name, self._bad_files, self._layouts = name, [], []
-    for path, which in self.found.missing.items():
+    missing = self.found.missing or _gaps(self.found.files)
+    for path, which in missing.items():
       self._bad_files.append(Bad(path, None, None, "", f"{which} is missing"))
 
   def lay_out(self, progress: Callable[[int], object] = lambda count: None
@@ -196,6 +198,20 @@ def _said(error):
   """What an operation said, without its name."""
   return sources.failed_assertion(error) or (
       one_line(error).partition(" [Op:")[0])
+
+
+def _gaps(files):
+  """The files that are missing between those of names as "x-00001-of-00008",
+  and which of how many each is."""
+  there = {}
+  for file in files:
+    found = re.fullmatch(r"(.+)-\d{5}-of-(\d{5})", file)
+    if found:
+      there.setdefault(found.groups(), set()).add(file)
+  return {file: f"file {i} of the {int(count)}"
+          for (base, count), some in sorted(there.items())
+          for i in range(int(count))
+          if (file := f"{base}-{i:05d}-of-{count}") not in some}
 
 
 # -----------------------------------------------------------------------------
