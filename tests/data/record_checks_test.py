@@ -176,8 +176,12 @@ def test_other_sources(tmp_path, records):
       "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label]))
   })).SerializeToString() for image, label in (
       (PNG, 0), (PNG[:-30], 1), (PNG, 11))]
-  directory = records.write_built(tmp_path, "things", {"train": images}, 1,
-                                  sidecars=False, features=("image", "label"))
+  directory = records.write_built(
+      tmp_path, "things", {"train": images}, 1, sidecars=False)
+  (directory / "features.json").write_text(json.dumps({"featuresDict": {
+      "features": {
+          "image": {"image": {"shape": {"dimensions": ["32", "32", "3"]}}},
+          "label": {"classLabel": {"numClasses": "10"}}}}}))
   named, _, made = check(tmp_path, "tfds:things")
   assert [(record, reason[:21]) for _, record, reason in named] == [
       (1, "frame 0 of 1 does not"), (2, "label is 11, expected")]
