@@ -32,7 +32,7 @@ Any built dataset will do, at the same shapes:
 
   python -m vatt.main --config=configs/pretrain.py:bbs --workdir=DIR \\
       --config.data.data_dir=DIR --config.data.datasets="('clips/mine',)" \\
-      --config.model.vocab_size=0 --config.batch_size=64
+      --config.batch_size=64
 
 On two CPU cores a step of bbs with batch 2 in float32 takes about 14 seconds,
 and the process 6 GB (scripts/README.md has more of what is fast how much).

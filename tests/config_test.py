@@ -196,6 +196,14 @@ def test_resolve_completes_what_is_open():
                      r"model.vocab_size \(18\)"):
     config_lib.resolve(config_lib.replace(
         config, {"model.vocab_size": 18}), facts)
+  # The 2^16 of the paper are the most words that there may be.
+  facts["model.vocab_size"] = Fact(19, "words.txt: 17 words", at_most=True)
+  for bound in 19, 20, 65536:
+    assert found == config_lib.resolve(config_lib.replace(
+        config, {"model.vocab_size": bound}), facts)
+  with pytest.raises(UserError, match=r"expected at most model.vocab_size"):
+    config_lib.resolve(config_lib.replace(
+        config, {"model.vocab_size": 18}), facts)
 
 
 def test_replace_makes_a_new_one_that_cannot_be_changed():

@@ -17,7 +17,7 @@ BAD = {
                     "model.video_patch is (4, 32, 8)"),
     "replicas": (["--config.strategy.name=mirrored",
                   "--config.strategy.devices=4"], "batch_size is 6"),
-    "vocabulary": (["--config.model.vocab_size=999"], "vocabulary.txt"),
+    "vocabulary": (["--config.model.vocab_size=9"], "vocabulary.txt"),
     "word vectors": (["--config.model.word_vectors=/nowhere.txt"],
                      "/nowhere.txt"),
     "missing words": (

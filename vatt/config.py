@@ -25,9 +25,11 @@ class Fact(NamedTuple):
   Attributes:
     value: of the field.
     found: what was found and where, for an error.
+    at_most: whether a field may also say more, as a bound.
   """
   value: Any
   found: str
+  at_most: bool = False
 
 
 def resolve(config: ConfigDict, facts: dict[str, Fact]) -> FrozenConfigDict:
@@ -36,15 +38,17 @@ def resolve(config: ConfigDict, facts: dict[str, Fact]) -> FrozenConfigDict:
   Args:
     config: of a run.
     facts: by field, such as "model.vocab_size". A field that is empty or 0
-      takes the value; any other must have it.
+      takes the value; any other must have it, or bound it.
 
   Raises:
     UserError: a field says otherwise.
   """
   for field, fact in facts.items():
     value = _get(config, field)
-    if value not in ("", 0, fact.value):
-      raise UserError(f"{fact.found}, expected {field} ({value})")
+    if value not in ("", 0, fact.value) and not (
+        fact.at_most and value > fact.value):
+      most = "at most " if fact.at_most else ""
+      raise UserError(f"{fact.found}, expected {most}{field} ({value})")
   return replace(config, {field: fact.value for field, fact in facts.items()})
 
 

@@ -173,7 +173,7 @@ def pretraining(variant: str, flavour: str = "paper") -> ConfigDict:
       dropout=0.1,
       remat=False,  # less memory for more time: see models/encoder.py
       dim_va=512, dim_vt=256,
-      vocab_size=2 ** 16,  # rows, with padding and unknown; 0 = of the file
+      vocab_size=2 ** 16,  # most rows, with padding and unknown; 0: any
       word_vectors="",  # word2vec text file or .npy to start from
   ))
   config.model.encoders = encoders(**config.model.encoders)

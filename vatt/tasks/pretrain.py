@@ -51,7 +51,7 @@ class Pretrain(Task):
         "data.vocabulary": Fact(path, f"vocabulary {path}"),
         "model.vocab_size": Fact(
             rows, f"{path}: {len(words)} words and {text.FIRST_WORD} reserved "
-            f"ids, {rows} rows")}
+            f"ids, {rows} rows", at_most=True)}
 
   def own_words(self, workdir):
     path = os.path.join(workdir, self.WORDS_FILE)
