@@ -123,6 +123,8 @@ VIDEO = '{"video_id": "video1", "split": "train"}'
     ("kinetics400", "train.json", '{"a": {"subset": "train", "annotations": '
      '{"label": "sing", "segment": [0, 10]}}}',
      "video a: 'sing', expected a class of Kinetics-400; --dataset=kinetics"),
+    ("kinetics400", "train.json", '{"a": {}, "b": {}, "a": {}}',
+     "JSON with videos by their ids: 'a' is there twice"),
     ("kinetics400", "train.json", '{"a": {"subset": "train"}}', "video a: "
      "KeyError('annotations'), expected {annotations: {label, segment: ["),
     ("kinetics400", "train.json", '{"a": {"subset": "train", "annotations": '

@@ -338,13 +338,18 @@ def test_rows_of_one_clip(tmp_path, capsys):
       ("train", "validation"), ("yoga", "zumba"))
   assert second.labels == ("yoga",)
   assert capsys.readouterr().out == (
-      f"{lists}: 2 rows list a clip again, 1 of them with another label or "
-      "caption, which it has too\n")
+      f"{lists}: clips listed again: 2, 1 of them with another label or "
+      "caption, which they have too\n"
+      f"{lists}: clips to train and to test in one: 1, such as a\n")
   lists = write(tmp_path / "splits", {
       f"wave_test_split{k}.txt": f"a.avi {k - 1}\nb.avi 0" for k in (1, 2, 3)})
   a, b = read("hmdb51", lists)
   assert (a.splits, b.splits) == (("train2", "test3"), ())
   assert not capsys.readouterr().out
+  write(tmp_path / "splits", {"wave_test_split4.txt": "a.avi 1\na.avi 2"})
+  read("hmdb51", lists)
+  assert capsys.readouterr().out == (
+      f"{lists}: clips to train and to test in one: 1, such as wave/a\n")
 
 
 def test_moments(tmp_path):

@@ -33,7 +33,7 @@ def said(listing, *fields):
           for clip in listing.clips]
 
 
-def test_esc50(official):
+def test_esc50(official, capsys):
   rows = rows_of(official / "esc50/esc50.csv")
   listing = read("esc50", official)
   assert len(rows) == len(listing.clips) == 2000
@@ -47,6 +47,7 @@ def test_esc50(official):
     assert [f"test{fold}" in clip.splits for clip in listing.clips] == where
     assert [f"train{fold}" in clip.splits for clip in listing.clips] == [
         not each for each in where]
+  assert not capsys.readouterr().out  # neither twice nor on both sides
 
 
 def test_ucf101(official, tmp_path):
@@ -123,5 +124,6 @@ def test_youcook2(official, capsys):
   assert said(listing, "file", "start", "end", "splits", "captions") == [
       (*clip, tuple(captions)) for clip, captions in expected.items()]
   assert rows == 13829 and len(expected) == 13828
-  assert ": 1 rows list a clip again, 1 of them with another label or cap" in (
-      capsys.readouterr().out)
+  assert capsys.readouterr().out == (
+      f"{official}/youcook2: clips listed again: 1, 1 of them with another "
+      "label or caption, which they have too\n")

@@ -103,7 +103,7 @@ def text(value: object) -> str:
 
 def read(dataset: str, form: Format, path: str) -> Listing:
   """Reads annotations. Prints how many rows list a clip again in a split that
-  it is in.
+  it is in, and how many clips are to train and to test.
 
   Args:
     dataset: its name, for errors.
@@ -130,11 +130,22 @@ def read(dataset: str, form: Format, path: str) -> Listing:
         if clip.splits and both.splits == known.splits:
           again += 1
           more += both != known
-  if again:
-    print(f"{path}: {again} rows list a clip again, {more} of them with another"
-          " label or caption, which it has too")
   clips = list(clips.values())
+  if again:
+    print(f"{path}: clips listed again: {again}, {more} of them with another "
+          "label or caption, which they have too")
+  both = [clip.file for clip in clips if _is_on_both_sides(clip.splits)]
+  if both:
+    print(f"{path}: clips to train and to test in one: {len(both)}, such as "
+          f"{visible(both[0])}")
   return Listing(clips, form.classes(folder, clips))
+
+
+def _is_on_both_sides(splits):
+  """Whether a clip is in train1 and test1, in train and validation or such."""
+  return len(splits) > 1 and any(
+      split.startswith("train") and split.replace("train", other, 1) in splits
+      for split in splits for other in ("test", "validation"))
 
 
 def matches(dataset: str, form: Format, path: str) -> list[re.Match]:

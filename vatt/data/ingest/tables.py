@@ -1,4 +1,5 @@
 """Reads lists and tables as people and programs save them: lines, CSV, JSON."""
+import collections
 import contextlib
 import csv
 import io
@@ -197,13 +198,22 @@ def read_json(path: str, expected: str) -> dict[str, Any]:
   """
   try:
     with open(path, "rb") as file:
-      found = json.loads(file.read())
+      found = json.loads(file.read(), object_pairs_hook=_once)
     if isinstance(found, dict):
       return found
     problem = f"is a {type(found).__name__}"
   except (OSError, ValueError, RecursionError) as error:
     problem = one_line(error)
   raise UserError(f"{path}: cannot be read as JSON with {expected}: {problem}")
+
+
+def _once(pairs):
+  """An object of JSON, none of whose members is lost for one of its name."""
+  found = dict(pairs)
+  if len(found) < len(pairs):
+    counts = collections.Counter(name for name, _ in pairs)
+    raise ValueError(f"{counts.most_common(1)[0][0]!r} is there twice")
+  return found
 
 
 def seconds(cell: str, separator: str = ",") -> float:
