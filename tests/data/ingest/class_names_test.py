@@ -59,17 +59,17 @@ def test_of_ucf101(tmp_path):
 
   capitals = {"testlist01.txt": "JumpingJack/a.avi\nJumpRope/b.avi\nAir/c.avi"}
   assert found(**capitals) == ("Air", "JumpingJack", "JumpRope")
-  assert found(**LISTS) == ("HandStandPushups", "YoYo")
+  assert found(**LISTS) == ("HandstandPushups", "YoYo")
   # The list that is asked for has neither numbers nor the first class.
-  index = {"classInd.txt": "2 HandstandPushups\n1 Archery\n\n3 YoYo\n"}
+  index = {"classInd.txt": "2 HandstandPushups\n1 Archery\n\n3 YOYO\n"}
   lists = {name: text.replace(" 2", " 3").replace(" 1", " 2")
            for name, text in LISTS.items()}
-  assert found(**lists, **index) == ("Archery", "HandstandPushups", "YoYo")
+  assert found(**lists, **index) == ("Archery", "HandstandPushups", "YOYO")
   listing = annotations.read(
       "ucf101", datasets.find("ucf101").FORMAT, str(tmp_path))
   assert {(clip.file, clip.labels) for clip in listing.clips} == {
       ("HandStandPushups/v_HandStandPushups_g02_c01", ("HandstandPushups",)),
-      ("YoYo/v_YoYo_g01_c01", ("YoYo",)), ("YoYo/v_YoYo_g02_c01", ("YoYo",))}
+      ("YoYo/v_YoYo_g01_c01", ("YOYO",)), ("YoYo/v_YoYo_g02_c01", ("YOYO",))}
 
 
 @pytest.mark.parametrize("files, expected", [

@@ -6,8 +6,8 @@ trainlist01.txt, testlist01.txt, ... 03, of rows
 from 1. The splits are train1, test1, ... 3. The classes have the numbers of
 classInd.txt; if it is gone, those in the lists; if none has numbers, those of
 their names in order without regard to capitals, which is the same if the lists
-are whole. Capitals differ (HandstandPushups, HandStandPushups): a class is
-spelled as in classInd.txt, or else as where it is first.
+are whole. The capitals of classes may differ: HandStandPushups, as copies of
+the lists have it, is HandstandPushups, as in classInd.txt.
 `--manual_dir`: v_Class_g01_c01.avi, in any folders.
 """
 import os
@@ -24,6 +24,7 @@ from vatt.errors import UserError
 
 LIST = r"(train|test)list(\d+)\.txt"
 CLASSES = "classInd.txt"
+SPELLED = {"handstandpushups": "HandstandPushups"}  # as there
 
 
 def read_classes(folder: str) -> class_names.ClassNames:
@@ -47,7 +48,7 @@ def read_classes(folder: str) -> class_names.ClassNames:
     path = os.path.join(folder, file)
     for row, _, name, number in _rows(path):
       key = name.casefold()
-      names.setdefault(key, name)
+      names.setdefault(key, SPELLED.get(key, name))
       if number and (numbers.setdefault(key, number) != number
                      or owners.setdefault(number, key) != key):
         raise unlike(path, row, f"{name} {number}",
