@@ -139,10 +139,33 @@ def test_folder(tmp_path, folder, media, capsys):
 def test_split_of_many_files_is_by_a_hash_of_their_names():
   spans = [builder.Clip(f"{i}-{k}", f"{i}.mp4", (k,))
            for i in range(500) for k in range(2)]
-  sides = clips.choose_splits("", spans, None)
-  assert sides == [side for side in sides[::2] for _ in range(2)]
-  assert 30 < sides[::2].count("test") < 75
-  assert clips.choose_splits("", spans[:400], None) == sides[:400]
+  bad = set()
+
+  class Reader:
+    def can(self, clip):
+      return clip.file not in bad
+
+  def choose(spans, share=10):
+    sides = clips.choose_splits("", spans, Reader(), share)
+    assert sides == [side for side in sides[::2] for _ in range(2)]
+    return sides
+
+  def tested(sides):
+    return {span.file for span, side in zip(spans, sides) if side == "test"}
+
+  sides = choose(spans)
+  assert 30 < len(tested(sides)) < 75
+  assert choose(spans[:400]) == sides[:400]
+  # Where few are for testing, one of them can be read.
+  few = tested(choose(spans, 200))
+  assert 0 < len(few) < 10
+  bad |= few
+  more = tested(choose(spans, 200)) - few
+  assert len(more) == 1
+  bad |= more
+  assert not tested(choose(spans, 200)) & more
+  one = tested(choose(spans, 10**9))
+  assert len(one) == 1 and not one & bad
 
 
 def test_one_file(tmp_path, media):

@@ -159,13 +159,26 @@ def test_keys_change_with_the_captions(tmp_path, videos, lists):
   changed = {clip.file for clip, a, b in zip(
       before, shards.keys_of(before), shards.keys_of(clips_of(now))) if a != b}
   assert changed == {"-tCQ4tCQdWE.mp4"}
-  # And after the plan: nothing that is of neither is written.
-  clip = clips_of(now)[0]
-  rows[howto100m.video_of(clip.file)][0] = ("said otherwise", 0.0, 1.0)
-  write_json(path, rows)
-  with pytest.raises(UserError, match="caption.json: .*(have changed since this"
-                     " command began|no longer what it was)"):
-    now.read.captions(clip)
+
+
+def test_captions_that_change_during_a_build(tmp_path, videos, lists):
+  """Nothing is built that is of neither state."""
+  lists = shutil.copytree(lists, tmp_path / "lists")
+  path = lists / "captions/-tCQ4tCQdWE.csv"
+  rows = official(lists / "captions")
+  json_path = tmp_path / "caption.json"
+  by_csv = plan(tmp_path, videos, lists)
+  by_json = plan(tmp_path, videos, write_json(json_path, rows))
+  path.write_text(path.read_text().replace("honest", "modest"))
+  json_path.write_text("{" + json_path.read_text())
+  for made, match in ((by_csv, f"{path}: the captions of -tCQ4tCQdWE have "
+                       "changed since this command began; run it again"),
+                      (by_json, f"{json_path}: byte 16: no longer what it was"
+                       ".*; run the command again")):
+    clip = next(clip for clip in clips_of(made)
+                if clip.file == "-tCQ4tCQdWE.mp4")
+    with pytest.raises(UserError, match=match):
+      made.read.captions(clip)
 
 
 def test_a_list_of_videos(tmp_path, videos, lists, capsys):
@@ -177,6 +190,7 @@ def test_a_list_of_videos(tmp_path, videos, lists, capsys):
       "gone_videos,Food,,3,12\n")
   made = plan(tmp_path, videos, lists)
   printed = capsys.readouterr().out
+  assert f"{lists}: 20 captions of 1 videos (0 overlapping" in printed
   assert f"{lists}: of 3 videos, without a file, 1: gone_videos\n" in printed
   assert f"{lists}: videos without captions, 1: 3lL8XUUWg_Q\n" in printed
   assert (f"{videos}: media files of videos that are not listed, 2: "
@@ -191,11 +205,18 @@ def test_a_list_of_videos(tmp_path, videos, lists, capsys):
   made = plan(tmp_path, videos, lists)
   assert len(clips_of(made)) == 8
   assert "not listed, 1: 3lL8XUUWg_Q.mp4\n" in capsys.readouterr().out
-  # Beside one file of captions, too.
+  # Beside one file of captions, too, that has a video twice: as json reads it.
   (lists / "HowTo100M_v1.csv").write_text("video_id\n-tCQ4tCQdWE\n")
   path = write_json(lists / "mine.json", official(lists / "captions"))
-  assert {clip.file for clip in clips_of(plan(tmp_path, videos, path))} == {
-      "-tCQ4tCQdWE.mp4"}
+  for last in [], ["the last"]:
+    (lists / "mine.json").write_text((lists / "mine.json").read_text()[:-1] + (
+        ', "-tCQ4tCQdWE": ' + json.dumps(
+            {"text": last, "start": [1] * len(last), "end": [2] * len(last)})
+        + "}"))
+    made = plan(tmp_path, videos, path)
+    assert {clip.file for clip in clips_of(made)} == {"-tCQ4tCQdWE.mp4"}
+    assert [text for text, _, _ in made.read.captions(clips_of(made)[0])] == (
+        last)
 
 
 def test_clips_around_cues_and_by_a_stride(tmp_path, videos, lists):
@@ -225,14 +246,16 @@ def test_clips_around_cues_and_by_a_stride(tmp_path, videos, lists):
       10, 256, 48000, 10, "pcm", "", 7]  # without fields that came later
 
 
-def test_one_video_in_a_thousand_is_held_out():
+def test_one_video_in_a_thousand_is_held_out(workers):
+  read = howto100m.Reader("", clips.Options(), workers, None)
+  read.can = lambda clip: True
   spans = [builder.Clip(f"{i}-{k}", f"{i}.mp4", (k,))
            for i in range(20_000) for k in range(2)]
-  sides = clips.choose_splits("", spans, None, Howto100m.TEST_SHARE)
+  sides = clips.choose_splits("", spans, read, Howto100m.TEST_SHARE)
   assert sides == [side for side in sides[::2] for _ in range(2)]
   assert 8 < sides[::2].count("test") < 40
   assert clips.choose_splits(
-      "", spans[:60], None, Howto100m.TEST_SHARE).count("test") == 2
+      "", spans[:60], read, Howto100m.TEST_SHARE).count("test") == 2
 
 
 def test_of_several_files_of_a_video(tmp_path, capsys):

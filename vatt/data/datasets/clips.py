@@ -234,9 +234,10 @@ def choose_splits(manual_dir: str, clips: Sequence[builder.Clip],
   """Chooses the split of each clip by a hash of its file's name.
 
   All clips of a file are on one side; about one file in `share` is for
-  testing, or else the one with the fewest clips. Of up to FEW files each is
-  tried, so that both sides have one that can be read; if there is only one
-  such, its last clips are for testing.
+  testing. Of up to FEW files each is tried, so that both sides have one that
+  can be read: if none is for testing, the one with the fewest clips is; if
+  there is only one such, its last clips are. Of more files, those for testing
+  are tried, if they are few, and another one is if none of them can be read.
 
   Args:
     manual_dir: folder of the media, for errors.
@@ -260,7 +261,11 @@ def choose_splits(manual_dir: str, clips: Sequence[builder.Clip],
   if len(files) > 1:
     test = {f for f in files if not builder.draw(share, "split", f)}
     count = collections.Counter(clip.file for clip in clips)
-    test = test or {min(files, key=count.get)}
+    if len(files) <= FEW:
+      test = test or {min(files, key=count.get)}
+    elif len(test) <= FEW and not any(read.can(first[f]) for f in test):
+      test.add(next((f for f in files if f not in test and read.can(first[f])),
+                    files[0]))
     if len(test) == len(files):
       test.remove(files[-1])
     return [SPLITS[clip.file in test] for clip in clips]

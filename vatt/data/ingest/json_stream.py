@@ -59,8 +59,8 @@ def value_at(path: str, offset: int, size: int) -> Any:
   except OSError as error:
     raise UserError(f"{path}: cannot be read: {one_line(error)}") from error
   except (ValueError, RecursionError) as error:
-    raise UserError(f"{path}: byte {offset}: no longer what it was: "
-                    f"{one_line(error)}") from error
+    raise UserError(f"{path}: byte {offset}: no longer what it was "
+                    f"({one_line(error)}); run the command again") from error
 
 
 class _Text:
