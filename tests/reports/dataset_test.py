@@ -9,9 +9,11 @@ import re
 import matplotlib.image
 import numpy as np
 import pytest
+import tensorflow as tf
 from scipy.io import wavfile
 
-from vatt.reports import dataset_facts, signals
+from vatt.data import sources
+from vatt.reports import dataset_clips, dataset_facts, signals
 
 RATE = 16000
 HOSTILE = "</q></main><script>alert(1)</script>\"'&amp;"
@@ -259,6 +261,71 @@ def test_the_page_loads_nothing_and_runs_nothing_of_the_data(page, written):
       for name in ("src", "href"):
         address = node.attributes.get(name, "#")
         assert address.startswith(("data:", "#"))
+
+
+def odd_records():
+  """Records that are no clips as builders make them, and what is said of each.
+  """
+  frame = tf.io.encode_jpeg(np.zeros([8, 8, 3], np.uint8)).numpy()
+  good = {
+      "id": [b"x"], "start": [0.0], "frames": [frame], "fps": [1.0],
+      "audio": [bytes(1600)], "audio_rate": [800], "captions/text": [b"a"],
+      "captions/start": [0.0], "captions/end": [1.0], "label": [0]}
+  for changes, said in (
+      ({}, "silent"), ({"fps": [math.nan]}, "fps is nan, expected more"),
+      ({"fps": [1e-9]}, "Nothing of it can be shown."),
+      ({"audio_rate": [0]}, "audio_rate is 0, expected more"),
+      ({"audio_rate": [200]}, "no spectrogram at such a rate"),
+      ({"audio_rate": [2 ** 31 - 1]}, "no spectrogram at such a rate"),
+      ({"audio": [b"odd"]}, "cannot be read: its sound does not decode: Input"),
+      ({"captions/start": []}, "1 captions, with 0 starts and 1 ends"),
+      ({"frames": [b"none", frame], "fps": [8.0]}, "0 does not decode"),
+      ({"frames": [], "audio": [b""]}, "Nothing of it can be"),
+      ({"start": [math.inf]}, "from inf s of its source"),
+      ({"captions/start": [math.nan]}, "nan – 1"),
+      ({"label": [5, -1]}, "class 5 (has no name), class -1"),
+      ({"label": [5]}, "label is 5, expected 0 to 0"),
+      ({"captions/end": [-1.0]}, "a caption ends before it starts"),
+      ({"id": [b"a\xff\0"]}, "a\ufffd\\x00")):
+    yield {name: values if name not in changes else changes[name]
+           for name, values in good.items()}, said
+
+
+def test_what_is_wrong_with_a_clip_is_said_on_its_card(tmp_path):
+  directory = tmp_path / "odd" / "1.0.0"
+  directory.mkdir(parents=True)
+  (directory / "features.json").write_text(
+      '{"featuresDict": {"features": {"frames": {}}}}')
+  (directory / "dataset_info.json").write_text("{}")
+  (directory / "label.labels.txt").write_text("name\n")
+  clips, said = zip(*odd_records())
+  with tf.io.TFRecordWriter(
+      str(directory / "odd-train.tfrecord-00000-of-00001")) as writer:
+    for clip in clips:
+      writer.write(tf.train.Example(features=tf.train.Features(feature={
+          name: tf.train.Feature(**{{bytes: "bytes_list", float: "float_list"
+                                     }.get(type(values[0]), "int64_list"): {
+                                         "value": values}})
+          if values else tf.train.Feature()
+          for name, values in clip.items()})).SerializeToString())
+  source = sources.open_source("odd", str(tmp_path), "train")
+  for i, expected in enumerate(said):
+    card = Node(dataset_clips.card(source, i)).one("article")
+    assert expected in card.text, i
+  facts = dataset_facts.look(source, np.arange(len(clips)))
+  assert (facts.looked, facts.unreadable) == (len(clips), 2)
+
+
+def test_a_long_sound_takes_no_more_room_than_a_short_one():
+  sound = np.zeros(8000 * 600, np.int16)
+  sound[8000 * 300:8000 * 301] = 20000
+  png, step = signals.spectrogram(sound, 8000)
+  assert step == 0.6  # seconds
+  assert matplotlib.image.imread(io.BytesIO(png), "png").shape[:2] == (80, 1000)
+  low, high = signals.envelope(sound)
+  assert len(low) == len(high) == 1000
+  assert np.flatnonzero(low).tolist() == [500]  # all of its 0.6 s are loud
+  assert np.flatnonzero(high).tolist() == [500, 501]
 
 
 def test_samples_are_spread_evenly():

@@ -116,26 +116,17 @@ class Check:
     if not len(index):
       return
     tensors = record_index.file_tensors(index)
-    flac = self._has_flac(tensors, len(index))
-
-    # In graphs, where an Assert says what it was told to.
-    parse = tf.function(
-        self.found.parse, [tf.TensorSpec([], tf.string)], autograph=False)
-    samples = tf.function(
-        lambda stored: audio.samples(stored, flac), autograph=False,
-        reduce_retracing=True)
-
-    def process(raw, i):
-      return problem_of(self.found.parse(raw), self.found.label_names, flac)
-
+    judge = Judge(self.found.parse, self.found.label_names,
+                  self._has_flac(tensors, len(index)))
     results = record_index.process_records(
-        tensors, len(index), process, tf.constant(UNREADABLE))
+        tensors, len(index), lambda raw, i: judge.problem(raw),
+        tf.constant(UNREADABLE))
     try:
       for i, reason in results.as_numpy_iterator():
         if reason:
           said = reason.decode()
           if said == UNREADABLE:
-            said = self._why(tensors, i, flac, parse, samples)
+            said = self._why(tensors, i, judge)
           f = index.file_ids[i]
           yield self._bad(self.found.files[f], self._layouts[f],
                           int(numbers[i]), said, said != WRONG_CRC)
@@ -164,7 +155,7 @@ class Check:
           and sound.numpy().startswith(audio.FLAC))
     return sources.says_flac(self._name)
 
-  def _why(self, tensors, i, flac, parse, samples):
+  def _why(self, tensors, i, judge):
     """Why a record failed, in a line."""
     try:
       raw = record_index.read_record(tensors, tf.constant(i, tf.int64))
@@ -172,8 +163,35 @@ class Check:
       return WRONG_CRC
     except tf.errors.OpError as error:
       return f"cannot be read: {_said(error)}"
+    return judge.say(raw) or "failed once, and then did not"
+
+
+class Judge:
+  """Says what is wrong with records of one kind."""
+
+  def __init__(self, parse: Callable[[tf.Tensor], dict[str, tf.Tensor]],
+               label_names: tuple[str, ...], flac: bool):
+    """Prepares for that; the arguments are those of a `sources.Source`."""
+    self._parse, self._label_names, self._flac = parse, label_names, flac
+    # In graphs, where an Assert says what it was told to.
+    self._parse_in_graph = tf.function(
+        parse, [tf.TensorSpec([], tf.string)], autograph=False)
+    self._samples = tf.function(
+        lambda stored: audio.samples(stored, flac), autograph=False,
+        reduce_retracing=True)
+
+  def problem(self, raw: tf.Tensor) -> tf.Tensor:
+    """What is wrong with a record: string [], or ""; also within tf.data.
+
+    Raises:
+      tf.errors.OpError: it is no example, or does not decode.
+    """
+    return problem_of(self._parse(raw), self._label_names, self._flac)
+
+  def say(self, raw: tf.Tensor) -> str:
+    """What is wrong with a record, whatever it is, in a line; or ""."""
     try:
-      example = parse(raw)
+      example = self._parse_in_graph(raw)
     except tf.errors.OpError as error:
       return f"is no example of this kind: {_said(error)}"
     frames = example["frames"].numpy()
@@ -184,12 +202,12 @@ class Check:
         return (f"frame {number} of {len(frames)} does not decode: "
                 + _said(error))
     try:
-      samples(example["audio"])
+      self._samples(example["audio"])
     except tf.errors.OpError as error:
       return f"its sound does not decode: {_said(error)}"
     try:
-      return problem_of(example, self.found.label_names, flac
-                        ).numpy().decode() or "failed once, and then did not"
+      return problem_of(
+          example, self._label_names, self._flac).numpy().decode()
     except tf.errors.OpError as error:
       return _said(error)
 

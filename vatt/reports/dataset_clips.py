@@ -1,13 +1,14 @@
 """A clip of a dataset on a page: all that it has, on one axis of time."""
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from vatt.data import audio, record_index, windows
-from vatt.data.sources import Source, why_unreadable
+from vatt.data import audio, record_checks, record_index, windows
+from vatt.data.sources import Source
 from vatt.errors import one_line, visible
 from vatt.reports import signals
 from vatt.reports.dataset_facts import frame_shape
@@ -123,19 +124,27 @@ class Clip:
             and (not len(self.sound) or self.rate > 0))
 
 
-def read(source: Source, i: int) -> Clip:
-  """Reads record i of a split.
+def read(source: Source, i: int) -> tf.Tensor:
+  """Record i of a split, string [].
 
   Raises:
     tf.errors.OpError: it cannot be read.
   """
-  example = source.parse(record_index.read_record(
-      record_index.file_tensors(source.index), tf.constant(i, tf.int64)))
-  sound = audio.samples(example["audio"], source.flac)
-  length = windows.clip_length(example, sound)
-  own = set(windows.own_captions(example | {
-      "length": length,
-      "captions/text": tf.range(tf.size(example["captions/text"]))}).numpy())
+  # The index of its place alone: that of all records may be large.
+  path, offset = source.index.place(i)
+  tensors = record_index.file_tensors(record_index.RecordIndex(
+      [path], np.zeros([1], np.int32), np.array([offset])))
+  return record_index.read_record(tensors, tf.constant(0, tf.int64))
+
+
+def parse(source: Source, raw: tf.Tensor) -> Clip:
+  """A record as a Clip.
+
+  Raises:
+    tf.errors.OpError: it cannot be parsed.
+  """
+  example = _parser(source.parse, source.flac)(raw)
+  own = set(example["own"].numpy().tolist())
   captions = [
       (float(start), float(end), text.decode(errors="replace"), number in own)
       for number, (start, end, text) in enumerate(zip(*(
@@ -143,10 +152,28 @@ def read(source: Source, i: int) -> Clip:
           for part in ("start", "end", "text"))))]
   return Clip(
       example["id"].numpy().decode(errors="replace"), float(example["start"]),
-      float(length), example["frames"].numpy().tolist(), float(example["fps"]),
-      sound.numpy(), int(example["audio_rate"]),
+      float(example["length"]), example["frames"].numpy().tolist(),
+      float(example["fps"]),
+      example["sound"].numpy(), int(example["audio_rate"]),
       sorted(captions, key=lambda caption: caption[0]),
       example["label"].numpy().tolist())
+
+
+@functools.lru_cache(maxsize=8)
+def _parser(parse, flac):
+  """`parse`, with the sound's samples, the length and which captions are of the
+  clip itself; in a graph, where all that is wrong is an OpError."""
+  def parse_all(raw):
+    example = parse(raw)
+    sound = audio.samples(example["audio"], flac)
+    length = windows.clip_length(example, sound)
+    own = windows.own_captions(example | {
+        "length": length,
+        "captions/text": tf.range(tf.size(example["captions/text"]))})
+    return example | {"sound": sound, "length": length, "own": own}
+
+  return tf.function(
+      parse_all, [tf.TensorSpec([], tf.string)], autograph=False)
 
 
 # -----------------------------------------------------------------------------
@@ -156,37 +183,31 @@ def card(source: Source, i: int) -> str:
   """Record i of a split, as HTML."""
   path, offset = source.index.place(i)
   place = f"record {i} of {source.split}, at byte {offset} of {path}"
+  problem = ""
   try:
-    clip = read(source, i)
+    raw = read(source, i)
+    problem = _judge(source.parse, source.label_names, source.flac).say(raw)
+    clip = parse(source, raw)
   except tf.errors.OpError as error:
-    why = why_unreadable(source, i) or one_line(error)
-    return (f'<article class="clip"><h3>{_text(place)}</h3>'
-            f'<p class="problem">cannot be read: {_text(why)}</p></article>\n')
+    return (f'<article class="clip"><h3>{_text(place)}</h3><p class="problem">'
+            f"cannot be read: {_text(problem or one_line(error))}</p></article>"
+            "\n")
   facts = [f"{_seconds(clip.length)} s"]
   if clip.start:
-    facts.append(f"from {clock(clip.start)} of its source")
+    at = clock(clip.start) if 0 < clip.start < LONGEST else f"{clip.start:g} s"
+    facts.append(f"from {at} of its source")
   labels = ", ".join(_label(source.label_names, label) for label in clip.labels)
   if labels:
     facts.append(f'<span class="label">{labels}</span>')
   title = f"<bdi>{_text(clip.id)}</bdi>" if clip.id else _text(f"record {i}")
   return (f'<article class="clip"><h3>{title}</h3>'
           f'<p>{" · ".join(facts)}</p><p>{_text(place)}</p>'
-          + "".join(_problems(clip))
-          + ("".join(_time(clip)) if clip.can_be_shown else "")
-          + "</article>\n")
+          + (f'<p class="problem">{_text(problem)}</p>' if problem else "")
+          + ("".join(_time(clip)) if clip.can_be_shown else
+             "<p>Nothing of it can be shown.</p>") + "</article>\n")
 
 
-def _problems(clip):
-  """Yields the HTML of what keeps a clip from being shown."""
-  for there, rate, line in (
-      (clip.frames, clip.fps, "pictures, and no rate of them"),
-      (len(clip.sound), clip.rate, "sound, and no rate of it")):
-    if there and not 0 < rate < math.inf:
-      yield f'<p class="problem">{line}</p>'
-  if clip.length > LONGEST:
-    yield f'<p class="problem">too long to be shown: {clip.length:.4g} s</p>'
-  if not clip.length:
-    yield "<p>Nothing is in it.</p>"
+_judge = functools.lru_cache(maxsize=8)(record_checks.Judge)
 
 
 def _time(clip):
@@ -281,6 +302,9 @@ def _captions(clip):
                    if math.isfinite(edge) else 0.0 for edge in (start, end))
     indent = f'style="margin-left:{min(first, 50.0):.2f}%"'
     when = f"{_seconds(start)} – {_seconds(end)}"
+    if start == end == 0:  # it has no time
+      yield f'<li><q dir="auto">{_text(text)}</q></li>'
+      continue
     bar = (f'<i style="margin-left:{min(first, 99.5):.2f}%;'
            f'width:{max(last - first, 0.0):.2f}%"></i>')
     if not is_own:

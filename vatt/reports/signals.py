@@ -12,7 +12,8 @@ SLOTS = 8  # places for frames along an axis of time
 HEIGHT = 144  # of a frame, pixels, at most
 COLUMNS = 1000  # of a waveform or a spectrogram, at most
 WAVE = 100  # height of a waveform, in units of its own
-STEP, WINDOW = 1024 / 48000, 2048 / 48000  # seconds, of a spectrogram
+STEP = 1024 / 48000  # seconds, of a spectrogram
+RATES = (320, 1_000_000)  # samples a second that one is made of
 MINUTES = (15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)  # between ticks
 
 
@@ -88,11 +89,11 @@ def spectrogram(sound: np.ndarray, rate: int) -> tuple[bytes, float] | None:
   Returns:
     The PNG, low frequencies at the bottom, a column a step; and the seconds
     of a step, which in long sounds are more than a model's. None if the rate
-    is too low.
+    is not one of sound.
   """
-  step = max(STEP, len(sound) / rate / COLUMNS)
-  if round(rate * WINDOW) < 2 or rate < 320:  # twice the lowest edge and more
+  if not RATES[0] <= rate <= RATES[1]:
     return None
+  step = max(STEP, len(sound) / rate / COLUMNS)
   mel = audio.log_mel(audio.normalize_audio(sound[None, :, None]), rate,
                       step_s=step)[0, :, :, 0].numpy()  # [F, M]
   # Imported where it is used: it is slow to load.
