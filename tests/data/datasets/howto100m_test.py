@@ -390,9 +390,12 @@ def test_to_training_batches_by_the_commands(
   assert 3 <= len(finished) < 11
   run = python.run(*command)
   assert run.returncode == 0, run.stderr
-  assert run.stdout.splitlines()[-1].endswith(
-      "built 11 clips (train 10, test 1; with pictures 6, sound 7, captions "
-      "11), rejected 0")
+  assert run.stdout.splitlines()[-1] == (
+      f"{final}: built 11 clips (train 10, test 1; with pictures 6, sound 7, "
+      "captions 11), rejected 0, listed and not used 1 "
+      f"(see {final}/missing.csv)")
+  assert (final / "missing.csv").read_text().splitlines()[1:] == [
+      f"{ABSENT},no media file,,"]
   assert finished.items() <= {path.name: path.stat().st_mtime_ns
                               for path in final.iterdir()}.items()
   run = python.run("scripts/build_vocabulary.py", f"--dataset={name}",
