@@ -412,6 +412,17 @@ def test_built_from_lists_and_nothing_lost(tmp_path, media, capsys):
     assert ": already built 5 clips (" in capsys.readouterr().out
   build(tmp_path, None)
   assert ": already built 5 clips (" in capsys.readouterr().out
+  # What was measured is not measured again, unless it has changed.
+  clip = pathlib.Path(films, "c.wav")
+  sound, facts = clip.read_bytes(), clip.stat()
+  clip.write_bytes(b"\0" * len(sound))
+  os.utime(clip, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+  build(tmp_path, films, annotations=annotations_path)
+  assert ": already built 5 clips (" in capsys.readouterr().out
+  os.utime(clip)
+  with pytest.raises(UserError, match="4 of its clips are the same, 1 are new"):
+    build(tmp_path, films, annotations=annotations_path)
+  clip.write_bytes(sound)
   # Of before there was such a file: still whole, and a repair adds it.
   for name in "missing.csv", "coverage.csv":
     (folder / name).unlink()

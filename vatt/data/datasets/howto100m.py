@@ -38,7 +38,6 @@ from vatt.data.ingest import (
     tables,
 )
 from vatt.data.ingest.cues import Cues
-from vatt.data.ingest.measured import Measured
 from vatt.data.ingest.rejected import HEADERS, MISSING, table
 from vatt.data.ingest.workers import Workers
 from vatt.errors import UserError, one_line
@@ -49,7 +48,6 @@ CAPTIONS_CSV = re.compile(r"([\w-]{11})\.csv", re.A)
 CAPTIONS_JSON = re.compile(r"(raw_)?caption.*\.json")
 VIDEO_LIST = re.compile(r"HowTo100M.*\.csv")
 EXPECTED = "{video_id}.csv, ..., or caption.json, raw_caption.json"
-LENGTHS = "lengths.csv"  # beside the versions of the dataset
 BETTER = (".mp4", ".webm", ".mkv")  # of several files of a video
 
 
@@ -153,8 +151,7 @@ class Howto100m(Official, skip_registration=True):
           f"--manual_dir={manual_dir}: no file of the {len(listed)} videos that"
           " are listed" + "".join(f", such as {v}.mp4" for v, _ in missing[:1]))
     lengths, rejected = clip_sources.measure(
-        manual_dir, list(used), workers, Measured(os.path.join(
-            os.path.dirname(str(self.data_path)), LENGTHS)))
+        manual_dir, list(used), workers, self.lengths())
     for what, names in (
         (f"of {len(listed)} videos, without a file", [v for v, _ in missing]),
         ("videos without captions", [

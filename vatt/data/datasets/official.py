@@ -3,9 +3,11 @@ import os
 
 from vatt.data.datasets import clips
 from vatt.data.ingest import annotations, clip_sources, coverage, matching
+from vatt.data.ingest.measured import Measured
 from vatt.data.ingest.workers import Workers
 from vatt.errors import UserError
 
+LENGTHS = "lengths.csv"
 TRIMMED = (  # of the programs
     "Whether files that are called like a video are clips alone, so that the "
     "times in the annotations are not times in them: --trimmed or --notrimmed; "
@@ -44,6 +46,10 @@ class Official(clips.Clips, skip_registration=True):
     return bool(manual_dir and (self._annotations or os.path.exists(
         f"{manual_dir}/{clip_sources.LIST}")))
 
+  def lengths(self) -> Measured:
+    """What is known of the lengths of files: kept beside the versions."""
+    return Measured(os.path.join(os.path.dirname(str(self.data_path)), LENGTHS))
+
   def find(self, manual_dir: str, options: clips.Options, workers: Workers
            ) -> clip_sources.Found:
     if not self.has_sources(manual_dir):
@@ -58,7 +64,7 @@ class Official(clips.Clips, skip_registration=True):
       return super().find(manual_dir, options, workers)
     listing = annotations.read(self.name, self.FORMAT, self._annotations)
     matches = matching.find(
-        listing.clips, self.FORMAT, manual_dir, self._trimmed)
+        listing.clips, self.FORMAT, manual_dir, self._trimmed, self.lengths())
     print(f"{manual_dir}: {coverage.line(listing, matches)}")
     spans, rejected = [], []
     for clip, path, start, end, sound in matches.found:

@@ -3,6 +3,7 @@ import collections
 import math
 import os
 import re
+import time
 import unicodedata
 from collections.abc import (
   Callable,
@@ -40,6 +41,7 @@ SUFFIXES = frozenset((
     ".mpa .mpe .mpeg .mpg .mts .mxf .nsv .nut .oga .ogg .ogm .ogv .ogx .opus "
     ".qt .ra .rm .rmvb .spx .ts .tta .vob .w64 .wav .weba .webm .wma .wmv "
     ".wtv .wv .y4m").split())
+SAVED = 60.0  # seconds after which lengths are saved again
 AT_ONCE = 4096  # items that threads are given
 LONGEST_FILE = 24 * 3600  # seconds; damaged headers say any length
 
@@ -226,12 +228,12 @@ def measure(manual_dir: str, files: Sequence[str], workers: Workers,
     except media.MediaError as error:
       return error
 
-  lengths, rejected = {}, []
+  lengths, rejected, saved = {}, [], time.monotonic()
   try:
-    for i, (file, found) in enumerate(
-        in_threads(look, files, "lengths", "file"), 1):
-      if i % AT_ONCE == 0:
+    for file, found in in_threads(look, files, "lengths", "file"):
+      if time.monotonic() > saved + SAVED:  # all of them, each time
         known.save()
+        saved = time.monotonic()
       if isinstance(found, media.MediaError):
         name = visible(file.encode(errors="backslashreplace").decode())
         rejected.append((name, name, str(found)))

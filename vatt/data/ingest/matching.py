@@ -2,23 +2,20 @@
 import collections
 import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from tqdm import tqdm
 
-from vatt.data.ingest import clip_sources, media, tables
+from vatt.data.ingest import clip_sources, tables
 from vatt.data.ingest.annotations import Format, Listed
+from vatt.data.ingest.measured import Measured
 from vatt.data.ingest.workers import Workers
 from vatt.errors import UserError
-from vatt.host import num_cores
 
 TRIED = 20  # files, to learn whether all are what is said of them
 # Seconds that a file may be longer than the clip that it is: cut at key frames.
 LONGER = 5.0
 ROUNDED = 1.0  # seconds by which a video may end before a clip of it
-LIMIT = 60  # seconds of processor time to measure a file
-AT_ONCE = 4096  # files that threads are given
 REPLACEMENT = "replacement"  # how folders begin whose files are the good ones
 # Of files that have sound alone.
 SOUND = frozenset((
@@ -50,7 +47,8 @@ class Matches(NamedTuple):
 
 
 def find(clips: Sequence[Listed], form: Format, manual_dir: str,
-         trimmed: bool | None = None) -> Matches:
+         trimmed: bool | None = None, known: Measured | None = None
+         ) -> Matches:
   """Finds the media files of clips, by their names without the suffixes.
 
   A file called like the video of a clip may be that clip alone: the lengths of
@@ -62,6 +60,7 @@ def find(clips: Sequence[Listed], form: Format, manual_dir: str,
     manual_dir: folder of the media, and of folders of them.
     trimmed: whether files called like a video are clips alone; None to measure
       them.
+    known: lengths that were measured before; gets the others.
 
   Raises:
     UserError: a clip has several files, there are none at all, or they are not
@@ -93,7 +92,7 @@ def find(clips: Sequence[Listed], form: Format, manual_dir: str,
                     f"clips that are listed, such as {' or '.join(names)}")
   videos = [found[i] for i in unsure]
   if trimmed is None:
-    videos, mixed = _decide(videos, manual_dir)
+    videos, mixed = _decide(videos, manual_dir, known)
     missing += mixed
   else:
     check_times(videos, manual_dir, trimmed)
@@ -141,9 +140,10 @@ def check_times(videos: Sequence[Match], manual_dir: str, trimmed: bool
   wrong = []
   tried = [match for match in videos if match.start or (
       trimmed and match.end is not None)]
-  lengths = _measure([match.path for match in tried[:TRIED]], manual_dir)
+  lengths, _ = clip_sources.measure(
+      manual_dir, [match.path for match in tried[:TRIED]], Workers())
   for match in tried[:TRIED]:
-    length = lengths[match.path]
+    length = lengths.get(match.path)
     if length is None:
       continue  # the build will tell
     if (length <= match.end - match.start + LONGER if trimmed
@@ -163,7 +163,7 @@ def check_times(videos: Sequence[Match], manual_dir: str, trimmed: bool
         "their lengths tell what they are")
 
 
-def _decide(videos, manual_dir):
+def _decide(videos, manual_dir, known):
   """Decides by their lengths which of the files are no more than a clip.
 
   Returns:
@@ -171,9 +171,9 @@ def _decide(videos, manual_dir):
     reason) of these.
   """
   # From 0 on, both are the same.
-  lengths = _measure([
+  lengths, _ = clip_sources.measure(manual_dir, list(dict.fromkeys(
       path for match in videos if match.start
-      for path in (match.path, match.sound) if path], manual_dir)
+      for path in (match.path, match.sound) if path)), Workers(), known)
   count = collections.Counter(match.path for match in videos)
 
   def kind(match, path):
@@ -221,31 +221,6 @@ def _decide(videos, manual_dir):
           f"{apart[0]}: one is a clip alone and its pictures are whole, or the "
           "other way round")
   return found, mixed
-
-
-def _measure(paths, manual_dir):
-  """Seconds of each file, None for one that cannot be read."""
-  workers = Workers()
-
-  def length(path):
-    try:
-      return workers.call(LIMIT, media.length, os.path.join(manual_dir, path))
-    except media.MediaError:
-      return None
-
-  paths, lengths = list(dict.fromkeys(paths)), {}
-  pool = ThreadPoolExecutor(num_cores())
-  try:
-    with tqdm(desc="measuring", total=len(paths), unit="file", delay=2,
-              mininterval=1) as bar:
-      for i in range(0, len(paths), AT_ONCE):
-        part = paths[i:i + AT_ONCE]
-        for path, found in zip(part, pool.map(length, part)):
-          lengths[path] = found
-          bar.update()
-  finally:  # whoever stops it does not wait for those that have not begun
-    pool.shutdown(cancel_futures=True)
-  return lengths
 
 
 class _Files:
