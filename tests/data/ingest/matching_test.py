@@ -221,8 +221,9 @@ def test_lengths_tell_what_names_do_not(tmp_path, media, capsys):
       ("g.wav", 0, 10), ("h.wav", 30, 40)]
   assert matches.missing == [(clips[8], "no file of its name")]
   assert capsys.readouterr().out == (
-      f"{tmp_path}: by the lengths of files whose names do not tell: 2 clips "
-      "alone, such as a.wav; 5 whole, such as Yb.wav\n")
+      f"{tmp_path}: by the lengths of files whose names do not tell: 4 whole, "
+      "such as Yb.wav; 2 clips alone, such as a.wav; 1 cannot be read, such as "
+      "h.wav\n")
 
 
 def test_a_length_that_fits_both_is_as_most_are(tmp_path, media):

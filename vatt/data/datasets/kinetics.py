@@ -108,7 +108,7 @@ def _json_rows(path):
 def _format(size):
   return annotations.Format(
       functools.partial(read, size),
-      r"(?!(clips|missing|rejected|damaged)\.csv).+\.csv|"
+      r"(?!(clips|missing|coverage|rejected|damaged)\.csv).+\.csv|"
       r"(.*[^a-z])?(train|val|validate|validation|test)([^a-z].*)?\.json",
       "train.csv, val.csv, ... or train.json, ...",
       lambda folder, clips: classes(size))

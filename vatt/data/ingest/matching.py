@@ -191,7 +191,7 @@ def _decide(videos, manual_dir, known):
             if is_clip and count[match.path] > 1}
   alike = collections.Counter(
       found for match, found in zip(videos, kinds) if match.start)
-  found, mixed, first, apart = [], [], {}, []
+  found, mixed, told, apart = [], [], {}, []
   for match, is_clip in zip(videos, kinds):
     path = match.path
     if path in others:
@@ -208,14 +208,14 @@ def _decide(videos, manual_dir, known):
         apart.append(match.sound)
         match = match._replace(sound="")
     if match.start:
-      first.setdefault(is_clip, []).append(path)
+      what = ("cannot be read" if path not in lengths else
+              "clips alone" if is_clip else "whole")
+      told.setdefault(what, {})[path] = None
     found.append(match._replace(start=None, end=None) if is_clip else match)
-  if first:
+  if told:
     print(f"{manual_dir}: by the lengths of files whose names do not tell: "
-          + "; ".join(
-              f"{len(first[is_clip])} {what}, such as {first[is_clip][0]}"
-              for is_clip, what in ((True, "clips alone"), (False, "whole"))
-              if is_clip in first))
+          + "; ".join(f"{len(paths)} {what}, such as {next(iter(paths))}"
+                      for what, paths in sorted(told.items(), reverse=True)))
   if apart:
     print(f"{manual_dir}: {len(apart)} files of sound are left out, such as "
           f"{apart[0]}: one is a clip alone and its pictures are whole, or the "
