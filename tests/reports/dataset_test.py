@@ -316,6 +316,16 @@ def test_what_is_wrong_with_a_clip_is_said_on_its_card(tmp_path):
   assert (facts.looked, facts.unreadable) == (len(clips), 2)
 
 
+def test_lists_beside_a_dataset_are_counted_by_reason(tmp_path):
+  (tmp_path / "missing.csv").write_text(
+      "id,reason,split,label\na,no file,train,x\nb,no file,train,y\n"
+      "c,no file,test,x\nd,no file,,\n")
+  (tmp_path / "rejected.csv").write_text("id,file,reason\n")
+  assert dataset_facts.read_lists(str(tmp_path)) == {
+      "missing.csv": (4, [("train: no file", 2), ("test: no file", 1),
+                          ("no file", 1)]), "rejected.csv": (0, [])}
+
+
 def test_a_long_sound_takes_no_more_room_than_a_short_one():
   sound = np.zeros(8000 * 600, np.int16)
   sound[8000 * 300:8000 * 301] = 20000

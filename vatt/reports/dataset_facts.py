@@ -9,10 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from vatt.data import audio, record_index, windows
+from vatt.data.ingest import rejected
 from vatt.data.sources import Source
 
 KINDS = ("pictures", "sound", "captions", "label")
-LISTS = ("rejected.csv", "damaged.csv", "missing.csv")  # beside a dataset
+LISTS = (rejected.NAME, rejected.DAMAGED, rejected.MISSING)
 
 
 @dataclasses.dataclass
@@ -182,7 +183,8 @@ def read_lists(directory: str) -> dict[str, tuple[int, list[tuple[str, int]]]]:
     with tf.io.gfile.GFile(path, "rb") as file:
       lines = (line.decode(errors="replace") for line in file)
       for row in csv.DictReader(lines):
-        reasons[row.get("reason") or ""] += 1
+        # A clip that is missing has the split that it would be in.
+        reasons[": ".join(filter(None, map(row.get, ("split", "reason"))))] += 1
     found[name] = reasons.total(), [
         item for item in reasons.most_common(6) if item[0]][:5]
   return found
