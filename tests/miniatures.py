@@ -2,7 +2,6 @@
 of their clips real media under the names that these have."""
 import csv
 import json
-import shutil
 
 ACTIONS = {"kinetics400": "abseiling", "kinetics600": "acting in play",
            "kinetics700": "zumba"}
@@ -27,7 +26,7 @@ def make(name, folder, data):
 
   def put(path, source):
     (media / path).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(data / "media" / source, media / path)
+    (media / path).symlink_to(data / "media" / source)
 
   def official(path):
     (lists / path.split("/")[-1]).symlink_to(data / "official" / path)

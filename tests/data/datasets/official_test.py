@@ -63,6 +63,7 @@ def pretrained(tmp_path_factory, build, run, python):
   return folder
 
 
+@pytest.mark.slow
 def test_pretrain(pretrained):
   assert (pretrained / "checkpoints").is_dir()
 
@@ -72,7 +73,7 @@ FINETUNE = [name for name in miniatures.NAMES
 
 
 @pytest.mark.parametrize("name", [
-    pytest.param(name, marks=[pytest.mark.slow] * (name != "kinetics400"))
+    pytest.param(name, marks=[pytest.mark.slow] * (name != "moments"))
     for name in FINETUNE])
 def test_finetune(name, build, run, tmp_path):
   size = {f"model.encoders.{'audio' if name == 'audioset' else 'video'}."
@@ -88,9 +89,8 @@ def test_finetune(name, build, run, tmp_path):
       name, int(re.sub(r"\D", "", name) or 0))
 
 
-@pytest.mark.parametrize("name", [
-    "esc50", pytest.param("ucf101", marks=pytest.mark.slow),
-    pytest.param("hmdb51", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["esc50", "ucf101", "hmdb51"])
 def test_linear_probe(name, build, run, pretrained):
   said = run("scripts/linear_probe.py", f"linear_probe.py:{name}",
              f"--workdir={pretrained}", **{
@@ -100,8 +100,8 @@ def test_linear_probe(name, build, run, pretrained):
   assert len(re.findall(r"^ *split \d", said, re.M)) == splits, said
 
 
-@pytest.mark.parametrize("name, clips", [
-    ("msrvtt", 5), pytest.param("youcook2", 7, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name, clips", [("msrvtt", 5), ("youcook2", 7)])
 def test_retrieval(name, clips, build, run, pretrained):
   said = run("scripts/zero_shot_retrieval.py", f"retrieval.py:{name}",
              f"--workdir={pretrained}", **{

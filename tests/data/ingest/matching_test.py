@@ -192,6 +192,18 @@ def test_links_and_copies(tmp_path):
     found("msrvtt", tmp_path, clips)
 
 
+def test_one_file_under_the_names_of_two_clips(tmp_path):
+  """As where equal files are kept once, and each name is a link."""
+  touch(tmp_path, "store/0f3a.mp4")
+  for name in "a", "b":
+    (tmp_path / f"{name}.mp4").symlink_to(tmp_path / "store/0f3a.mp4")
+  found, missing = matching.find(
+      listed(("a", None, None), ("b", None, None)), Sports.FORMAT,
+      str(tmp_path))
+  assert [match.path for match in found] == ["a.mp4", "b.mp4"]
+  assert not missing
+
+
 def test_nothing_is_found(tmp_path):
   touch(tmp_path, "other.mp4")
   with pytest.raises(UserError, match=r"no file of the 1 clips that are listed,"

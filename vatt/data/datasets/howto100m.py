@@ -208,7 +208,7 @@ def video_of(file: str) -> str:
 def files_of_videos(manual_dir: str) -> dict[str, str]:
   """{video: media file in a folder}; says what it takes of several."""
   found, several = {}, []
-  for file in clip_sources.find_media(manual_dir):
+  for file in clip_sources.find_media(manual_dir, all_names=True):
     video = video_of(file)
     if video in found:
       several.append(f"{file} and {found[video]}")

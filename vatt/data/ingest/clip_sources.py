@@ -311,7 +311,8 @@ def parts_around(cues: Iterable[tuple[str, float, float]], seconds: float,
 
 
 def find_media(manual_dir: str, skip: str = "",
-               unread: list[str] | None = None) -> list[str]:
+               unread: list[str] | None = None, all_names: bool = False
+               ) -> list[str]:
   """The media files in a folder and its folders, each once whatever links lead
   to it: by a name without a link if it has one.
 
@@ -321,6 +322,8 @@ def find_media(manual_dir: str, skip: str = "",
     manual_dir: the folder.
     skip: name of folders to leave out.
     unread: gets the folders that cannot be read, relative to `manual_dir`.
+    all_names: whether to have a file by each link to it, as where names are
+      looked for. Folders come once also then.
 
   Returns:
     Sorted paths, relative to `manual_dir`.
@@ -341,7 +344,7 @@ def find_media(manual_dir: str, skip: str = "",
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in SUFFIXES:
       others[suffix or "without a suffix"] += 1
-    elif real not in seen:
+    elif all_names or real not in seen:
       seen.add(real)
       found.append(path)
       bar.update()

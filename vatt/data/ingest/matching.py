@@ -235,7 +235,7 @@ class _Files:
     names = collections.Counter(
         os.path.basename(clip.file) for clip in clips if "/" in clip.file)
     self._shared = {name for name, count in names.items() if count > 1}
-    for path in clip_sources.find_media(manual_dir):
+    for path in clip_sources.find_media(manual_dir, all_names=True):
       if (path != path.encode(errors="ignore").decode()
           or tables.LINE_BREAK.search(path)):
         continue  # no list can have it
