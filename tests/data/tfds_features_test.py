@@ -49,10 +49,10 @@ def contents(records, folder):
           sample_rate=8000)}, dict(audio=str(folder / "x.flac"))),
       "nested": ({"n": {
           "left": f.Image(encoding_format="jpeg"),
-          "right": f.Image(encoding_format="jpeg")},
-          "label": f.ClassLabel(num_classes=2), "coarse": f.ClassLabel(
-              names=["a"])},
-          dict(n=dict(left=paths[0], right=paths[1]), label=1, coarse=0)),
+          "right": f.Image(encoding_format="jpeg"),
+          "coarse": f.ClassLabel(names=["a"])},
+          "label": f.ClassLabel(num_classes=2)},
+          dict(n=dict(left=paths[0], right=paths[1], coarse=0), label=1)),
       "frames": ({"frames": f.Sequence(f.Image(encoding_format="jpeg")),
                   "mask": f.LabeledImage(labels=2, shape=(None, None, 1))},
                  dict(frames=paths, mask=np.zeros([2, 2, 1], np.uint8))),
@@ -143,7 +143,7 @@ def test_images_of_several(built):
   source = open_tiny(built, "nested?image=n/right")
   assert read(source)["frames"].tolist() == built[1]["frames"][1:2]
   assert source.label_names == ("0", "1") and read(source)["label"] == [1]
-  source = open_tiny(built, "nested?image=n/left&label=coarse")
+  source = open_tiny(built, "nested?image=n/left&label=n/coarse")
   assert source.label_names == ("a",) and read(source)["label"] == [0]
   # A sequence of images is a video, and a mask is none.
   assert read(open_tiny(built, "frames?fps=4"))["frames"].tolist() == (
@@ -189,6 +189,26 @@ def test_sound_that_is_kept_otherwise(content, message):
   with pytest.raises(UserError, match=f"x: the sound a is {message}"):
     tfds_features.make_parser("x", chosen, {})
   assert tfds_features.make_parser("x", chosen, {"audio_rate": 0})
+
+
+def test_what_lists_are_of():
+  """A list of images is a video; no record has a list of anything longer."""
+  def listed(feature):
+    return {"sequence": {"feature": feature}}
+
+  def together(**features):
+    return {"featuresDict": {"features": features}}
+
+  found = tfds_features.flatten({
+      "steps": listed(together(
+          view={"image": {}}, film={"video": {}}, sound={"audio": {}},
+          tags=listed({"classLabel": {}}), said={"text": {}},
+          deep=together(tag={"classLabel": {}}))),
+      "films": listed({"video": {}}), "sounds": listed({"audio": {}}),
+      "mask": {"image": {"label": {}}}, "sound": {"audio": {}}})
+  assert [(each.key, each.kind) for each in found] == [
+      ("steps/view", "video"), ("steps/said", "caption"),
+      ("steps/deep/tag", "label"), ("sound", "audio")]
 
 
 def test_features_of_other_kinds_alone(tmp_path, records):
