@@ -119,11 +119,14 @@ def test_a_name_is_never_parted(tmp_path):
       ("a_b_1.5_11.5.mp4", None, None)]
 
 
-def test_a_file_that_is_called_like_two_clips(tmp_path):
-  touch(tmp_path, "a_1_11.wav", "a_20_30.wav")
+def test_a_file_that_is_called_like_two_clips(tmp_path, capsys):
+  touch(tmp_path, "a_1_11.wav", "a_20_30.wav", "replacement/a_20_30.wav")
   clips = listed(("a", 1.2, 11.2), ("a", 1.7, 11.7), ("a", 20, 30))
   matches = found("kinetics700", tmp_path, clips)
-  assert where(matches) == [("a_20_30.wav", None, None)]
+  assert where(matches) == [("replacement/a_20_30.wav", None, None)]
+  assert capsys.readouterr().out.splitlines()[1:] == [
+      f"{tmp_path}: 1 media files are of no clip that is used, such as "
+      "a_1_11.wav"]
   assert matches.missing == [
       (clip, "a_1_11.wav has the names of 2 clips") for clip in clips[:2]]
   with pytest.raises(UserError, match="no file that is a clip's for certain; "

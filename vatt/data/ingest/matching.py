@@ -115,6 +115,7 @@ def find(clips: Sequence[Listed], form: Format, manual_dir: str,
     print(f"{manual_dir}: {len(pairs)} pairs of files, such as {path} and "
           f"{sound}: where the first has no sound of its own, that of the "
           "second is taken")
+  files.tell_unused({*pairs.values(), *(m.path for m in found)})
   return Matches(found, missing)
 
 
@@ -229,7 +230,7 @@ class _Files:
   def __init__(self, manual_dir: str, clips: Sequence[Listed]):
     self._manual_dir = manual_dir
     self._first, self._more = {}, {}  # path, and paths beside it, by name
-    self._clashes, self._replaced = {}, set()
+    self._clashes, self._replaced, self._count = {}, set(), 0
     # One name in several folders: where they are not the listed ones, nobody
     # knows whose the file is.
     names = collections.Counter(
@@ -239,6 +240,7 @@ class _Files:
       if (path != path.encode(errors="ignore").decode()
           or tables.LINE_BREAK.search(path)):
         continue  # no list can have it
+      self._count += 1
       name = os.path.splitext(os.path.basename(path))[0]
       if self._first.setdefault(name, path) is not path:
         self._more.setdefault(name, []).append(path)
@@ -312,3 +314,14 @@ class _Files:
       print(f"{self._manual_dir}: {len(self._replaced)} files are not used, "
             f"such as {min(self._replaced)}: those of folders called "
             f"{REPLACEMENT}... take their places")
+
+  def tell_unused(self, used: set[str]) -> None:
+    """Prints how many files are of no clip; those that others replace are told
+    of already."""
+    known = used | self._replaced
+    if self._count > len(known):
+      first = next(
+          path for paths in (self._first.values(), *self._more.values())
+          for path in paths if path not in known)
+      print(f"{self._manual_dir}: {self._count - len(known)} media files are "
+            f"of no clip that is used, such as {first}")
