@@ -357,6 +357,11 @@ def test_rates_of_the_records(tmp_path, records, kind):
   rates = [[example[key].numpy() for key in ("fps", "audio_rate")]
            for example in map(lambda i: read(source, i), range(3))]
   assert rates == [[4, 0], [8, 8000], [0, 0]]
+  # Where the name says it, they may be of any form.
+  records.write_records(tmp_path / "y", [sequence_example(records, more=[
+      ("image/frame_rate", "bytes_list", [b"a lot"])])])
+  assert sources.open_source(
+      f"dmvr:{tmp_path}/y?fps=8&audio_rate=8000", "", "train").fps == 8.0
 
 
 @pytest.mark.parametrize("more,message", [

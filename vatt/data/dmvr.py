@@ -252,7 +252,7 @@ def _at_even_times(frames, times, rate):
     wanted = tf.range(count, dtype=tf.float64) / fps
     # Of two as near ones the later one: 1e-9 for rounding.
     taken = tf.searchsorted(
-        (seconds[1:] + seconds[:-1]) / 2, wanted + 1e-9, side="right")
+        (seconds[1:] + seconds[:-1]) / 2, wanted + 1e-9)
     return tf.gather(frames, taken), tf.cast(fps, tf.float32)
 
   one = tf.where((count == 1) & (rate == 0), 1.0, rate)  # stands still
