@@ -125,8 +125,8 @@ def test_a_file_that_is_called_like_two_clips(tmp_path, capsys):
   matches = found("kinetics700", tmp_path, clips)
   assert where(matches) == [("replacement/a_20_30.wav", None, None)]
   assert capsys.readouterr().out.splitlines()[1:] == [
-      f"{tmp_path}: 1 media files are of no clip that is used, such as "
-      "a_1_11.wav"]
+      f"{tmp_path}: 1 media files have the name of no clip that is used, such "
+      "as a_1_11.wav"]
   assert matches.missing == [
       (clip, "a_1_11.wav has the names of 2 clips") for clip in clips[:2]]
   with pytest.raises(UserError, match="no file that is a clip's for certain; "
@@ -181,7 +181,7 @@ def test_files_that_replace_others(tmp_path, capsys):
       "those of folders called replacement... take their places\n")
 
 
-def test_links_and_copies(tmp_path):
+def test_links_and_copies(tmp_path, capsys):
   touch(tmp_path, "a/x_1.mp4", "a/y_1.mp4")
   (tmp_path / "b").mkdir()
   os.link(tmp_path / "a/x_1.mp4", tmp_path / "b/x_1.mp4")
@@ -189,6 +189,7 @@ def test_links_and_copies(tmp_path):
   clips = [Listed(name, ("train",)) for name in ("x_1", "y_1")]
   assert [m.path for m in found("msrvtt", tmp_path, clips).found] == [
       "a/x_1.mp4", "a/y_1.mp4"]
+  assert not capsys.readouterr().out
   touch(tmp_path, "c/x_1.mp4", "c/y_1.avi")
   with pytest.raises(UserError, match="both a/x_1.mp4 and c/x_1.mp4 have the "
                      "name of x_1, expected one file, and so with 1 others"):

@@ -230,7 +230,8 @@ class _Files:
   def __init__(self, manual_dir: str, clips: Sequence[Listed]):
     self._manual_dir = manual_dir
     self._first, self._more = {}, {}  # path, and paths beside it, by name
-    self._clashes, self._replaced, self._count = {}, set(), 0
+    self._count, self._clashes = 0, {}
+    self._replaced, self._same = set(), set()
     # One name in several folders: where they are not the listed ones, nobody
     # knows whose the file is.
     names = collections.Counter(
@@ -274,7 +275,8 @@ class _Files:
       paths = good
     same = {}
     for path in paths:
-      same.setdefault(self._identity(path), path)
+      if same.setdefault(self._identity(path), path) is not path:
+        self._same.add(path)
     pictures, sound = [], []
     for path in same.values():
       alone = os.path.splitext(path)[1].lower() in SOUND
@@ -316,12 +318,12 @@ class _Files:
             f"{REPLACEMENT}... take their places")
 
   def tell_unused(self, used: set[str]) -> None:
-    """Prints how many files are of no clip; those that others replace are told
-    of already."""
-    known = used | self._replaced
+    """Prints how many files are of no clip, but for those that are others by
+    another name, and those that others replace: they are told of already."""
+    known = used | self._replaced | self._same
     if self._count > len(known):
       first = next(
           path for paths in (self._first.values(), *self._more.values())
           for path in paths if path not in known)
-      print(f"{self._manual_dir}: {self._count - len(known)} media files are "
-            f"of no clip that is used, such as {first}")
+      print(f"{self._manual_dir}: {self._count - len(known)} media files have "
+            f"the name of no clip that is used, such as {first}")
