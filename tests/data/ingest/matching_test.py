@@ -287,14 +287,14 @@ def test_what_a_flag_says_is_tried(tmp_path, media):
 
 def test_pictures_and_sound_in_two_files(tmp_path, media, capsys):
   touch(tmp_path, "x.wav", "x.mp4", "video/y_1_11.mp4", "audio/y_1_11.flac",
-        "z.ogg")
-  clips = listed(("x", 0, 10), ("y", 1, 11), ("z", 0, 10))
+        "z.ogg", "Video/w.mp4", "Audio/w.webm")
+  clips = listed(("x", 0, 10), ("y", 1, 11), ("z", 0, 10), ("w", 0, 10))
   matches = found("kinetics400", tmp_path, clips)
   assert [(m.path, m.sound) for m in matches.found] == [
       ("x.mp4", "x.wav"), ("video/y_1_11.mp4", "audio/y_1_11.flac"),
-      ("z.ogg", "")]
+      ("z.ogg", ""), ("Video/w.mp4", "Audio/w.webm")]
   assert capsys.readouterr().out == (
-      f"{tmp_path}: 2 pairs of files, such as x.mp4 and x.wav: where the first "
+      f"{tmp_path}: 3 pairs of files, such as x.mp4 and x.wav: where the first "
       "has no sound of its own, that of the second is taken\n")
   touch(tmp_path, "x.flac")
   with pytest.raises(UserError, match="both x.flac and x.wav have the name"):

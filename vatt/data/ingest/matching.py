@@ -22,6 +22,8 @@ SOUND = frozenset((
     ".aac .ac3 .aif .aifc .aiff .amr .au .caf .dts .eac3 .flac .m4a .m4b .mka "
     ".mp2 .mp3 .mpa .oga .ogg .opus .ra .spx .tta .w64 .wav .weba .wma"
 ).split())
+# Folders of such files, where suffixes do not tell: of .mp4 and .webm, say.
+SOUND_FOLDERS = frozenset(("audio", "audios", "sound", "sounds"))
 
 
 class Match(NamedTuple):
@@ -269,7 +271,7 @@ class _Files:
   def _choose(self, clip, paths):
     """Of several files the one of the pictures, and the one of the sound."""
     good = [path for path in paths if any(
-        part.startswith(REPLACEMENT) for part in path.split("/")[:-1])]
+        part.startswith(REPLACEMENT) for part in _parts(path))]
     if good and len(good) < len(paths):
       self._replaced.update(set(paths).difference(good))
       paths = good
@@ -281,6 +283,10 @@ class _Files:
     for path in same.values():
       alone = os.path.splitext(path)[1].lower() in SOUND
       (sound if alone else pictures).append(path)
+    apart = [path for path in pictures if _parts(path) & SOUND_FOLDERS]
+    if not sound and 0 < len(apart) < len(pictures):
+      sound = apart
+      pictures = [path for path in pictures if path not in apart]
     for several in pictures, sound:
       if len(several) > 1:
         self._clashes.setdefault(tuple(several[:2]), clip)
@@ -327,3 +333,8 @@ class _Files:
           for path in paths if path not in known)
       print(f"{self._manual_dir}: {self._count - len(known)} media files have "
             f"the name of no clip that is used, such as {first}")
+
+
+def _parts(path):
+  """The folders of a path, in small letters."""
+  return {part.lower() for part in path.split("/")[:-1]}
