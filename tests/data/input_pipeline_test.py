@@ -1,11 +1,14 @@
 import dataclasses
 import io
+import re
 
 import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
+from ml_collections import ConfigDict
 
+from vatt import train as train_lib
 from vatt.data import input_pipeline, record_index, sources
 from vatt.errors import UserError
 
@@ -166,20 +169,26 @@ def test_hosts_and_replicas_share_the_batch_of_one_host(mixed):
     assert_same(joined(parts), whole[step + 2])
 
 
-def test_a_row_says_which_record_of_its_dataset_it_is(mixed):
+def test_a_row_says_which_record_of_its_dataset_it_is(mixed, caplog):
+  """By which the log names it, if it is corrupt: here as if all were."""
   config, run = mixed
-  opened, rows = open_all(config), joined(run)
-  dataset_of_row, _ = input_pipeline.mixture(config, 12)
-  for position in range(0, 132, 5):
-    source = opened[dataset_of_row[position % 12]]
-    path, offset = source.index.place(rows["record"][position])
+  rows = joined(run[3:5])
+  train_lib.report_corrupt(
+      ConfigDict(dict(data=config, batch_size=12)), open_all(config), 3,
+      rows["record"].reshape(2, 12) + 1)
+  named = re.findall(r"corrupt record: (\S+) at byte (\d+) \(position (\d+) ",
+                     caplog.text)
+  assert [int(position) for *_, position in named] == [
+      *range(36, 44), *range(48, 56)]  # eight a step
+  for path, offset, position in named:
+    offset, position = int(offset), int(position)
     with open(path, "rb") as f:
       f.seek(offset)
       length = int.from_bytes(f.read(8), "little")
       f.seek(offset + 12)
       example = tf.train.Example.FromString(f.read(length))
     assert example.features.feature["id"].bytes_list.value[0] == (
-        f"clip{clip_numbers(rows)[position]}".encode())
+        f"clip{clip_numbers(rows)[position - 36]}".encode())
 
 
 def test_mixture_deals_rows_out_evenly(records):
