@@ -10,7 +10,8 @@ from vatt.data import names, record_index, tfds_features
 from vatt.errors import UserError
 
 
-def open_built(name: str, path: str, data_dir: str, split: str):
+def open_built(name: str, path: str, data_dir: str, split: str
+               ) -> record_index.Opened:
   """Opens a split of a data set that was built here or by tensorflow-datasets.
 
   Args:

@@ -24,7 +24,7 @@ from absl import logging
 from google.protobuf.message import DecodeError
 
 from vatt.data import audio, names, record_index
-from vatt.errors import UserError
+from vatt.errors import UserError, one_line
 
 FIELDS = {"fps": float, "audio_rate": int, "labels": str}
 FRAMES, TIMES, FRAME_RATE = (
@@ -44,7 +44,7 @@ SAME_RATE = 0.01  # by how much two rates of the same frames may differ
 MICROSECONDS = 2e-6  # that two times of whole ones may be off
 
 
-def open_files(name: str, rest: str, split: str):
+def open_files(name: str, rest: str, split: str) -> record_index.Opened:
   """Opens files of SequenceExamples.
 
   Args:
@@ -73,9 +73,13 @@ def open_files(name: str, rest: str, split: str):
   files = set()
   for part in split.split("+"):
     path = os.path.expanduser(pattern.replace("{split}", part))
-    # A file of that name comes first: it may have brackets.
-    found = {path} if tf.io.gfile.exists(path) else {
-        f for f in tf.io.gfile.glob(path) if not f.endswith(OTHERS)}
+    try:
+      # A file of that name comes first: it may have brackets.
+      found = {path} if tf.io.gfile.exists(path) else {
+          f for f in tf.io.gfile.glob(path) if not f.endswith(OTHERS)}
+    except tf.errors.OpError as error:  # of a remote file system
+      raise UserError(f"{name}: {path} cannot be looked for "
+                      f"({one_line(error)})") from None
     if not found:
       raise UserError(f"{name}: no file matches {path}")
     files |= found

@@ -7,7 +7,6 @@ from typing import Any
 import tensorflow as tf
 
 from vatt.errors import UserError
-from vatt.files import REFUSED
 
 
 def read_query(name: str, query: str, kinds: Mapping[str, type]
@@ -61,7 +60,7 @@ def read_classes(path: str) -> tuple[str, ...]:
   try:
     with tf.io.gfile.GFile(path, "rb") as f:
       lines = f.read().decode("utf-8-sig").rstrip("\r\n")
-  except (UnicodeDecodeError, *REFUSED) as error:
+  except (UnicodeDecodeError, OSError, tf.errors.OpError) as error:
     what = ("is not UTF-8" if isinstance(error, UnicodeDecodeError)
             else "cannot be read")
     raise UserError(f"{path}: {what}, expected the name of a class in each "

@@ -61,6 +61,12 @@ class RecordIndex:
     return digest.hexdigest()
 
 
+# A split that is found: its index, the parser of `sources.Source`, the names of
+# its classes, and the folder that it is in.
+Opened = tuple[RecordIndex, Callable[[tf.Tensor], dict[str, tf.Tensor]],
+               tuple[str, ...], str]
+
+
 def load(files: Sequence[str]) -> RecordIndex:
   """Loads or makes the index of a list of TFRecord files.
 
