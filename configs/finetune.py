@@ -12,8 +12,13 @@ vatt/data/datasets says, such as kinetics.py:
   python scripts/prepare_dataset.py --dataset=kinetics400 --data_dir=DIR \\
       --annotations=LISTS --manual_dir=VIDEOS
 
-imagenet is tfds:imagenet2012. Any other with labels will do
-(--config.data.datasets), its classes decide.
+imagenet is built by tensorflow-datasets of the two archives in TARS,
+ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar:
+
+  python scripts/prepare_dataset.py --dataset=tfds:imagenet2012 \\
+      --manual_dir=TARS --data_dir=DIR
+
+Any other with labels will do (--config.data.datasets), its classes decide.
 
 Arguments: a dataset; base, medium, large, or ma: Medium, with one encoder for
 all. The paper's top-1 / top-5, of four windows and three crops a clip:
