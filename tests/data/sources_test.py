@@ -96,8 +96,8 @@ def test_the_newest_version_or_the_one_named_is_opened(tmp_path, records):
     ("tfds:mnist", "train", "no finished data set .*prepare_dataset.py "
      "--dataset=tfds:mnist"),
     ("dmvr:/nowhere/*.tfrecord", "train", "no file matches /nowhere"),
-    ("dmvr:far://x/*", "train", r"far://x/\* cannot be looked for \(File system "
-     "scheme 'far' not implemented"),
+    ("dmvr:far://x/*", "train", r"far://x/\* cannot be looked for \(File syst"
+     "em scheme 'far' not implemented"),
     ("dmvr:/x/*?labels=far://x", "train", "far://x: cannot be read, expected"),
     ("dmvr:/x/*?fsp=10", "train", "unknown 'fsp', expected fps"),
     ("dmvr:/x/*?fps=ten", "train", "fps is 'ten', expected a number"),
