@@ -115,8 +115,20 @@ def test_a_name_is_never_parted(tmp_path):
   touch(tmp_path, "a_b_c_d_e_f_5_5_15.wav", "-_-_-_-_-_-_0.wav",
         "a_b_1.5_11.5.mp4")
   assert where(found("audioset", tmp_path, clips)) == [
-      ("a_b_c_d_e_f_5_5_15.wav", None, None), ("-_-_-_-_-_-_0.wav", None, None),
+      ("a_b_c_d_e_f_5_5_15.wav", None, None), ("-_-_-_-_-_-_0.wav", 0, 10),
       ("a_b_1.5_11.5.mp4", None, None)]
+
+
+def test_a_whole_video_of_audioset_is_not_the_clip_at_its_start(
+    tmp_path, media):
+  """Copies that call all whole videos {id}_0."""
+  for name in "x_0.wav", "y_0.wav":
+    wav(tmp_path, media, name, 60)
+  touch(tmp_path, "z_000000.wav", "z_000030.wav")
+  assert where(found("audioset", tmp_path, listed(
+      ("x", 0, 10), ("y", 30, 40), ("z", 0, 10), ("z", 30, 40)))) == [
+          ("x_0.wav", 0, 10), ("y_0.wav", 30, 40), ("z_000000.wav", None, None),
+          ("z_000030.wav", None, None)]
 
 
 def test_a_file_that_is_called_like_two_clips(tmp_path, capsys):
@@ -206,6 +218,21 @@ def test_one_file_under_the_names_of_two_clips(tmp_path):
       str(tmp_path))
   assert [match.path for match in found] == ["a.mp4", "b.mp4"]
   assert not missing
+
+
+def test_links_to_files_that_are_not_there(tmp_path, capsys):
+  """As of git-annex, which has not fetched b."""
+  touch(tmp_path, ".git/annex/objects/0f.mp4")
+  for name, file in ("a", "0f"), ("b", "1e"):
+    (tmp_path / f"{name}.mp4").symlink_to(f".git/annex/objects/{file}.mp4")
+  clips = listed(("a", None, None), ("b", None, None))
+  matches = matching.find(clips, Sports.FORMAT, str(tmp_path))
+  assert where(matches) == [("a.mp4", None, None)]
+  assert matches.missing == [(clips[1], "no file of its name")]
+  assert capsys.readouterr().out == (
+      f"{tmp_path}: links that lead to no file, 1: b.mp4\n")
+  # Where no names are looked for, the build says why it has none of b.
+  assert clip_sources.find_media(str(tmp_path)) == ["a.mp4", "b.mp4"]
 
 
 def test_nothing_is_found(tmp_path):
@@ -309,6 +336,25 @@ def test_pictures_and_sound_in_two_files(tmp_path, media, capsys):
   wav(tmp_path, media, "v.wav", 40)
   match, = found("kinetics400", tmp_path, listed(("v", 30, 40))).found
   assert match[1:] == ("v.mp4", 30, 40, "v.wav")
+
+
+def test_a_clip_that_is_cut_out_of_its_videos_sound(tmp_path, media, capsys):
+  """The pictures are not lost for it, whatever their file is."""
+  clips, sound = listed(("x", 30, 40)), "Yx_30000_40000.wav"
+  wav(tmp_path, media, sound, 10)
+  assert where(found("audioset", tmp_path, clips)) == [(sound, None, None)]
+  media.write_media(tmp_path / "x.mp4", [media.numbered(1)] * 10, rate=1)
+  match, = found("audioset", tmp_path, clips).found
+  assert match[1:] == ("x.mp4", None, None, sound)
+  media.write_media(tmp_path / "x.mp4", [media.numbered(1)] * 50, rate=1)
+  for trimmed in None, False:
+    match, = found("audioset", tmp_path, clips, trimmed).found
+    assert match[1:] == ("x.mp4", 30, 40, "")
+  assert f"1 files of sound are left out, such as {sound}" in (
+      capsys.readouterr().out)
+  (tmp_path / "x_30_40.mkv").write_bytes((tmp_path / "x.mp4").read_bytes())
+  match, = found("audioset", tmp_path, clips).found
+  assert match[1:] == ("x_30_40.mkv", None, None, sound)
 
 
 def test_sound_of_another_file(tmp_path, media):

@@ -81,14 +81,16 @@ def own_names(clip: Listed) -> Iterator[str]:
   """Names of files that are a clip alone: as of `annotations.Format`."""
   for name in clip.file, f"Y{clip.file}":
     yield from file_names.of_cut(name, clip.start, clip.end)
-    yield from file_names.of_cut(name, clip.start)
+    # {YTID}_0 may be the whole video, of a clip that starts at 0 too.
+    yield from (cut for cut in file_names.of_cut(name, clip.start)
+                if cut != f"{name}_0")
 
 
 def video_names(clip: Listed) -> Iterator[str]:
   """Names of files that a clip is in: as of `annotations.Format`."""
   for name in clip.file, f"Y{clip.file}":
     yield name
-    yield f"{name}_0"  # the first, if not the one that starts at 0
+    yield f"{name}_0"
 
 
 class Audioset(Official, skip_registration=True):

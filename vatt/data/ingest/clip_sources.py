@@ -316,19 +316,20 @@ def find_media(manual_dir: str, skip: str = "",
   """The media files in a folder and its folders, each once whatever links lead
   to it: by a name without a link if it has one.
 
-  Prints what it leaves out, but for folders that are called `skip`.
+  Prints what it leaves out, but for folders that are called `skip`, and what
+  git keeps: the files of git-annex have their names outside.
 
   Args:
     manual_dir: the folder.
     skip: name of folders to leave out.
     unread: gets the folders that cannot be read, relative to `manual_dir`.
     all_names: whether to have a file by each link to it, as where names are
-      looked for. Folders come once also then.
+      looked for, and by none that leads nowhere. Folders come once also then.
 
   Returns:
     Sorted paths, relative to `manual_dir`.
   """
-  found, others, seen = [], collections.Counter(), set()
+  found, others, seen, nowhere = [], collections.Counter(), set(), []
   bar = tqdm(desc="media files", unit="file", delay=2, mininterval=1)
   # Links come last, so that a new one never renames what is known.
   waiting = collections.deque([manual_dir])
@@ -351,6 +352,9 @@ def find_media(manual_dir: str, skip: str = "",
 
   while waiting:
     top = waiting.popleft()
+    if all_names and not os.path.exists(top):
+      nowhere.append(os.path.relpath(top, manual_dir))
+      continue
     if not os.path.isdir(top):
       take(os.path.relpath(top, manual_dir), os.path.realpath(top))
       continue
@@ -360,7 +364,7 @@ def find_media(manual_dir: str, skip: str = "",
         folders.clear()
         continue
       seen.add(real)
-      folders[:] = sorted(name for name in folders if name != skip)
+      folders[:] = sorted(set(folders) - {skip, ".git"})
       below = os.path.relpath(parent, manual_dir)
       below = "" if below == "." else below
       for name in sorted(names):
@@ -377,6 +381,7 @@ def find_media(manual_dir: str, skip: str = "",
   if others:
     print(f"{manual_dir}: no media by their names, left out: "
           + ", ".join(f"{n} {kind}" for kind, n in sorted(others.items())))
+  sidecars.tell(manual_dir, "links that lead to no file", sorted(nowhere))
   return sorted(found)
 
 

@@ -75,12 +75,15 @@ def find(clips: Sequence[Listed], form: Format, manual_dir: str,
     if not clip.splits:
       missing.append((clip, "in no split"))
       continue
-    path, sound = files.of(clip, form.own_names(clip))
-    if path:
-      found.append(Match(clip, path, None, None, sound))
-      continue
-    path, sound = files.of(clip, form.names(clip))
-    if path:
+    own, own_sound = files.of(clip, form.own_names(clip))
+    path = sound = ""
+    if not own or _is_sound(own):
+      path, sound = files.of(clip, form.names(clip))
+    if own and (not path or _is_sound(path)):
+      found.append(Match(clip, own, None, None, own_sound))
+    elif path:  # also where the clip alone has a file of sound alone
+      if trimmed is not False:
+        sound = sound or own
       unsure.append(len(found))
       found.append(Match(clip, path, clip.start, clip.end, sound))
     else:
@@ -281,8 +284,7 @@ class _Files:
         self._same.add(path)
     pictures, sound = [], []
     for path in same.values():
-      alone = os.path.splitext(path)[1].lower() in SOUND
-      (sound if alone else pictures).append(path)
+      (sound if _is_sound(path) else pictures).append(path)
     apart = [path for path in pictures if _parts(path) & SOUND_FOLDERS]
     if not sound and 0 < len(apart) < len(pictures):
       sound = apart
@@ -333,6 +335,11 @@ class _Files:
           for path in paths if path not in known)
       print(f"{self._manual_dir}: {self._count - len(known)} media files have "
             f"the name of no clip that is used, such as {first}")
+
+
+def _is_sound(path):
+  """Whether a file has sound alone, by its suffix."""
+  return os.path.splitext(path)[1].lower() in SOUND
 
 
 def _parts(path):
