@@ -29,6 +29,7 @@ import tensorflow_datasets as tfds
 
 from vatt.data.ingest import (
     builder,
+    class_names,
     clip_sources,
     encoding,
     media,
@@ -129,8 +130,7 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
     classes = None
     if os.path.exists(f"{manual_dir}/clips.csv"):
       if os.path.exists(f"{manual_dir}/{clip_sources.CLASSES}"):
-        classes = clip_sources.read_classes(
-            f"{manual_dir}/{clip_sources.CLASSES}")
+        classes = class_names.read(f"{manual_dir}/{clip_sources.CLASSES}")
       spans, rejected = clip_sources.read_list(
           f"{manual_dir}/clips.csv", classes)
       what = "usable row in clips.csv"

@@ -39,8 +39,22 @@ def shipped(module: str, name: str) -> ClassNames:
     module: the file of the module.
     name: of the text with a class a line, without its suffix.
   """
-  path = os.path.join(os.path.dirname(module), f"{name}.txt")
-  return ClassNames([line for _, line in tables.read_lines(path)])
+  return read(os.path.join(os.path.dirname(module), f"{name}.txt"))
+
+
+def read(path: str) -> ClassNames:
+  """Reads a class a line, in the order of their numbers.
+
+  Raises:
+    UserError: the file cannot be read, or has a class twice; names the line.
+  """
+  lines = {}
+  for row, text in tables.read_lines(path):
+    name = unicodedata.normalize("NFC", text)
+    if lines.setdefault(name, row) != row:
+      raise UserError(f"{path}: line {row}: {name!r} is in line {lines[name]}, "
+                      "expected each class once")
+  return ClassNames(lines)
 
 
 def in_order(path: str, rows: Iterable[tuple[int, str, str]], first: int

@@ -87,21 +87,6 @@ class Found(NamedTuple):
   tables: Mapping[str, bytes] = MappingProxyType({})
 
 
-def read_classes(path: str) -> tuple[str, ...]:
-  """Reads `classes.txt`: a class a line, in the order of their numbers.
-
-  Raises:
-    UserError: it cannot be read, or has a class twice; names the line.
-  """
-  lines = {}
-  for row, text in tables.read_lines(path):
-    name = unicodedata.normalize("NFC", text)
-    if lines.setdefault(name, row) != row:
-      raise UserError(f"{path}: line {row}: {name!r} is in line {lines[name]}, "
-                      "expected each class once")
-  return tuple(lines)
-
-
 def read_list(path: str, classes: Collection[str] | None = None
               ) -> tuple[list[Span], list[tuple[str, str, str]]]:
   """Reads `clips.csv`.
