@@ -58,6 +58,11 @@ VIDEO = '{"video_id": "video1", "split": "train"}'
      "row 2: 'guitar', expected a category of ESC-50, such as dog"),
     ("msrvtt", "test.csv", "video_id,sentence\nvideo1,a cat, a dog",
      "row 2: 3 cells, expected 2"),
+    pytest.param(
+        "msrvtt", "full_test.csv", "video_id,sentence\n" + "".join(
+            f"video{i},a\n" for i in range(1001)), "1001 videos in the .csv "
+        "with 'test' in their names, expected at most the 1000 of 1k-A",
+        id="more than 1k-A"),
     ("msrvtt", "MSRVTT_data.json", "[]", "cannot be read as JSON with {videos: "
      "[{video_id, split: train|validate|test}], sentences: [{video_id, caption"
      "}]}: is a list"),
@@ -101,6 +106,8 @@ VIDEO = '{"video_id": "video1", "split": "train"}'
      "row 2: 'dev', expected a split of train, val"),
     ("kinetics400", "all.csv", f"{HEADER},a,0,10,",
      "row 2: '', expected a split of train, val"),
+    ("kinetics400", "train.csv", f"{HEADER}yoga,a,0,10,train\n,b,0,10,train",
+     "row 3: '', expected a label, which test sets alone lack"),
     ("kinetics400", "train.csv", f"{HEADER},a,,10,train",
      "row 2: '', expected seconds"),
     ("kinetics400", "train.csv", f'{HEADER}"a\nb",a,0,10,train',
@@ -171,3 +178,9 @@ def test_a_path_that_leads_nowhere(tmp_path):
   for dataset in "ucf101", "audioset", "msrvtt", "kinetics400", "moments":
     for path in tmp_path / "none", tmp_path / "none/trainlist01.txt":
       assert "No such file or directory" in refusal(dataset, path)
+
+
+def test_what_macos_puts_beside_each_file(tmp_path):
+  lists = write(tmp_path, {"kick_test_split1.txt": "a.avi 1",
+                           "._kick_test_split1.txt": "\0\5\26\7"})
+  assert [clip.file for clip in read("hmdb51", lists).clips] == ["kick/a"]

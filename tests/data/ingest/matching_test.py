@@ -573,6 +573,25 @@ def test_a_list_in_another_folder_keeps_the_numbers(tmp_path, media, capsys):
   assert names == CLASSES
   assert {int(e["label"][0]): pytest.approx(loudness(e), abs=0.01)
           for e in examples.values()} == {1: 0.3, 2: 0.4}
+  # What the edited list says would be lost, and the numbers of the classes.
+  list_sports(path, films)
+  capsys.readouterr()
+  build(tmp_path / "other", films, annotations=path)
+  assert f"{films}/clips.csv: not read, as --annotations is given\n" in (
+      capsys.readouterr().out)
+  (output / "classes.txt").unlink()
+  with pytest.raises(UserError, match="lists/classes.txt: no such file, expecte"
+                     "d the classes of sports in the order of their numbers"):
+    build(tmp_path / "unnumbered", str(output))
+
+
+def test_names_that_spreadsheets_take_for_formulas(tmp_path):
+  touch(tmp_path, "-a.mp4")
+  (tmp_path / "list.csv").write_text("-a,0,1,run,train\n")
+  list_sports(str(tmp_path / "list.csv"), str(tmp_path))
+  assert rows(tmp_path / "clips.csv")[1][0] == "./-a.mp4"
+  (span,), _ = clip_sources.read_list(str(tmp_path / "clips.csv"))
+  assert span.file == "-a.mp4"
 
 
 def test_a_list_beside_classes_that_do_not_fit(tmp_path):

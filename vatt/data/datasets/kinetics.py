@@ -66,6 +66,8 @@ def read(size: int, path: str, match: re.Match) -> Iterator[Listed]:
       raise unlike(path, row, split,
                    f"a split of {', '.join(KINETICS_SPLITS)}")
     known = classes(size).find(label)
+    if not label and KINETICS_SPLITS[split.lower()] != "test":
+      raise unlike(path, row, label, "a label, which test sets alone lack")
     if label and not known:
       labels = {each for *_, each in rows(path) if each}
       having = [other for other in SIZES if classes(other).find(label)]

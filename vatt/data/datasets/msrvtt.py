@@ -3,7 +3,8 @@ msr-vtt-a-large-video-description-dataset-for-bridging-video-and-language/
 
 `--annotations`, what there is of
   MSRVTT_JSFUSION_test.csv (the test set 1k-A, 1,000 videos; of any name with
-    `test`): columns video_id, sentence and others;
+    `test`, but lists of more videos are refused): columns video_id, sentence
+    and others;
   MSRVTT_data.json, or train_val_videodatainfo.json and
     test_videodatainfo.json: {videos: [{video_id, split: train|validate|test}],
     sentences: [{video_id, caption}]}, about 20 sentences a video;
@@ -30,11 +31,13 @@ from vatt.data.datasets.clips import Options
 from vatt.data.datasets.official import Official
 from vatt.data.ingest import annotations, tables
 from vatt.data.ingest.annotations import Listed, some, text, unlike
+from vatt.errors import UserError
 
 MSRVTT_SPLITS = {"train": "train", "validate": "validation",
                  "test": "fulltest"}
 FORM = (f"{{videos: [{{video_id, split: {'|'.join(MSRVTT_SPLITS)}}}], "
         "sentences: [{video_id, caption}]}")
+TEST_SIZE = 1000
 JSON = r"(?i:.*(videodatainfo|msrvtt).*\.json)"
 
 
@@ -75,6 +78,17 @@ def _read_json(path):
                  captions=tuple(dict.fromkeys(captions)))
 
 
+def _check_test(folder, clips):
+  """There are no classes; UserError if `test` is more than 1k-A."""
+  count = sum("test" in clip.splits for clip in clips)
+  if count > TEST_SIZE:
+    raise UserError(
+        f"{folder}: {count} videos in the .csv with 'test' in their names, "
+        f"expected at most the {TEST_SIZE} of 1k-A: leave that list alone there"
+        " (the whole test set is the split fulltest of the JSON)")
+  return ()
+
+
 class Msrvtt(Official, skip_registration=True):
   """Videos and sentences: splits train, validation, test (1k-A), fulltest,
   train9k, train7k."""
@@ -85,4 +99,4 @@ class Msrvtt(Official, skip_registration=True):
       read, rf"(?i:.*test.*\.csv|.*train.*(?P<train>[79]k).*\.csv)"
       rf"|(?P<json>{JSON})",
       "MSRVTT_JSFUSION_test.csv or another .csv with 'test' in its name, "
-      "MSRVTT_data.json, train_val_videodatainfo.json, ...")
+      "MSRVTT_data.json, train_val_videodatainfo.json, ...", _check_test)

@@ -61,7 +61,16 @@ class Official(clips.Clips, skip_registration=True):
       if self._trimmed is not None:
         raise UserError(f"--trimmed: the times in {manual_dir}/clips.csv are "
                         "those in the files; it is for --annotations")
-      return super().find(manual_dir, options, workers)
+      found = super().find(manual_dir, options, workers)
+      if found.classes is None and any(span.labels for span in found.spans):
+        raise UserError(
+            f"{manual_dir}/{clip_sources.CLASSES}: no such file, expected the "
+            f"classes of {self.name} in the order of their numbers, as "
+            f"scripts/list_clips.py writes them with {clip_sources.LIST}")
+      return found
+    if os.path.exists(f"{manual_dir}/{clip_sources.LIST}"):
+      print(f"{manual_dir}/{clip_sources.LIST}: not read, as --annotations is "
+            "given")
     listing = annotations.read(self.name, self.FORMAT, self._annotations)
     matches = matching.find(
         listing.clips, self.FORMAT, manual_dir, self._trimmed, self.lengths())

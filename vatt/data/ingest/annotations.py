@@ -170,7 +170,8 @@ def matches(dataset: str, form: Format, path: str) -> list[re.Match]:
     raise UserError(f"--annotations={path}: {one_line(error)}") from error
   found = [match for name in sorted(names, key=lambda name: (
       os.path.splitext(name)[1], name))
-           if (match := re.fullmatch(form.pattern, name))]
+           if not name.startswith("._")  # of macOS, beside each file
+           and (match := re.fullmatch(form.pattern, name))]
   if not found:
     raise UserError(f"--annotations={path}: no annotations of {dataset} by "
                     f"their names, expected {form.expected}")

@@ -6,7 +6,7 @@ import os
 
 from vatt.data.ingest import clip_sources, coverage, matching
 from vatt.data.ingest.annotations import Format, Listing
-from vatt.data.ingest.rejected import HEADERS, MISSING
+from vatt.data.ingest.rejected import FORMULA, HEADERS, MISSING
 from vatt.errors import UserError, one_line
 from vatt.files import REFUSED, write_whole
 
@@ -82,6 +82,9 @@ def _table(matches, base):
              for time in (match.start, match.end)]
     paths = [path and os.path.join(base, path)
              for path in (match.path, match.sound)]
+    # What begins like a formula is lost in a spreadsheet.
+    paths = [f"./{path}" if path.startswith(FORMULA) else path
+             for path in paths]
     for label, caption in itertools.zip_longest(
         clip.labels or [""], clip.captions, fillvalue=""):
       write([paths[0], *times, label, caption, " ".join(clip.splits), paths[1]
