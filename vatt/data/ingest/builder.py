@@ -390,10 +390,14 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
     # say: where some are of the plan, another is damaged.
     if new or names - {shard.name for shard in shards} or others and (
         any("digest" in record for record in others) or not any(fits)):
-      before, now = (
-          {key for part in parts for key in part}
-          for parts in ([record.get("keys", ()) for record in records
-                         if record], [shard.keys for shard in shards]))
+      # Of all that are there: more clips are in shards of other names.
+      with ThreadPoolExecutor(record_index.THREADS) as pool:
+        sidecars = pool.map(
+            lambda name: shards_lib.read_sidecar(f"{final}/{name}"),
+            {match[1] for match in there})
+        before = {key for record in sidecars if record
+                  for key in record.get("keys", ())}
+      now = {key for shard in shards for key in shard.keys}
       raise UserError(
           f"{final}: built before, from other sources than there are now ("
           f"{len(before & now)} of its clips are the same, {len(now - before)} "
