@@ -46,6 +46,7 @@ FEW = 20  # files
 SHARDS = 16  # of a split, or more:
 CLIPS_A_SHARD = 64
 CHOICES = {"audio": encoding.AUDIO, "around": ("cues",)}
+ROW = 0  # for all: a row that comes or goes above changes no clip
 FIRST_FIELDS = 4  # of Options, that any data set was built with
 # Seconds of processor time for a clip, and for each second of it.
 LIMIT, LIMIT_PER_SECOND = 120, 2
@@ -100,7 +101,7 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
           os.path.getsize(os.path.join(manual_dir, file))
           for file in (span.file, span.sound) if file)
       clips.append(builder.Clip(span.id, span.file, (
-          span.start, span.end, span.row, list(map(number.get, span.labels)),
+          span.start, span.end, ROW, list(map(number.get, span.labels)),
           captions_of(span), size, *([span.sound, *sound] if sound else []))))
     read = self.reader(manual_dir, options, workers)
     if spans[0].split:
@@ -118,7 +119,8 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
         sources=_without_later(options),
         rejected=tuple(rejected),
         threads=num_cores(),
-        tables=tables)
+        tables=tables,
+        former=_with_rows(spans))
 
   def find(self, manual_dir: str, options: Options, workers: Workers
            ) -> clip_sources.Found:
@@ -162,6 +164,18 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
              ) -> "ClipReader":
     """What makes the examples."""
     return ClipReader(manual_dir, options, workers)
+
+
+def _with_rows(spans):
+  """A function of a clip: with the row of the list, as clips were once; None
+  where there is no list."""
+  rows = {span.id: span.row for span in spans if span.row}
+
+  def former(clip):
+    start, end, _, *others = clip.data
+    return clip._replace(data=(start, end, rows[clip.id], *others))
+
+  return former if rows else None
 
 
 def _without_later(options):
@@ -297,7 +311,7 @@ class ClipReader:
     return clip.data[4]
 
   def __call__(self, clip: builder.Clip) -> dict[str, Any]:
-    start, end, row, labels, _, _, *sound = clip.data
+    start, end, _, labels, _, _, *sound = clip.data
     options = self._options
     longest = (start + media.LONGEST if end is None else end) - start
     try:
@@ -307,8 +321,7 @@ class ClipReader:
           options.size, options.audio_rate, options.audio,
           *(os.path.join(self._manual_dir, file) for file in sound[:1]))
     except media.MediaError as error:
-      raise builder.Rejected(f"row {row}: {error}" if row else str(error)
-                          ) from error
+      raise builder.Rejected(str(error)) from error
     return {
         "id": clip.id,
         "start": start,

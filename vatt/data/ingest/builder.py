@@ -47,6 +47,8 @@ class Plan(NamedTuple):
     threads: the number of shards that are built at a time.
     tables: files that say what official lists have besides, by their names, of
       `rejected.HEADERS`.
+    former: what a clip was when more of it was in what shards depend on; those
+      that were built so are good. None if it was the same.
   """
   splits: dict[str, list[Clip]]
   shards: dict[str, int]
@@ -56,6 +58,7 @@ class Plan(NamedTuple):
   rejected: tuple[tuple[str, str, str], ...] = ()
   threads: int = 1
   tables: Mapping[str, bytes] = MappingProxyType({})
+  former: Callable[[Clip], Clip] | None = None
 
 
 def cut(split: str, clips: Sequence[Clip], num_shards: int
@@ -199,14 +202,16 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
 
   def _shards(self, plan: Plan) -> Iterator[Shard]:
     """The shards of a plan, in order."""
+    common = self.info.full_name, plan.label_names, plan.sources
     for split, clips in plan.splits.items():
       parts = cut(split, clips, plan.shards[split])
       for i, part in enumerate(parts):
         yield Shard(
             split,
             f"{self.name}-{split}.tfrecord-{i:05d}-of-{len(parts):05d}", part,
-            shards_lib.keys_of(part, self.info.full_name, plan.label_names,
-                               plan.sources))
+            shards_lib.keys_of(part, *common),
+            shards_lib.keys_of(map(plan.former, part), *common)
+            if plan.former else ())
 
   def _old_fingerprint(self, plan):
     """What shards had in common before each had a fingerprint of its own."""
@@ -215,6 +220,7 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
          plan.rejected]).encode())
     for split, clips in plan.splits.items():
       for clip in clips:
+        clip = plan.former(clip) if plan.former else clip
         digest.update(json.dumps([split, clip]).encode())
     return digest.hexdigest()
 
@@ -228,7 +234,7 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
     shards = list(self._shards(plan))
     old = self._old_fingerprint(plan)
     known = shards_lib.Known(staging, {
-        shard.name: (shard.fingerprint, old) for shard in shards})
+        shard.name: (*shard.fingerprints, old) for shard in shards})
     records = self._build_shards(plan, staging, shards, known)
     whole, contents = self._describe(plan, shards, records)
     # Of a split without records, what says why.
@@ -278,7 +284,7 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
         if part not in there:
           raise UserError(
               f"{self.info.full_name}: every clip of split {part!r} was "
-              f"rejected; the first: {record['rejected'][0][2]}")
+              "rejected; the first: {0}: {2}".format(*record["rejected"][0]))
     return whole, whole.files(
         self._info(), plan.label_names, self._get_filename_template)
 
@@ -371,7 +377,7 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
   def _of_plan(self, final, plan, shards, records):
     """Those records that are of a plan; UserError if the dataset is not."""
     old = self._old_fingerprint(plan)
-    fits = [record and record["fingerprint"] in (shard.fingerprint, old)
+    fits = [record and record["fingerprint"] in (*shard.fingerprints, old)
             for shard, record in zip(shards, records)]
     others = [record for fit, record in zip(fits, records)
               if record and not fit]

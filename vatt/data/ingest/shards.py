@@ -8,7 +8,7 @@ size; what the shard holds, once the CRCs of all records are right.
 import hashlib
 import json
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,19 +55,22 @@ class Shard(NamedTuple):
     name: of its file.
     clips: that are in it.
     keys: a hash for each of all that its record depends on.
+    former: what these were, if they were others.
   """
   split: str
   name: str
   clips: Sequence[Clip]
   keys: Sequence[str]
+  former: Sequence[str] = ()
 
   @property
-  def fingerprint(self) -> str:
-    """SHA-256 of all that the shard depends on."""
-    return hashlib.sha256("\n".join(self.keys).encode()).hexdigest()
+  def fingerprints(self) -> list[str]:
+    """SHA-256 of all that the shard depends on; then what that was."""
+    return [hashlib.sha256("\n".join(keys).encode()).hexdigest()
+            for keys in (self.keys, self.former) if keys]
 
 
-def keys_of(clips: Sequence[Clip], *common: Any) -> list[str]:
+def keys_of(clips: Iterable[Clip], *common: Any) -> list[str]:
   """A hash for each clip of it and of what all clips depend on, JSON values."""
   first = hashlib.sha256(json.dumps(common).encode())
   keys = []
@@ -135,14 +138,14 @@ def build(folder: str, shard: Shard, read: Callable[[Clip], dict[str, Any]],
     by key). In version 1, keys, having and damaged are not there.
   """
   path = f"{folder}/{shard.name}"
-  record = finished(path, shard.fingerprint, *fingerprints)
+  record = finished(path, *shard.fingerprints, *fingerprints)
   if record and tf.io.gfile.exists(path) and (
       record_index.has_whole_records_at(path, record["offsets"])):
     progress(len(shard.clips))
     return record
   spec = features(label_names)
   serializer = example_serializer.ExampleSerializer(spec.get_serialized_info())
-  record = {"fingerprint": shard.fingerprint, "count": 0, "bytes": 0,
+  record = {"fingerprint": shard.fingerprints[0], "count": 0, "bytes": 0,
             "offsets": [], "keys": [], "having": dict.fromkeys(KINDS, 0),
             "damaged": {}, "rejected": []}
 
