@@ -40,7 +40,7 @@ flags.DEFINE_bool("repair", False, "Check each record of a finished dataset, "
 def build_by_tfds(name):
   """Has tensorflow-datasets build one of its own."""
   import tensorflow_datasets as tfds
-  if FLAGS.repair or FLAGS.annotations or FLAGS.trimmed:
+  if FLAGS.repair or FLAGS.annotations or FLAGS.trimmed is not None:
     raise UserError(f"--dataset: tfds:{name} is built by tensorflow-datasets, "
                     "expected neither --annotations, --trimmed nor --repair")
   try:

@@ -340,7 +340,7 @@ def test_rows_of_one_clip(tmp_path, capsys):
   assert capsys.readouterr().out == (
       f"{lists}: clips listed again: 2, 1 of them with another label or "
       "caption, which they have too\n"
-      f"{lists}: clips to train and to test in one: 1, such as a\n")
+      f"{lists}: files to train and to test in one: 1, such as a\n")
   lists = write(tmp_path / "splits", {
       f"wave_test_split{k}.txt": f"a.avi {k - 1}\nb.avi 0" for k in (1, 2, 3)})
   a, b = read("hmdb51", lists)
@@ -349,7 +349,29 @@ def test_rows_of_one_clip(tmp_path, capsys):
   write(tmp_path / "splits", {"wave_test_split4.txt": "a.avi 1\na.avi 2"})
   read("hmdb51", lists)
   assert capsys.readouterr().out == (
-      f"{lists}: clips to train and to test in one: 1, such as wave/a\n")
+      f"{lists}: files to train and to test in one: 1, such as wave/a\n")
+
+
+@pytest.mark.parametrize("dataset, files, told", [
+    ("kinetics400", {"train.csv": "a,1,11,yoga\nb,1,11,yoga",
+                     "val.csv": "a,30,40,zumba\nc,1,11,yoga"}, "a"),
+    ("kinetics400", {"train.csv": "a,1,11,yoga", "val.csv": "b,1,11,yoga"}, ""),
+    ("msrvtt", {"train.9k.csv": "video2,,,\nvideo3,,,",
+                "test.csv": "video3,,,a\nvideo1,,,b"}, "video3"),
+    ("msrvtt", {"train.9k.csv": "video2,,,", "test.csv": "video1,,,b"}, ""),
+])
+def test_files_to_train_and_to_test(tmp_path, capsys, dataset, files, told):
+  header = ("youtube_id,time_start,time_end,label" if dataset != "msrvtt"
+            else "video_id,key,id,sentence")
+  files = {name: f"{header}\n{rows}\n" for name, rows in files.items()}
+  if dataset == "msrvtt":  # in which train9k and fulltest have some in common
+    files["MSRVTT_data.json"] = json.dumps({
+        "videos": [{"video_id": "video2", "split": "test"}], "sentences": []})
+  lists = write(tmp_path / "lists", files)
+  read(dataset, lists)
+  assert capsys.readouterr().out == (
+      f"{lists}: files to train and to test in one: 1, such as {told}\n"
+      if told else "")
 
 
 def test_moments(tmp_path):

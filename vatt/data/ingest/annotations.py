@@ -103,7 +103,7 @@ def text(value: object) -> str:
 
 def read(dataset: str, form: Format, path: str) -> Listing:
   """Reads annotations. Prints how many rows list a clip again in a split that
-  it is in, and how many clips are to train and to test.
+  it is in, and how many files are to train and to test.
 
   Args:
     dataset: its name, for errors.
@@ -134,18 +134,25 @@ def read(dataset: str, form: Format, path: str) -> Listing:
   if again:
     print(f"{path}: clips listed again: {again}, {more} of them with another "
           "label or caption, which they have too")
-  both = [clip.file for clip in clips if _is_on_both_sides(clip.splits)]
+  splits_of = {}
+  for clip in clips:
+    splits_of.setdefault(clip.file, set()).update(clip.splits)
+  both = [file for file, splits in splits_of.items()
+          if _is_on_both_sides(splits)]
   if both:
-    print(f"{path}: clips to train and to test in one: {len(both)}, such as "
+    print(f"{path}: files to train and to test in one: {len(both)}, such as "
           f"{visible(both[0])}")
   return Listing(clips, form.classes(folder, clips))
 
 
 def _is_on_both_sides(splits):
-  """Whether a clip is in train1 and test1, in train and validation or such."""
+  """Whether what is in these splits is in train1 and test1, in train and
+  validation, in train9k and test or such."""
   return len(splits) > 1 and any(
-      split.startswith("train") and split.replace("train", other, 1) in splits
-      for split in splits for other in ("test", "validation"))
+      split.startswith("train") and (
+          "test" in splits or split.replace("train", "test", 1) in splits
+          or split.replace("train", "validation", 1) in splits)
+      for split in splits)
 
 
 def matches(dataset: str, form: Format, path: str) -> list[re.Match]:
