@@ -89,8 +89,8 @@ def test_the_newest_version_or_the_one_named_is_opened(tmp_path, records):
 
 @pytest.mark.parametrize("name,split,message", [
     ("nothing", "train", "no finished data set in .*prepare_dataset.py "
-     "--dataset=nothing --manual_dir=DIR --data_dir="),
-    ("clips", "train", r"no finished data set in .*found there: official"),
+     "--dataset=nothing --manual_dir=DIR --data_dir=[^ ]*, and --annotations="),
+    ("clips", "train", r"no finished data set in .*\(found there: official\);"),
     ("clips/official:2.0.0", "train", "no finished data set"),
     ("clips/official", "val", "no split 'val' in .* one of: test, train"),
     ("tfds:mnist", "train", "no finished data set .*prepare_dataset.py "
@@ -105,6 +105,13 @@ def test_the_newest_version_or_the_one_named_is_opened(tmp_path, records):
 def test_what_is_missing_is_named(clips_dir, name, split, message):
   with pytest.raises(UserError, match=message):
     sources.open_source(name, str(clips_dir), split)
+
+
+def test_configurations_that_are_there_are_named(tmp_path):
+  (tmp_path / "clips/small").mkdir(parents=True)
+  (tmp_path / "clips/lengths.csv").touch()
+  with pytest.raises(UserError, match=r"\(found there: small\); build it"):
+    sources.open_source("clips", str(tmp_path), "train")
 
 
 def test_splits_of_clips_that_are_in_several(tmp_path, records):

@@ -109,13 +109,16 @@ def _find_directory(name, path, data_dir):
     built = _versions(default, version)
     home = default if built else home
   if not built:
-    configs = [c for c in _listdir(home) if not c.startswith(".")]
+    configs = [c for c in _listdir(home) if not c.startswith(".")
+               and tf.io.gfile.isdir(os.path.join(home, c))]
     hint = (f" (found there: {', '.join(configs[:10])})" if configs else "")
     kind = "tfds:" if name.startswith("tfds:") else ""
     raise UserError(f"{name}: no finished data set in {home}{hint}; build it "
                     "with: python scripts/prepare_dataset.py "
                     f"--dataset={kind}{path} --manual_dir=DIR "
-                    f"--data_dir={data_dir}")
+                    f"--data_dir={data_dir}" + (
+                        "" if kind else
+                        ", and --annotations=LISTS if it has official ones"))
   version = max(built, key=lambda v: tuple(map(int, v.split("."))))
   return os.path.join(home, version), query
 
