@@ -498,7 +498,8 @@ def test_built_from_lists_and_nothing_lost(tmp_path, media, capsys):
   # Cut off.
   (folder / "missing.csv").write_bytes(
       (folder / "missing.csv").read_bytes()[:-8])
-  with pytest.raises(UserError, match=r"damaged, .*\(missing.csv\);"):
+  with pytest.raises(UserError, match=(
+      r"damaged, .*\(missing.csv\);.*--manual_dir and --annotations that")):
     build(tmp_path, films)
   with pytest.raises(UserError, match="--annotations is missing"):
     build(tmp_path, films, True)

@@ -85,8 +85,8 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
     options = parse_config(
         self.builder_config.name, self.DEFAULTS, self.FIELDS)
     if not manual_dir:
-      raise UserError("--manual_dir is missing: the folder with clips.csv, or "
-                      "with media files")
+      raise UserError("--manual_dir is missing: the folder of the media files, "
+                      "or of a clips.csv")
     if not os.path.isdir(manual_dir):
       raise UserError(f"--manual_dir={manual_dir}: no such folder")
     workers = Workers()

@@ -344,7 +344,8 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
       raise UserError(
           f"{final}: damaged, or not built by this program "
           f"({_some(damaged)}); the same command with --repair, and the "
-          "--manual_dir that it was built from, builds what is damaged anew")
+          "--manual_dir and --annotations that it was built from, builds what "
+          "is damaged anew")
     self._report("already built", whole, rejected)
 
   def _records(self, final, plan, shards, is_whole):
