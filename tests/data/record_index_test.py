@@ -123,6 +123,19 @@ def test_missing_and_compressed_files_are_refused(tmp_path, records):
     writer.write(b"a" * 100)
   with pytest.raises(UserError, match="x.zlib: compressed"):
     record_index.load([str(tmp_path / "x.zlib")])
+  (tmp_path / "folder").mkdir()
+  with pytest.raises(UserError, match="folder: a folder, expected TFRecords"):
+    record_index.load([str(path), str(tmp_path / "folder")])
+
+
+@pytest.mark.parametrize("start", [b"\x1f\x8b", b"\x78\x9c", b"\x78\x01"])
+def test_a_length_that_begins_as_compressed_files_do(tmp_path, records, start):
+  path = tmp_path / "x"
+  raws = [b"a" * int.from_bytes(start, "little"), b"b"]
+  offsets = records.write_records(path, raws)
+  index = record_index.load([str(path)])
+  assert index.offsets.tolist() == offsets
+  assert [record_index.read_one(index, i) for i in range(2)] == raws
 
 
 @pytest.mark.parametrize("content", [

@@ -11,11 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from vatt.data import record_index
-from vatt.data.record_index import FOOTER, HEADER
+from vatt.data.record_index import COMPRESSED, FOOTER, HEADER
 
 CHUNK = 1 << 20  # bytes of a file to look for a header in, at once
 NO_HEADER = "its header is damaged"
-COMPRESSED = (b"\x1f\x8b", b"\x78\x9c", b"\x78\x01")  # how that begins
 
 
 class Layout(NamedTuple):

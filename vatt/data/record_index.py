@@ -27,6 +27,7 @@ FOOTER = 4  # Bytes behind it: uint32 CRC of the record.
 READ = 1 << 16  # Bytes of a file to read at once.
 READ_ALL = 1 << 20  # Where all of it is read.
 HEADERS = 1024  # to read before they are checked
+COMPRESSED = (b"\x1f\x8b", b"\x78\x9c", b"\x78\x01")  # how that begins
 THREADS = 16  # Remote file systems answer in parallel.
 
 
@@ -94,9 +95,12 @@ def load(files: Sequence[str]) -> RecordIndex:
 
 def _offsets_of_file(path):
   try:
-    size = tf.io.gfile.stat(path).length
+    found = tf.io.gfile.stat(path)
   except tf.errors.OpError:
     raise UserError(f"{path}: no such file, expected TFRecords") from None
+  if found.is_directory:  # as a pattern may match
+    raise UserError(f"{path}: a folder, expected TFRecords")
+  size = found.length
   hidden = hashlib.sha256(path.encode()).hexdigest()[:32]
   cache = os.path.expanduser(f"~/.cache/vatt/{hidden}{INDEX_SUFFIX}")
   beside = path + INDEX_SUFFIX
@@ -222,11 +226,12 @@ def _follow(path):
     while offset < size:
       f.seek(offset)
       header = f.read(HEADER)
-      if offset == 0 and header[:2] in (b"\x1f\x8b", b"\x78\x9c", b"\x78\x01"):
-        raise UserError(f"{path}: compressed TFRecords, expected uncompressed "
-                        "ones: records cannot be read by index in these")
       offsets.append(offset)
       headers.append(header.ljust(HEADER, b"\0"))
+      # The length of a record may begin so, too.
+      if offset == 0 and header[:2] in COMPRESSED and _broken(headers).size:
+        raise UserError(f"{path}: compressed TFRecords, expected uncompressed "
+                        "ones: records cannot be read by index in these")
       offset += HEADER + int.from_bytes(header[:8], "little") + FOOTER
       # Not all at the end: zeros are a header at each sixteenth byte.
       if len(headers) == HEADERS or offset >= size:
@@ -310,6 +315,18 @@ def read_record(tensors: tuple[tf.Tensor, ...], i: tf.Tensor) -> tf.Tensor:
   record = tf.data.experimental.from_variant(
       record, tf.TensorSpec([], tf.string))
   return record.take(1).get_single_element()
+
+
+def read_one(index: RecordIndex, i: int) -> tf.Tensor:
+  """Reads record i, string [], with no copy of where all others lie.
+
+  Raises:
+    tf.errors.OpError: as `read_record`.
+  """
+  path, offset = index.place(i)
+  tensors = file_tensors(
+      RecordIndex([path], np.zeros([1], np.int32), np.array([offset])))
+  return read_record(tensors, tf.constant(0, tf.int64))
 
 
 def read_all(index: RecordIndex) -> tf.Tensor | None:

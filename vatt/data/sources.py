@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -171,13 +170,8 @@ def why_unreadable(source: Source, i: int) -> str:
     source: the split.
     i: number of the record.
   """
-  # Of its place alone: the whole index is much to copy for one record.
-  path, offset = source.index.place(i)
-  tensors = record_index.file_tensors(record_index.RecordIndex(
-      [path], np.zeros([1], np.int32), np.array([offset])))
   try:
-    _traced(source.parse)(
-        record_index.read_record(tensors, tf.constant(0, tf.int64)))
+    _traced(source.parse)(record_index.read_one(source.index, i))
   except tf.errors.OpError as error:
     return failed_assertion(error)
   return ""

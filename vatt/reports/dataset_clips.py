@@ -124,19 +124,6 @@ class Clip:
             and (not len(self.sound) or self.rate > 0))
 
 
-def read(source: Source, i: int) -> tf.Tensor:
-  """Record i of a split, string [].
-
-  Raises:
-    tf.errors.OpError: it cannot be read.
-  """
-  # The index of its place alone: that of all records may be large.
-  path, offset = source.index.place(i)
-  tensors = record_index.file_tensors(record_index.RecordIndex(
-      [path], np.zeros([1], np.int32), np.array([offset])))
-  return record_index.read_record(tensors, tf.constant(0, tf.int64))
-
-
 def parse(source: Source, raw: tf.Tensor) -> Clip:
   """A record as a Clip.
 
@@ -185,7 +172,7 @@ def card(source: Source, i: int) -> str:
   place = f"record {i} of {source.split}, at byte {offset} of {path}"
   problem = ""
   try:
-    raw = read(source, i)
+    raw = record_index.read_one(source.index, i)
     problem = _judge(source.parse, source.label_names, source.flac).say(raw)
     clip = parse(source, raw)
   except tf.errors.OpError as error:
