@@ -53,7 +53,7 @@ def flatten(features: Mapping[str, Any], prefix: str = "", listed: bool = False
       yield from flatten(one["featuresDict"]["features"], f"{key}/", many)
     elif "video" in one and not many:
       yield Feature(key, "video", one["video"])
-    elif "image" in one and "label" not in one["image"]:  # else of pixels
+    elif "image" in one and _is_picture(one["image"]):
       yield Feature(key, "video" if many else "image", one["image"])
     elif "audio" in one and not many:
       yield Feature(key, "audio", one["audio"])
@@ -61,6 +61,13 @@ def flatten(features: Mapping[str, Any], prefix: str = "", listed: bool = False
       yield Feature(key, "label", one["classLabel"])
     elif "text" in one:
       yield Feature(key, "caption", one["text"])
+
+
+def _is_picture(content):
+  """Whether an Image is one to look at: not labels of pixels, nor float32 such
+  as depths, whose bytes are kept as those of four channels."""
+  return "label" not in content and not tf.as_dtype(
+      content.get("dtype") or "uint8").is_floating
 
 
 def choose(name: str, features: list[Feature], options: Mapping[str, Any]

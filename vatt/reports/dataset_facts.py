@@ -120,8 +120,11 @@ def _look(source, raw):
   frames = example["frames"]
   sound = audio.samples(example["audio"], source.flac)
   length = windows.clip_length(example, sound)
-  shape = tf.cond(tf.size(frames) > 0, lambda: frame_shape(frames[0]),
-                  lambda: tf.zeros([3], tf.int32))
+  # Joined, as a clip of sound alone may have no first frame, statically.
+  shape = tf.cond(
+      tf.size(frames) > 0,
+      lambda: frame_shape(tf.strings.reduce_join(frames[:1])),
+      lambda: tf.zeros([3], tf.int32))
   return {
       "read": tf.constant(True), "length": tf.cast(length, tf.float32),
       "fps": example["fps"], "rate": example["audio_rate"],
