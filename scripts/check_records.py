@@ -11,6 +11,7 @@ of which what is left is read. Ends with code 1 if there is any.
 import csv
 import io
 import os
+import re
 import sys
 
 from vatt import cli, files, stopping
@@ -86,7 +87,9 @@ def how_to_mend(name, bad):
   if kind == "dmvr":
     return "to mend it: write these files anew, as they were written"
   if kind == "tfds":
-    return f"to mend it: tfds build {rest.partition(':')[0]} --overwrite"
+    name, *_ = re.split("[:?]", rest)
+    where = f" --data_dir={FLAGS.data_dir}" if FLAGS.data_dir else ""
+    return f"to mend it: tfds build {name} --overwrite{where}"
   line = ("to mend it: python scripts/prepare_dataset.py --repair --dataset="
           f"{kind} --data_dir={FLAGS.data_dir}, with the --manual_dir that it "
           "was built from")

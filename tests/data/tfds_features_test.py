@@ -13,6 +13,7 @@ from vatt.data import (
   tfds_features,
 )
 from vatt.errors import UserError
+from vatt.reports import dataset_facts
 
 STEREO = np.stack([np.arange(-400, 400), np.full(800, 100)], 1)  # [S, C]
 SPLIT = "train"
@@ -128,6 +129,8 @@ def test_sound_alone(built, query):
       audio.samples(tf.constant(example["audio"]), source.flac),
       np.frombuffer(built[1]["audio"], "<i2"))
   assert example["frames"].size == 0 and example["audio_rate"] == 8000
+  # No frame at all, which a graph knows.
+  assert dataset_facts.look(source, np.arange(1)).having == {("sound",): 1}
 
 
 def test_channels_are_averaged_and_clips_have_several_labels(built):
@@ -205,10 +208,29 @@ def test_what_lists_are_of():
           tags=listed({"classLabel": {}}), said={"text": {}},
           deep=together(tag={"classLabel": {}}))),
       "films": listed({"video": {}}), "sounds": listed({"audio": {}}),
-      "mask": {"image": {"label": {}}}, "sound": {"audio": {}}})
+      "mask": {"image": {"label": {}}}, "sound": {"audio": {}},
+      # As four channels of bytes, of which each number is made.
+      "depth": {"image": {"dtype": "float32"}},
+      "old": {"image": {"dtype": ""}}, "scan": {"image": {"dtype": "uint16"}}})
   assert [(each.key, each.kind) for each in found] == [
       ("steps/view", "video"), ("steps/said", "caption"),
-      ("steps/deep/tag", "label"), ("sound", "audio")]
+      ("steps/deep/tag", "label"), ("sound", "audio"), ("old", "image"),
+      ("scan", "image")]
+
+
+def test_files_that_are_not_there(tmp_path, records):
+  """Nothing of it is mended by our script."""
+  directory = records.write_built(
+      tmp_path, "mine", {"train": [b""] * 2}, 2, features=("image",))
+  (directory / "mine-train.tfrecord-00001-of-00002").unlink()
+  with pytest.raises(UserError, match=(
+      "shard 1 of the 2 of split 'train' is missing; build the data set "
+      "again$")):
+    sources.open_source("tfds:mine", str(tmp_path), "train")
+  (directory / "dataset_info.json").write_text(
+      '{"fileFormat": "array_record", "splits": [{"name": "train"}]}')
+  with pytest.raises(UserError, match="has files of array_record, expected tf"):
+    sources.open_source("tfds:mine", str(tmp_path), "train")
 
 
 def test_features_of_other_kinds_alone(tmp_path, records):

@@ -79,3 +79,21 @@ def test_what_cannot_be_checked_is_told_in_a_line(python):
     done = python.run(SCRIPT, *flags)
     assert done.returncode == 1 and line in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_how_a_dataset_of_tfds_is_mended(tmp_path, python):
+  directory = tmp_path / "mine" / "1.0.0"
+  directory.mkdir(parents=True)
+  (directory / "features.json").write_text(
+      '{"featuresDict": {"features": {"image": {"image": {}}}}}')
+  (directory / "dataset_info.json").write_text("{}")
+  with tf.io.TFRecordWriter(
+      str(directory / "mine-train.tfrecord-00000-of-00001")) as writer:
+    writer.write(b"junk")
+  done = python.run(SCRIPT, "--dataset=tfds:mine:1.0.0?image=image",
+                    f"--data_dir={tmp_path}")
+  assert done.returncode == 1, done.stderr
+  assert f"{directory}/mine-train.tfrecord-00000-of-00001: record 0 at " in (
+      done.stdout)
+  assert done.stdout.splitlines()[-1] == (
+      f"to mend it: tfds build mine --overwrite --data_dir={tmp_path}")

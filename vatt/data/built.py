@@ -30,9 +30,10 @@ def open_built(name: str, path: str, data_dir: str, split: str
   """
   files, missing, _, *others = find_built(name, path, data_dir, split)
   if missing:
+    mend = "" if name.startswith("tfds:") else (
+        ", or mend it by scripts/prepare_dataset.py --repair")
     raise UserError(f"{others[-1]}: {next(iter(missing.values()))} is missing; "
-                    "build the data set again, or mend it by "
-                    "scripts/prepare_dataset.py --repair")
+                    f"build the data set again{mend}")
   return record_index.load(files), *others
 
 
@@ -154,9 +155,13 @@ def _splits(name, directory):
   """What is said of each built split: its name to the names that it can be
   opened by, and {path of a shard: (whether it is there, its number of records
   or None)}, in order."""
-  stated = _read_json(directory, "dataset_info.json", lambda content: {
-      s["name"]: list(map(int, s.get("shardLengths", ())))
-      for s in content.get("splits", ())})
+  form, stated = _read_json(directory, "dataset_info.json", lambda content: (
+      content.get("fileFormat", "tfrecord"), {
+          s["name"]: list(map(int, s.get("shardLengths", ())))
+          for s in content.get("splits", ())}))
+  if form != "tfrecord":
+    raise UserError(f"{directory}: has files of {form}, expected tfrecord: "
+                    f"tfds build --file_format=tfrecord")
   there = {s: {} for s in stated}
   for file in _listdir(directory):
     found = re.fullmatch(r"(.+)-(.+)\.tfrecord-(\d{5,})-of-(\d{5,})", file)
