@@ -297,12 +297,14 @@ def report_corrupt(config: ConfigDict, data_sources: list[Source], step: int,
     corrupt: int32 [n, B], as of `Loop`.
   """
   dataset_of_row, _ = input_pipeline.mixture(config.data, config.batch_size)
+  other = (", or the one that its captions are of"
+           if config.data.shuffle_captions else "")
   for i, rows in enumerate(corrupt):
     for row in np.flatnonzero(rows)[:NAMED_CORRUPT]:
       source, number = data_sources[dataset_of_row[row]], rows[row] - 1
       why = why_unreadable(source, number)
-      logging.warning("corrupt record: %s at byte %d (position %d of the "
-                      "stream); left out%s", *source.index.place(number),
+      logging.warning("corrupt record: %s at byte %d%s (position %d of the "
+                      "stream); left out%s", *source.index.place(number), other,
                       (step + i) * config.batch_size + row, why and f": {why}")
 
 

@@ -189,6 +189,15 @@ def test_a_row_says_which_record_of_its_dataset_it_is(mixed, caplog):
       example = tf.train.Example.FromString(f.read(length))
     assert example.features.feature["id"].bytes_list.value[0] == (
         f"clip{clip_numbers(rows)[position - 36]}".encode())
+  # With other captions, theirs may be the record that is corrupt.
+  with config.unlocked():
+    config.shuffle_captions = True
+  caplog.clear()
+  train_lib.report_corrupt(
+      ConfigDict(dict(data=config, batch_size=12)), open_all(config), 3,
+      rows["record"].reshape(2, 12) + 1)
+  assert f"{path} at byte {offset}, or the one that its captions are of (" in (
+      caplog.text)
 
 
 def test_mixture_deals_rows_out_evenly(records):
