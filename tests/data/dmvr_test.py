@@ -78,6 +78,13 @@ def test_dmvr(tmp_path, records, lists):
                                  "train").index) == 4
 
 
+def test_files_of_the_working_directory(tmp_path, records, monkeypatch):
+  records.write_records(tmp_path / "x", [sequence_example(records)])
+  monkeypatch.chdir(tmp_path)
+  source = sources.open_source("dmvr:x?fps=8&audio_rate=8000", "", "train")
+  assert source.directory == "." and len(source.index) == 1
+
+
 def test_dmvr_without_a_modality(tmp_path, records):
   keys = ("WAVEFORM/feature/floats", "caption/string", "clip/label/index")
   records.write_records(tmp_path / "x.tfrecord",

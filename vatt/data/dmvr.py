@@ -92,7 +92,7 @@ def open_files(name: str, rest: str, split: str) -> record_index.Opened:
            if field not in options]
   parse = _parser(options.get("fps", 0.0), options.get("audio_rate", -1),
                   classes, _types(index, rates))
-  return index, parse, classes, os.path.dirname(path)
+  return index, parse, classes, os.path.dirname(path) or "."
 
 
 def _read_labels(path):
