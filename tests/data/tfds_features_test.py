@@ -218,6 +218,18 @@ def test_what_lists_are_of():
       ("scan", "image")]
 
 
+def test_of_several_the_one_that_is_called_so_is_taken():
+  """As of oxford_iiit_pet, whose masks are images, and its species labels."""
+  found = list(tfds_features.flatten({
+      "segmentation_mask": {"image": {}}, "image": {"image": {}},
+      "species": {"classLabel": {}}, "label": {"classLabel": {}}}))
+  chosen = tfds_features.choose("x", found, {})
+  assert {kind: each.key for kind, each in chosen.items()} == {
+      "image": "image", "label": "label"}
+  assert tfds_features.choose("x", found, {"image": "segmentation_mask"})[
+      "image"].key == "segmentation_mask"
+
+
 def test_files_that_are_not_there(tmp_path, records):
   """Nothing of it is mended by our script."""
   directory = records.write_built(

@@ -3,9 +3,10 @@
 Of a data set that it has prepared, features.json names the type of every
 feature. A clip is made of the only Video (or sequence of Images) there is, else
 of the only Image, which stands still; of the only Audio; and of the only
-ClassLabel, or the one that is called label. Of several the name of the data set
-says which: "tfds:NAME?video=front". A Text may be anything, a file's name even:
-it is a caption only where "?caption=text" says so.
+ClassLabel. Of several it is the one that is called so, as "image" or "label";
+else the name of the data set says which: "tfds:NAME?video=front". A Text may be
+anything, a file's name even: it is a caption only where "?caption=text" says
+so.
 """
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -95,8 +96,8 @@ def choose(name: str, features: list[Feature], options: Mapping[str, Any]
     elif kind == "caption" or kind == "image" and "video" in chosen or (
         kind == "video" and "image" in options):
       continue
-    elif kind == "label" and "label" in these:
-      these = {"label": these["label"]}
+    elif kind in these:  # which is its name, too
+      these = {kind: these[kind]}
     if len(these) > 1:
       raise UserError(f"{name}: several features are {kind}, expected which in "
                       f"the name: ?{kind}= one of {_listing(features, kind)}")
