@@ -342,6 +342,18 @@ def test_a_name_that_says_another_rate_is_told(tmp_path, records, caplog):
       caplog.text)
 
 
+def test_times_of_another_unit_are_told(tmp_path, records, caplog):
+  """Milliseconds, which would make clips a thousandth as long."""
+  records.write_records(tmp_path / "x", [sequence_example(records, more=[
+      ("image/timestamp", "int64_list", list(range(0, 320, 40)))])])
+  name = f"dmvr:{tmp_path}/x?audio_rate=8000"
+  assert sources.open_source(name, "", "train").fps == 25_000
+  assert f"{tmp_path}/x at byte 0 has 2.5e+04 frames a second" in caplog.text
+  caplog.clear()
+  sources.open_source(f"{name}&fps=25000", "", "train")
+  assert not caplog.text
+
+
 @pytest.mark.parametrize("kind", ["float_list", "int64_list"])
 def test_rates_of_the_records(tmp_path, records, kind):
   """Each has its own; writers differ in the numbers."""
@@ -360,7 +372,8 @@ def test_rates_of_the_records(tmp_path, records, kind):
   assert rates == [[4, 0], [8, 8000], [0, 0]]
   # Where the name says it, they may be of any form.
   records.write_records(tmp_path / "y", [sequence_example(records, more=[
-      ("image/frame_rate", "bytes_list", [b"a lot"])])])
+      ("image/frame_rate", "bytes_list", [b"a lot"]),
+      ("image/timestamp", "float_list", [0.1])])])
   assert sources.open_source(
       f"dmvr:{tmp_path}/y?fps=8&audio_rate=8000", "", "train").fps == 8.0
 
@@ -375,6 +388,15 @@ def test_records_that_contradict_themselves(tmp_path, records, more, message):
       records, more=[more])])
   with pytest.raises(UserError, match=message):
     sources.open_source(f"dmvr:{tmp_path}/x?audio_rate=8000", "", "train")
+
+
+def test_channels_of_a_record_behind_a_silent_one(tmp_path, records):
+  records.write_records(tmp_path / "x", [
+      sequence_example(records, without=["WAVEFORM/feature/floats"]),
+      sequence_example(records, more=[
+          ("WAVEFORM/feature/num_channels", "float_list", [2.0])])])
+  with pytest.raises(UserError, match=r"at byte \d\d+: .*num_channels is 2,"):
+    sources.open_source(f"dmvr:{tmp_path}/x?fps=8&audio_rate=8000", "", "train")
 
 
 # -----------------------------------------------------------------------------

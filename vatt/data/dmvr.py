@@ -41,6 +41,7 @@ INTEGERS = (TIMES, LABEL, START)
 OTHERS = (".json", ".txt")  # what lies beside records and is none
 LOOKED_AT = 10  # records, for what they have
 SAME_RATE = 0.01  # by how much two rates of the same frames may differ
+FASTEST = 1000  # frames a second, of which times of another unit make more
 MICROSECONDS = 2e-6  # that two times of whole ones may be off
 
 
@@ -84,14 +85,13 @@ def open_files(name: str, rest: str, split: str) -> record_index.Opened:
       raise UserError(f"{name}: no file matches {path}")
     files |= found
   index = record_index.load(sorted(files))
-  for place, example in _first_examples(index):
-    _tell_what_does_not_fit(name, place, example, options)
-    break
+  examples = list(_first_examples(index))
+  _tell_what_does_not_fit(name, examples, options)
   rates = [key for field, key in (("fps", FRAME_RATE),
                                   ("audio_rate", SAMPLE_RATE))
            if field not in options]
   parse = _parser(options.get("fps", 0.0), options.get("audio_rate", -1),
-                  classes, _types(index, rates))
+                  classes, _types(examples, rates))
   return index, parse, classes, os.path.dirname(path) or "."
 
 
@@ -126,16 +126,20 @@ def _numbers(example, key):
           for value in getattr(part, kind).value]
 
 
-def _tell_what_does_not_fit(name, place, example, options):
-  """Compares an example with what the name of its data set says.
+def _tell_what_does_not_fit(name, examples, options):
+  """Compares examples with what the name of their data set says.
 
   Raises:
-    UserError: its sound has several channels.
+    UserError: the sound of one has several channels.
   """
-  channels = _numbers(example, CHANNELS)
-  if options.get("audio_rate") != 0 and channels and channels[0] != 1:
-    raise UserError(f"{place}: {CHANNELS} is {channels[0]:g}, expected 1; "
-                    "?audio_rate=0 leaves the sound out")
+  for place, example in examples:  # the first may be without sound
+    channels = _numbers(example, CHANNELS)
+    if options.get("audio_rate") != 0 and channels and channels[0] != 1:
+      raise UserError(f"{place}: {CHANNELS} is {channels[0]:g}, expected 1; "
+                      "?audio_rate=0 leaves the sound out")
+  if not examples:
+    return
+  place, example = examples[0]
   if (LABEL_TEXT in example.context.feature and "labels" not in options
       and not _numbers(example, LABEL)):
     logging.warning("%s: %s has %s, but no %s: there are labels only with the "
@@ -146,6 +150,10 @@ def _tell_what_does_not_fit(name, place, example, options):
   times = _numbers(example, TIMES)
   if len(times) > 1 and times[-1] > times[0]:
     found["fps"] = [(len(times) - 1) * 1e6 / (times[-1] - times[0])]
+    if "fps" not in options and found["fps"][0] > FASTEST:
+      logging.warning(
+          "%s: by %s, %s has %.4g frames a second, expected microseconds, or "
+          "?fps=NUMBER", name, TIMES, place, found["fps"][0])
   for field, rates in found.items():
     said = options.get(field)
     if said and rates and abs(rates[0] / said - 1) > SAME_RATE:
@@ -153,16 +161,14 @@ def _tell_what_does_not_fit(name, place, example, options):
                       place, rates[0])
 
 
-def _types(index, keys):
+def _types(examples, keys):
   """The type that records have each of some numbers in, as writers differ:
   tf.int64 or tf.float32."""
   types = dict.fromkeys(keys)
-  for _, example in _first_examples(index):
+  for _, example in examples:
     for key in keys:
       for value in _numbers(example, key)[:1]:
         types[key] = tf.int64 if isinstance(value, int) else tf.float32
-    if all(types.values()):
-      break
   return {key: each or tf.float32 for key, each in types.items()}
 
 
@@ -176,6 +182,8 @@ def _parser(fps, audio_rate, classes, types):
   """
   kinds = types | dict.fromkeys(STRINGS, tf.string) | dict.fromkeys(
       INTEGERS, tf.int64) | {SOUND: tf.float32}
+  if fps:
+    del kinds[TIMES]  # of whatever form
   features = {key: tf.io.VarLenFeature(kind) for key, kind in kinds.items()}
 
   def parse(raw):
