@@ -92,7 +92,7 @@ def how_to_mend(name, bad):
     return f"to mend it: tfds build {name} --overwrite{where}"
   line = ("to mend it: python scripts/prepare_dataset.py --repair --dataset="
           f"{kind} --data_dir={FLAGS.data_dir}, with the --manual_dir that it "
-          "was built from")
+          "was built from, and --annotations if there were any")
   paths = sorted({found.file for found in bad if found.written_so})
   if paths:
     more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""

@@ -71,8 +71,9 @@ def main():
   looked = [look(source) for source in opened]
   dataset.write(path, name, directory, dataset_facts.read_lists(directory),
                 looked)
-  clips = sum(facts.records for facts, _ in looked)
-  print(f"{path}: {clips} clips in {', '.join(splits)}; "
+  # Not their sum: a clip may be in several.
+  counts = ", ".join(f"{facts.split} {facts.records}" for facts, _ in looked)
+  print(f"{path}: clips of {counts}; "
         f"{sum(len(cards) for _, cards in looked)} of them shown")
 
 

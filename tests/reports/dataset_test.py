@@ -137,7 +137,7 @@ def clip_of(page, title):
 
 def test_counts_are_those_of_what_was_made(page, written):
   assert written[1] == (
-      f"{written[0]}: 4 clips in train, test; 4 of them shown\n")
+      f"{written[0]}: clips of train 3, test 1; 4 of them shown\n")
   assert [link.text for link in page.one("nav").all("a")] == [
       "train: 3 clips", "test: 1 clip"]
   train, test = page.all("section")
