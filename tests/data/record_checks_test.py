@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -187,7 +188,7 @@ def test_other_sources(tmp_path, records):
       (1, "frame 0 of 1 does not"), (2, "label is 11, expected")]
   assert made.num_records == 3 and not list(directory.glob("*.index.json"))
   example = tf.train.SequenceExample()
-  example.context.feature["clip/data_path"].bytes_list.value.append(b"a.mp4")
+  example.context.feature["clip/key"].bytes_list.value.append(b"a.mp4")
   frame = example.feature_lists.feature_list["image/encoded"].feature.add()
   frame.bytes_list.value.append(SMALL)
   good = example.SerializeToString()
@@ -204,6 +205,19 @@ def test_other_sources(tmp_path, records):
   assert found[1].id == "a.mp4" and made.num_records == 3
   _, _, made = check("", name, "train", read=False)
   assert made.num_records == 3
+
+
+def test_a_large_file_of_another_kind_is_not_read_at_once(tmp_path):
+  """Which a pattern may match: nothing of it is a record with an id."""
+  path = tmp_path / "x"
+  path.touch()
+  os.truncate(path, record_checks.LARGEST + 1)
+  tracemalloc.start()
+  try:
+    assert record_checks.id_at(str(path), 0, path.stat().st_size) == ""
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+  finally:
+    tracemalloc.stop()
 
 
 def test_records_are_found_again_behind_anything(tmp_path):

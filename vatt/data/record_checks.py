@@ -13,13 +13,15 @@ import numpy as np
 import tensorflow as tf
 
 from vatt import files as files_lib
-from vatt.data import audio, extents, record_index, sources
+from vatt.data import audio, dmvr, extents, record_index, sources
 from vatt.data.record_index import FOOTER, HEADER
 from vatt.errors import UserError, one_line
 
 UNREADABLE = "?"  # of a record that failed; why, is looked for then
 WRONG_CRC = "its CRC is not that of its content"
+LARGEST = 1 << 28  # bytes of a record that is searched for its id
 JPEG = b"\xff\xd8\xff"
+LARGEST = 1 << 28  # bytes of a record whose id is looked for
 
 
 class Bad(NamedTuple):
@@ -139,7 +141,7 @@ class Check:
 
   def _bad(self, path, layout, number, reason, written_so=False):
     start, end = layout.place(number)
-    return Bad(path, number, start, _id(path, start, end), reason, written_so)
+    return Bad(path, number, start, id_at(path, start, end), reason, written_so)
 
   def _has_flac(self, tensors, count):
     """Whether sound may be FLAC, as `open_source` finds it."""
@@ -309,20 +311,23 @@ def _not_utf8(texts):
       texts, "UTF-8", "UTF-8", errors="replace") != texts
 
 
-def _id(path, start, end):
+def id_at(path: str, start: int, end: int) -> str:
   """The id that the record at bytes [start, end) says, whatever else is wrong
-  with it; or ""."""
+  with it; or "". A file of another kind is one record, of any size."""
+  if end - start > LARGEST:
+    return ""
   try:
     with tf.io.gfile.GFile(path, "rb") as file:
       file.seek(start + HEADER)
       raw = file.read(end - start - HEADER - FOOTER)
-    for kind, part, field in (
-        (tf.train.Example, "features", "id"),
-        (tf.train.SequenceExample, "context", "clip/data_path")):
+    for kind, part, fields in (
+        (tf.train.Example, "features", ("id",)),
+        (tf.train.SequenceExample, "context", dmvr.IDS)):
       found = getattr(kind.FromString(raw), part).feature
-      if field in found:
-        (said, *_) = found[field].bytes_list.value
-        return said.decode()
+      for field in fields:
+        if field in found:
+          (said, *_) = found[field].bytes_list.value
+          return said.decode()
   except Exception:  # of nearly any kind, as it is damaged
     pass
   return ""
