@@ -393,6 +393,7 @@ def test_records_that_contradict_themselves(tmp_path, records, more, message):
 def test_channels_of_a_record_behind_a_silent_one(tmp_path, records):
   records.write_records(tmp_path / "x", [
       sequence_example(records, without=["WAVEFORM/feature/floats"]),
+      sequence_example(records, samples=[]),
       sequence_example(records, more=[
           ("WAVEFORM/feature/num_channels", "float_list", [2.0])])])
   with pytest.raises(UserError, match=r"at byte \d\d+: .*num_channels is 2,"):

@@ -85,11 +85,12 @@ def open_files(name: str, rest: str, split: str) -> record_index.Opened:
       raise UserError(f"{name}: no file matches {path}")
     files |= found
   index = record_index.load(sorted(files))
-  examples = list(_first_examples(index))
-  _tell_what_does_not_fit(name, examples, options)
   rates = [key for field, key in (("fps", FRAME_RATE),
                                   ("audio_rate", SAMPLE_RATE))
            if field not in options]
+  examples = list(_first_examples(
+      index, rates, with_sound=options.get("audio_rate") != 0))
+  _tell_what_does_not_fit(name, examples, options)
   parse = _parser(options.get("fps", 0.0), options.get("audio_rate", -1),
                   classes, _types(examples, rates))
   return index, parse, classes, os.path.dirname(path) or "."
@@ -106,24 +107,37 @@ def _read_labels(path):
   return classes
 
 
-def _first_examples(index):
-  """Of the first records those that can be read, as (place, example)."""
-  tensors = record_index.file_tensors(index)
+def _first_examples(index, rates, with_sound):
+  """Of the first records those that can be read, as (place, example), without
+  their frames and sound, which may be large; up to one that has had what is
+  looked for: each of the rates, and sound if so."""
   for i in range(min(len(index), LOOKED_AT)):
     try:
-      raw = record_index.read_record(tensors, tf.constant(i, tf.int64)).numpy()
-      yield ("{} at byte {}".format(*index.place(i)),
-             tf.train.SequenceExample.FromString(raw))
+      example = tf.train.SequenceExample.FromString(
+          record_index.read_one(index, i).numpy())
     except (tf.errors.OpError, DecodeError):  # damaged; no example
       continue
+    has_sound = any(len(part.float_list.value) for part in _parts(
+        example, SOUND))
+    for key in (FRAMES, SOUND):
+      example.context.feature.pop(key, None)
+      example.feature_lists.feature_list.pop(key, None)
+    yield "{} at byte {}".format(*index.place(i)), example
+    if (has_sound or not with_sound) and all(
+        _numbers(example, key) for key in rates):
+      break
 
 
 def _numbers(example, key):
   """What a SequenceExample has of a key, whichever numbers they are."""
-  parts = [example.context.feature[key],
-           *example.feature_lists.feature_list[key].feature]
-  return [value for part in parts for kind in ("int64_list", "float_list")
+  return [value for part in _parts(example, key)
+          for kind in ("int64_list", "float_list")
           for value in getattr(part, kind).value]
+
+
+def _parts(example, key):
+  return [example.context.feature[key],
+          *example.feature_lists.feature_list[key].feature]
 
 
 def _tell_what_does_not_fit(name, examples, options):
