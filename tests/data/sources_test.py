@@ -92,6 +92,8 @@ def test_the_newest_version_or_the_one_named_is_opened(tmp_path, records):
      "--dataset=nothing --manual_dir=DIR --data_dir=[^ ]*, and --annotations="),
     ("clips", "train", r"no finished data set in .*\(found there: official\);"),
     ("clips/official:2.0.0", "train", "no finished data set"),
+    ("official", "train", r"no finished data set in .*/official \(but there is "
+     r"clips/official\); build it with"),
     ("clips/official", "val", "no split 'val' in .* one of: test, train"),
     ("tfds:mnist", "train", "no finished data set .*prepare_dataset.py "
      "--dataset=tfds:mnist"),

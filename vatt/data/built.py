@@ -113,6 +113,11 @@ def _find_directory(name, path, data_dir):
     configs = [c for c in _listdir(home) if not c.startswith(".")
                and tf.io.gfile.isdir(os.path.join(home, c))]
     hint = (f" (found there: {', '.join(configs[:10])})" if configs else "")
+    # As configs named the paper's data sets before these had names.
+    before = [f"clips/{c}" for c in _listdir(os.path.join(data_dir, "clips"))
+              if c.partition("+")[0] == path]
+    if before:
+      hint = f" (but there is {', '.join(before)})"
     kind = "tfds:" if name.startswith("tfds:") else ""
     raise UserError(f"{name}: no finished data set in {home}{hint}; build it "
                     "with: python scripts/prepare_dataset.py "
