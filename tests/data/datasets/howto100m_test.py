@@ -161,6 +161,19 @@ def test_keys_change_with_the_captions(tmp_path, videos, lists):
   assert changed == {"-tCQ4tCQdWE.mp4"}
 
 
+def test_captions_in_folders_that_are_links(tmp_path):
+  lists = tmp_path / "lists"
+  for name in "part", "lists/more":
+    (tmp_path / name).mkdir(parents=True)
+  (tmp_path / "part/-tCQ4tCQdWE.csv").touch()
+  (lists / "2_MmPmFxGCo.csv").touch()
+  for name, folder in ("a", "part"), ("b", "part"), ("more/loop", "lists"):
+    (lists / name).symlink_to(tmp_path / folder)
+  assert howto100m.find_lists(str(lists)).csvs == {
+      "2_MmPmFxGCo": f"{lists}/2_MmPmFxGCo.csv",
+      "-tCQ4tCQdWE": f"{lists}/a/-tCQ4tCQdWE.csv"}
+
+
 def test_captions_that_change_during_a_build(tmp_path, videos, lists):
   """Nothing is built that is of neither state."""
   lists = shutil.copytree(lists, tmp_path / "lists")

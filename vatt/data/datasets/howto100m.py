@@ -250,9 +250,16 @@ def find_lists(path: str) -> Lists:
 
   try:
     if os.path.isdir(path):
-      for folder, inner, names in os.walk(path, onerror=refuse):
+      seen = set()  # whatever links lead there
+      for folder, inner, names in os.walk(
+          path, onerror=refuse, followlinks=True):
         inner.sort()
-        take(folder, names)
+        real = os.path.realpath(folder)
+        if real in seen:
+          inner.clear()
+        else:
+          seen.add(real)
+          take(folder, names)
     else:
       folder, name = os.path.split(path)
       os.stat(path)
