@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from configs import common
 from vatt.data import audio, input_pipeline, record_index, sources
 from vatt.errors import UserError
 from vatt.tasks.finetune import Finetune
@@ -267,8 +268,12 @@ def test_labels_by_their_names(labelled, caplog):
   source = labelled((["last"], []), (["last"], [0]), query="")
   assert sources.read_labels(source) == [[], [0]]
   assert "has clip/label/text, but no clip/label/index" in caplog.text
-  with pytest.raises(UserError, match=r"has no classes, .*\?labels=FILE$"):
-    Finetune.read_words(None, [source], "")
+  config = common.finetuning("video", "base")
+  with pytest.raises(UserError, match=r"classes, .*\?labels=FILE, or data.cl"):
+    Finetune(config).read_words([source], "")
+  config.data.classes = 3
+  names, facts = Finetune(config).read_words([source], "")
+  assert names == ["0", "1", "2"] and facts["data.classes"].value == 3
 
 
 def test_labels_that_cannot_be(labelled, caplog):

@@ -39,7 +39,8 @@ class Finetune(Task):
     return [sources.few_labels(source, num_clips, seed) for source in found]
 
   def read_words(self, data_sources, workdir):
-    """The classes of the data.
+    """The classes of the data; where these do not say any, as many numbers as
+    `data.classes` says.
 
     Raises:
       UserError: no classes, or not the same ones in all datasets.
@@ -51,11 +52,12 @@ class Finetune(Task):
         raise UserError(
             f"{source.directory}: {len(source.label_names)} classes, expected "
             f"the {len(names)} of {first.name}")
+    names = names or list(map(str, range(self.config.data.classes)))
     if not names:
       raise UserError(f"{first.directory}: has no classes, expected " + (
           "their names, a line each, in a file that the name of the data set "
-          "says: ?labels=FILE" if first.name.startswith("dmvr:")
-          else "labelled clips"))
+          "says, ?labels=FILE, or data.classes, how many there are"
+          if first.name.startswith("dmvr:") else "labelled clips"))
     return names, {"data.classes": Fact(
         len(names), f"{first.directory}: {len(names)} classes")}
 
