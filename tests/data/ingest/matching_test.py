@@ -715,4 +715,4 @@ def test_labels_and_splits_in_a_table():
       "test,z,1,0", 'test,"x, y",1,0']
   assert coverage.line(listing, matches) == (
       "1 clips (train 1 of 2, test 0 of 1), missing 1, in no split 1; 6 "
-      "classes, 5 of them without any clip: x, y, w, v, ...")
+      "classes, 5 of them without any clip: x, y; w; v; ...")

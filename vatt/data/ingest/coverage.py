@@ -68,6 +68,6 @@ def line(listing: Listing, matches: Matches) -> str:
     text += f"; {len(listing.classes):,} classes"
     if without:
       text += (f", {len(without):,} of them without any clip: "
-               + ", ".join(without[:SHOWN])
-               + (", ..." if len(without) > SHOWN else ""))
+               + BETWEEN.join(without[:SHOWN])
+               + (f"{BETWEEN}..." if len(without) > SHOWN else ""))
   return text
