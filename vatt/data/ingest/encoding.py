@@ -7,7 +7,7 @@ import av
 import numpy as np
 
 from vatt.data.ingest import media
-from vatt.data.ingest.pictures import SCALING
+from vatt.data.ingest.pictures import Scaler
 
 AUDIO = ("pcm", "flac")  # how a record keeps sound
 
@@ -78,7 +78,7 @@ class JpegEncoder:
   """Encodes frames as JPEG with about the quality 90 of libjpeg."""
 
   def __init__(self):
-    self._context = None
+    self._context, self._scaler = None, Scaler()
 
   def __call__(self, frame: np.ndarray) -> bytes:
     """Encodes a frame, uint8 [H, W, 3]."""
@@ -91,7 +91,6 @@ class JpegEncoder:
       context.thread_count = 1
       context.options = {"qmin": "2", "qmax": "2", "flags": "+bitexact"}
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")
-    packet, = context.encode(frame.reformat(
-        format="yuvj420p", interpolation=SCALING, dst_colorspace="ITU601",
-        dst_color_range="JPEG"))
+    packet, = context.encode(self._scaler(
+        frame, "yuvj420p", dst_colorspace="ITU601", dst_color_range="JPEG"))
     return bytes(packet)

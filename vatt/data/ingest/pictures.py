@@ -4,7 +4,7 @@ import math
 import av
 import numpy as np
 from av.sidedata import sidedata
-from av.video.reformatter import Interpolation
+from av.video.reformatter import Interpolation, VideoReformatter
 
 # Exact and the same with every instruction set; the default is off by -1.5.
 # Flags of libswscale that older PyAV has no names for: full chroma, accurate
@@ -71,6 +71,7 @@ class Screen:
     self._fixed = self._stated != context.sample_aspect_ratio
     self._shape = self._target = None  # width / height, and in whole pixels
     self._untagged = None  # the matrix
+    self._scaler = Scaler()
 
   def show(self, frame: av.VideoFrame) -> np.ndarray:
     """A frame as it looks on screen: uint8 [H, W, 3].
@@ -99,8 +100,7 @@ class Screen:
     if abs(math.log(shape / self._shape)) > SAME:
       scale = min(target[0] / width, target[1] / height)
       inside = _pixels(width * scale, height * scale)
-    picture = _colours(
-        frame, self._matrix(frame), *inside, self._may_lack_alpha)
+    picture = self._colours(frame, self._matrix(frame), *inside)
     if inside != target:
       space = [(whole - part) // 2 for whole, part in zip(target, inside)]
       fitted = np.zeros((*target[::-1], 3), np.uint8)
@@ -129,6 +129,54 @@ class Screen:
     elif matrix not in MATRICES:
       return self._untagged
     return None
+
+  def _colours(self, frame, matrix, width, height):
+    """A frame in a size, over black: uint8 [H, W, 3]."""
+    if frame.format.has_palette or any(
+        part.is_alpha for part in frame.format.components):
+      rgba = self._convert(frame, matrix, frame.width, frame.height, "rgba")
+      alpha = rgba[..., 3:]
+      if alpha.min() < 255 and (alpha.any() or not self._may_lack_alpha):
+        frame = av.VideoFrame.from_ndarray(
+            np.uint8((rgba[..., :3] * np.uint32(alpha) + 127) // 255), "rgb24")
+    rgb = self._convert(frame, matrix, width, height, "rgb24")
+    # libswscale takes all gray for full range.
+    if frame.color_range == LIMITED and frame.format.name.startswith("gray"):
+      rgb = FULL_OF_LIMITED[rgb]
+    return rgb
+
+  def _convert(self, frame, matrix, width, height, pixels):
+    return self._scaler(
+        frame, pixels, width, height, src_colorspace=matrix,
+        dst_color_range=FULL).to_ndarray()
+
+
+class Scaler:
+  """Converts frames, one after the other, in this thread.
+
+  `VideoFrame.reformat` makes a scaler for each frame, with as many threads as
+  there are CPUs: that takes longer than the scaling.
+  """
+
+  def __init__(self):
+    self._scalers = {}  # by what they convert to: a change would make them anew
+
+  def __call__(self, frame: av.VideoFrame, pixels: str,
+               width: int | None = None, height: int | None = None, **colours
+               ) -> av.VideoFrame:
+    """Converts a frame.
+
+    Args:
+      frame: to convert.
+      pixels: their format.
+      width, height: None for those of the frame.
+      **colours: of `VideoReformatter.reformat`.
+    """
+    scaler = self._scalers.get(pixels)
+    if not scaler:
+      scaler = self._scalers[pixels] = VideoReformatter()
+    return scaler.reformat(frame, width, height, pixels, interpolation=SCALING,
+                           threads=1, **colours)
 
 
 def decode(packet: av.Packet) -> list[av.VideoFrame]:
@@ -163,26 +211,3 @@ def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
 
 def _pixels(width, height):
   return max(1, round(width)), max(1, round(height))
-
-
-def _colours(frame, matrix, width, height, may_lack_alpha):
-  """A frame in a size, over black: uint8 [H, W, 3]; with `may_lack_alpha` one
-  whose alpha is 0 everywhere has none."""
-  if frame.format.has_palette or any(
-      part.is_alpha for part in frame.format.components):
-    rgba = _convert(frame, matrix, frame.width, frame.height, "rgba")
-    alpha = rgba[..., 3:]
-    if alpha.min() < 255 and (alpha.any() or not may_lack_alpha):
-      frame = av.VideoFrame.from_ndarray(
-          np.uint8((rgba[..., :3] * np.uint32(alpha) + 127) // 255), "rgb24")
-  rgb = _convert(frame, matrix, width, height, "rgb24")
-  # libswscale takes all gray for full range.
-  if frame.color_range == LIMITED and frame.format.name.startswith("gray"):
-    rgb = FULL_OF_LIMITED[rgb]
-  return rgb
-
-
-def _convert(frame, matrix, width, height, pixels):
-  return frame.reformat(
-      width, height, pixels, src_colorspace=matrix, dst_color_range=FULL,
-      interpolation=SCALING).to_ndarray()
