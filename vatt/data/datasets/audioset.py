@@ -96,7 +96,7 @@ def video_names(clip: Listed) -> Iterator[str]:
 class Audioset(Official, skip_registration=True):
   """Sounds of videos, 527 classes: splits train, balanced, test."""
 
-  VERSION = tfds.core.Version("1.0.0")
+  VERSION = tfds.core.Version("1.1.0")
   DEFAULTS = Options()
   FORMAT = annotations.Format(
       read, f"({'|'.join(AUDIOSET_SPLITS)})_segments\\.csv",

@@ -17,11 +17,12 @@ taken: for `talk.mp4` that is `talk.vtt`, `talk.en.srt` or the like, see
 it that are among the nearest to a window.
 """
 import collections
+import functools
 import hashlib
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -33,6 +34,7 @@ from vatt.data.ingest import (
     clip_sources,
     encoding,
     media,
+    plans,
     shards,
     sidecars,
 )
@@ -43,11 +45,10 @@ from vatt.errors import UserError
 from vatt.host import num_cores
 
 FEW = 20  # files
-SHARDS = 16  # of a split, or more:
-CLIPS_A_SHARD = 64
+LONG = 300.0  # seconds of clips, from which on processes build
+# What records hold, about: bytes for a pixel of a JPEG, and of FLAC by PCM.
+PIXEL_BYTES, FLAC_SHARE = 0.25, 0.5
 CHOICES = {"audio": encoding.AUDIO, "around": ("cues",)}
-ROW = 0  # for all: a row that comes or goes above changes no clip
-FIRST_FIELDS = 4  # of Options, that any data set was built with
 # Seconds of processor time for a clip, and for each second of it.
 LIMIT, LIMIT_PER_SECOND = 120, 2
 
@@ -63,6 +64,18 @@ class Options(NamedTuple):
   stride: float = 0.0  # seconds from clip to clip; 0: length. As length
   around: str = ""  # cues: a clip around each, and not one each stride
 
+  def seconds(self, clip: plans.Clip) -> float:
+    """The length of a clip; a guess where it ends with its file."""
+    start, end, *_ = clip.data
+    return self.length if end is None else end - start
+
+  def place(self, clip: plans.Clip) -> plans.Place:
+    """The Place of a clip: beside the others of its file."""
+    frame = PIXEL_BYTES * self.size * self.size * 16 / 9
+    sound = 2 * self.audio_rate * (FLAC_SHARE if self.audio == "flac" else 1)
+    return plans.Place(clip.file, clip.data[0], 1 + round(
+        self.seconds(clip) * (self.fps * frame + sound)))
+
 
 class Clips(builder.ClipsBuilder, skip_registration=True):
   """Configurations `[NAME][+FIELD=VALUE...]` with the fields of Options, such
@@ -72,16 +85,17 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
   a folder, and passes that on.
   """
 
+  # 1.2.0: clips of a file are in one shard; colours are converted once.
   # 1.1.0: subtitles around a clip, as windows take the nearest ones, and not
   # those alone that overlap it; HD that does not say its colours is BT.709;
   # mirrors; joined files whole.
-  VERSION = tfds.core.Version("1.1.0")
+  VERSION = tfds.core.Version("1.2.0")
   DEFAULT_CONFIG = "default"
   DEFAULTS = Options()
   FIELDS = Options._fields[:-1]  # that its configurations can have
   TEST_SHARE = 10  # one file in so many, where no splits are listed
 
-  def make_plan(self, manual_dir: str | None) -> builder.Plan:
+  def make_plan(self, manual_dir: str | None) -> plans.Plan:
     options = parse_config(
         self.builder_config.name, self.DEFAULTS, self.FIELDS)
     if not manual_dir:
@@ -89,38 +103,38 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
                       "or of a clips.csv")
     if not os.path.isdir(manual_dir):
       raise UserError(f"--manual_dir={manual_dir}: no such folder")
-    workers = Workers()
-    spans, rejected, names, tables = self.find(manual_dir, options, workers)
+    spans, rejected, names, tables = self.find(manual_dir, options, Workers())
     if names is None:
       names = sorted({label for span in spans for label in span.labels})
     number = {name: i for i, name in enumerate(names)}
     captions_of = self.captions_of(manual_dir, spans, options)
-    clips = []
-    for span in spans:
+
+    def clip_of(span):
       size, *sound = (
           os.path.getsize(os.path.join(manual_dir, file))
           for file in (span.file, span.sound) if file)
-      clips.append(builder.Clip(span.id, span.file, (
-          span.start, span.end, ROW, list(map(number.get, span.labels)),
-          captions_of(span), size, *([span.sound, *sound] if sound else []))))
-    read = self.reader(manual_dir, options, workers)
+      return plans.Clip(span.id, span.file, (
+          span.start, span.end, list(map(number.get, span.labels)),
+          captions_of(span), size, *([span.sound, *sound] if sound else [])))
+
+    read = self.reader(manual_dir, options)
+    clips = list(map(clip_of, spans))
     if spans[0].split:
       sides = [span.split for span in spans]
     else:
       sides = choose_splits(manual_dir, clips, read, self.TEST_SHARE)
-    splits = {split: [clip for clip, side in zip(clips, sides) if side == split]
-              for split in sorted(set(sides), key=clip_sources.split_order)}
-    return builder.Plan(
-        splits=splits,
-        shards={split: max(SHARDS, math.ceil(len(clips) / CLIPS_A_SHARD))
-                for split, clips in splits.items()},
+    return plans.Plan(
+        clips=zip(sides, clips),
         read=read,
         label_names=tuple(names),
-        sources=_without_later(options),
+        sources={  # what came later, and is not used, changes nothing
+            field: value for field, value in options._asdict().items()
+            if value != getattr(Options(), field)},
         rejected=tuple(rejected),
-        threads=num_cores(),
         tables=tables,
-        former=_with_rows(spans))
+        place=options.place,
+        can_cut=functools.partial(_can_cut, manual_dir),
+        is_long=sum(map(options.seconds, clips)) > LONG)
 
   def find(self, manual_dir: str, options: Options, workers: Workers
            ) -> clip_sources.Found:
@@ -160,32 +174,14 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
     return lambda span: span.captions or cues[span.file].of_clip(
         span.start, span.end)
 
-  def reader(self, manual_dir: str, options: Options, workers: Workers
-             ) -> "ClipReader":
+  def reader(self, manual_dir: str, options: Options) -> "ClipReader":
     """What makes the examples."""
-    return ClipReader(manual_dir, options, workers)
+    return ClipReader(manual_dir, options)
 
 
-def _with_rows(spans):
-  """A function of a clip: with the row of the list, as clips were once; None
-  where there is no list."""
-  rows = {span.id: span.row for span in spans if span.row}
-
-  def former(clip):
-    start, end, _, *others = clip.data
-    return clip._replace(data=(start, end, rows[clip.id], *others))
-
-  return former if rows else None
-
-
-def _without_later(options):
-  """Without the fields that came later, where they change nothing: what was
-  built before is still of the same plan."""
-  values = list(options)
-  while len(values) > FIRST_FIELDS and (
-      values[-1] == Options()[len(values) - 1]):
-    values.pop()
-  return values
+def _can_cut(manual_dir, clip):
+  """Whether clips of a file can be read from other places than its start."""
+  return True
 
 
 def parse_config(config: str, options: Options,
@@ -242,7 +238,7 @@ def parse_config(config: str, options: Options,
   return options
 
 
-def choose_splits(manual_dir: str, clips: Sequence[builder.Clip],
+def choose_splits(manual_dir: str, clips: Sequence[plans.Clip],
                   read: "ClipReader", share: int = Clips.TEST_SHARE
                   ) -> list[str]:
   """Chooses the split of each clip by a hash of its file's name.
@@ -273,7 +269,7 @@ def choose_splits(manual_dir: str, clips: Sequence[builder.Clip],
       files = [file for file, good in zip(
           files, pool.map(read.can, map(first.get, files))) if good] or files
   if len(files) > 1:
-    test = {f for f in files if not builder.draw(share, "split", f)}
+    test = {f for f in files if not plans.draw(share, "split", f)}
     count = collections.Counter(clip.file for clip in clips)
     if len(files) <= FEW:
       test = test or {min(files, key=count.get)}
@@ -293,46 +289,51 @@ def choose_splits(manual_dir: str, clips: Sequence[builder.Clip],
 
 
 class ClipReader:
-  """Makes the example of a clip."""
+  """Makes the examples of clips; decodes in a process of its own."""
 
-  def __init__(self, manual_dir: str, options: Options, workers: Workers):
+  def __init__(self, manual_dir: str, options: Options):
     self._manual_dir, self._options = manual_dir, options
-    self._workers = workers
+    self._workers = Workers()
 
-  def can(self, clip: builder.Clip) -> bool:
+  def __reduce__(self):
+    return type(self), (self._manual_dir, self._options)
+
+  def can(self, clip: plans.Clip) -> bool:
     """Whether a clip can be read."""
-    try:
-      return bool(self(clip))
-    except builder.Rejected:
-      return False
+    example, = self([clip])
+    return not isinstance(example, shards.Rejected)
 
-  def captions(self, clip: builder.Clip) -> Sequence[Any]:
+  def captions(self, clip: plans.Clip) -> Sequence[Any]:
     """The captions of a clip: of all of it, or (text, start, end)."""
-    return clip.data[4]
+    return clip.data[3]
 
-  def __call__(self, clip: builder.Clip) -> dict[str, Any]:
-    start, end, _, labels, _, _, *sound = clip.data
+  def __call__(self, clips: Sequence[plans.Clip]
+               ) -> Iterator[dict[str, Any] | shards.Rejected]:
+    """Yields the example of each clip, or why there is none."""
     options = self._options
-    longest = (start + media.LONGEST if end is None else end) - start
-    try:
-      frames, audio, length, damage = self._workers.call(
-          LIMIT + LIMIT_PER_SECOND * longest, encoding.read_encoded,
-          os.path.join(self._manual_dir, clip.file), start, end, options.fps,
-          options.size, options.audio_rate, options.audio,
-          *(os.path.join(self._manual_dir, file) for file in sound[:1]))
-    except media.MediaError as error:
-      raise builder.Rejected(str(error)) from error
-    return {
-        "id": clip.id,
-        "start": start,
-        "frames": frames,
-        "fps": options.fps,
-        "audio": audio,
-        "audio_rate": options.audio_rate,
-        "captions": [
-            dict(zip(("text", "start", "end"),
-                     (caption, 0.0, length) if isinstance(caption, str)
-                     else caption)) for caption in self.captions(clip)],
-        "label": labels,
-        shards.DAMAGE: damage,
-    }
+    for clip in clips:
+      start, end, labels, _, _, *sound = clip.data
+      longest = (start + media.LONGEST if end is None else end) - start
+      try:
+        frames, audio, length, damage = self._workers.call(
+            LIMIT + LIMIT_PER_SECOND * longest, encoding.read_encoded,
+            os.path.join(self._manual_dir, clip.file), start, end, options.fps,
+            options.size, options.audio_rate, options.audio,
+            *(os.path.join(self._manual_dir, file) for file in sound[:1]))
+      except media.MediaError as error:
+        yield shards.Rejected(str(error))
+        continue
+      yield {
+          "id": clip.id,
+          "start": start,
+          "frames": frames,
+          "fps": options.fps,
+          "audio": audio,
+          "audio_rate": options.audio_rate,
+          "captions": [
+              dict(zip(("text", "start", "end"),
+                       (caption, 0.0, length) if isinstance(caption, str)
+                       else caption)) for caption in self.captions(clip)],
+          "label": labels,
+          shards.DAMAGE: damage,
+      }

@@ -51,7 +51,7 @@ def read(path: str, match: re.Match) -> Iterator[Listed]:
 class Esc50(Official, skip_registration=True):
   """Sounds: the split test1 is fold 1, train1 the other four; ... 5."""
 
-  VERSION = tfds.core.Version("1.0.0")
+  VERSION = tfds.core.Version("1.1.0")
   DEFAULTS = Options()
   FORMAT = annotations.Format(
       read, r"esc50.*\.csv",

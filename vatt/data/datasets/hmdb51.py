@@ -43,7 +43,7 @@ def read(path: str, match: re.Match) -> Iterator[Listed]:
 class Hmdb51(Official, skip_registration=True):
   """Human motions: splits train1, test1, ... 3."""
 
-  VERSION = tfds.core.Version("1.0.0")
+  VERSION = tfds.core.Version("1.1.0")
   DEFAULTS = Options(fps=25.0)
   FORMAT = annotations.Format(
       read, r"(.+)_test_split(\d)\.txt",

@@ -30,9 +30,9 @@ from vatt import stopping
 from vatt.data.datasets import clips
 from vatt.data.datasets.official import Official
 from vatt.data.ingest import (
-    builder,
     clip_sources,
     json_stream,
+    plans,
     sidecars,
     spoken,
     tables,
@@ -123,7 +123,7 @@ class Captions:
 class Howto100m(Official, skip_registration=True):
   """How things are done, and what is said of it: splits train, test."""
 
-  VERSION = tfds.core.Version("1.0.0")
+  VERSION = tfds.core.Version("1.1.0")
   FORMAT = None  # no clips are listed
   FIELDS = tuple(field for field in clips.Options._fields
                  if field != "language")
@@ -182,20 +182,23 @@ class Howto100m(Official, skip_registration=True):
                   ) -> Callable[[clip_sources.Span], Any]:
     return lambda span: self._captions.digest(video_of(span.file))
 
-  def reader(self, manual_dir: str, options: clips.Options, workers: Workers
+  def reader(self, manual_dir: str, options: clips.Options
              ) -> clips.ClipReader:
-    return Reader(manual_dir, options, workers, self._captions)
+    return Reader(manual_dir, options, self._captions)
 
 
 class Reader(clips.ClipReader):
   """Makes the example of a clip, whose captions it reads."""
 
-  def __init__(self, manual_dir: str, options: clips.Options, workers: Workers,
+  def __init__(self, manual_dir: str, options: clips.Options,
                captions: Captions):
-    super().__init__(manual_dir, options, workers)
+    super().__init__(manual_dir, options)
     self._captions = captions
 
-  def captions(self, clip: builder.Clip) -> list[tuple[str, float, float]]:
+  def __reduce__(self):
+    return Reader, (self._manual_dir, self._options, self._captions)
+
+  def captions(self, clip: plans.Clip) -> list[tuple[str, float, float]]:
     start, end, *_ = clip.data
     return Cues(self._captions.read(video_of(clip.file))).of_clip(start, end)
 

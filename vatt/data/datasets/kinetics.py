@@ -123,19 +123,19 @@ class _Kinetics(Official, skip_registration=True):
 class Kinetics400(_Kinetics, skip_registration=True):
   """Human actions of 400 classes: splits train, validation, test."""
 
-  VERSION = tfds.core.Version("1.0.0")
+  VERSION = tfds.core.Version("1.1.0")
   FORMAT = _format(400)
 
 
 class Kinetics600(_Kinetics, skip_registration=True):
   """Human actions of 600 classes: splits train, validation, test."""
 
-  VERSION = tfds.core.Version("1.0.0")
+  VERSION = tfds.core.Version("1.1.0")
   FORMAT = _format(600)
 
 
 class Kinetics700(_Kinetics, skip_registration=True):
   """Human actions of 700 classes: splits train, validation, test."""
 
-  VERSION = tfds.core.Version("1.0.0")
+  VERSION = tfds.core.Version("1.1.0")
   FORMAT = _format(700)

@@ -57,7 +57,7 @@ def read(path: str, match: re.Match) -> Iterator[Listed]:
 class Moments(Official, skip_registration=True):
   """Three seconds of what happens: splits train, validation."""
 
-  VERSION = tfds.core.Version("1.0.0")
+  VERSION = tfds.core.Version("1.1.0")
   DEFAULTS = Options(fps=12.5, size=320)
   FORMAT = annotations.Format(
       read, f"({'|'.join(MOMENTS_SPLITS)})Set\\.csv",

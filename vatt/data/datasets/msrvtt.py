@@ -93,7 +93,7 @@ class Msrvtt(Official, skip_registration=True):
   """Videos and sentences: splits train, validation, test (1k-A), fulltest,
   train9k, train7k."""
 
-  VERSION = tfds.core.Version("1.0.0")
+  VERSION = tfds.core.Version("1.1.0")
   DEFAULTS = Options(fps=12.5, size=224)
   FORMAT = annotations.Format(
       read, rf"(?i:.*test.*\.csv|.*train.*(?P<train>[79]k).*\.csv)"

@@ -2,7 +2,13 @@
 import os
 
 from vatt.data.datasets import clips
-from vatt.data.ingest import annotations, clip_sources, coverage, matching
+from vatt.data.ingest import (
+    annotations,
+    clip_sources,
+    coverage,
+    matching,
+    plans,
+)
 from vatt.data.ingest.measured import Measured
 from vatt.data.ingest.workers import Workers
 from vatt.errors import UserError
@@ -79,7 +85,7 @@ class Official(clips.Clips, skip_registration=True):
     for clip, path, start, end, sound in matches.found:
       span = clip_sources.Span(
           path, round(start or 0.0, 3), None if end is None else round(end, 3),
-          0, "_".join(sorted(clip.splits, key=clip_sources.split_order)),
+          0, "_".join(sorted(clip.splits, key=plans.split_order)),
           clip.labels, clip.captions, sound)
       why = span.why_unusable()
       if why:

@@ -2,7 +2,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from vatt.data.ingest.builder import draw
+from vatt.data.ingest.plans import draw
 
 
 def expand(templates: Sequence[str], phrases: Mapping[str, Sequence[str]],

@@ -90,7 +90,7 @@ def read(path: str, match: re.Match) -> Iterator[Listed]:
 class Ucf101(Official, skip_registration=True):
   """Human actions: splits train1, test1, ... 3."""
 
-  VERSION = tfds.core.Version("1.0.0")
+  VERSION = tfds.core.Version("1.1.0")
   DEFAULTS = Options(fps=25.0)
   FORMAT = annotations.Format(
       read, LIST, "trainlist01.txt, testlist01.txt, ...",

@@ -47,7 +47,7 @@ def read(path: str, match: re.Match) -> Iterator[Listed]:
 class Youcook2(Official, skip_registration=True):
   """Steps of recipes, a sentence each: splits train, validation."""
 
-  VERSION = tfds.core.Version("1.0.0")
+  VERSION = tfds.core.Version("1.1.0")
   DEFAULTS = Options(fps=12.5, size=224)
   FORMAT = annotations.Format(
       read, r"youcookii.*trainval.*\.json",

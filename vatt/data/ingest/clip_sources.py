@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from vatt.data.ingest import media, sidecars, tables
 from vatt.data.ingest.measured import Measured
+from vatt.data.ingest.plans import split_order
 from vatt.data.ingest.workers import Workers
 from vatt.errors import UserError, visible
 from vatt.host import num_cores
@@ -151,11 +152,6 @@ def read_list(path: str, classes: Collection[str] | None = None
         and text not in getattr(known, field)}
     spans[span.id] = known._replace(**added)
   return list(spans.values()), list(rejected.values())
-
-
-def split_order(name: str) -> tuple[bool, str]:
-  """Key to sort splits by: those to train first."""
-  return not name.startswith("train"), name
 
 
 def cut_files(manual_dir: str, length: float, stride: float, workers: Workers

@@ -1,7 +1,7 @@
 """What there is of official lists, and what is missing."""
 import collections
 
-from vatt.data.ingest import clip_sources
+from vatt.data.ingest import plans
 from vatt.data.ingest.annotations import Listing
 from vatt.data.ingest.matching import Matches
 from vatt.data.ingest.rejected import COVERAGE, HEADERS, MISSING, table
@@ -30,7 +30,7 @@ def tables(listing: Listing, matches: Matches) -> dict[str, bytes]:
   number = {name: i for i, name in enumerate(listing.classes)}
 
   def place(row):
-    return clip_sources.split_order(row[0]), number.get(row[1], -1)
+    return plans.split_order(row[0]), number.get(row[1], -1)
 
   return {
       MISSING: table((
@@ -42,7 +42,7 @@ def tables(listing: Listing, matches: Matches) -> dict[str, bytes]:
 
 
 def _joined(splits):
-  return " ".join(sorted(splits, key=clip_sources.split_order))
+  return " ".join(sorted(splits, key=plans.split_order))
 
 
 def _id(clip):
@@ -58,7 +58,7 @@ def line(listing: Listing, matches: Matches) -> str:
       collections.Counter(split for clip in clips for split in clip.splits)
       for clips in (listing.clips, [match.clip for match in matches.found]))
   each = ", ".join(f"{split} {there[split]:,} of {listed[split]:,}"
-                   for split in sorted(listed, key=clip_sources.split_order))
+                   for split in sorted(listed, key=plans.split_order))
   left = sum(not clip.splits for clip, _ in matches.missing)
   text = (f"{len(matches.found):,} clips ({each}), missing "
           f"{len(matches.missing) - left:,}, in no split {left:,}")

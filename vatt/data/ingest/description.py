@@ -15,7 +15,7 @@ from tensorflow_datasets.core import splits as splits_lib
 
 from vatt.data.ingest import rejected as rejected_lib
 from vatt.data.ingest import shards as shards_lib
-from vatt.data.ingest.shards import Shard
+from vatt.data.ingest.plans import Shard
 
 INFO, FEATURES, LABELS = (
     "dataset_info.json", "features.json", "label.labels.txt")
@@ -70,7 +70,7 @@ class Description:
     self.rejected = [*rejected, *(row for record in records
                                   for row in record["rejected"])]
     self.damaged = [row for record in records
-                    for row in record.get("damaged", {}).values()]
+                    for row in record["damaged"].values()]
 
   def facts(self) -> dict[str, list[tuple[str, int]]]:
     """Names and numbers of records of the shards of each split."""
@@ -114,11 +114,10 @@ class Description:
     clips, having = collections.Counter(), collections.Counter()
     for shard, record in zip(self.shards, self.records):
       clips.update(dict.fromkeys(shard.split.split("_"), record["count"]))
-      having.update(record.get("having", {}))
+      having.update(record["having"])
     each = ", ".join(f"{part} {count}" for part, count in clips.items())
-    if all("having" in record for record in self.records):  # version 2
-      each += "; with " + ", ".join(
-          f"{kind} {having[kind]}" for kind in shards_lib.KINDS)
+    each += "; with " + ", ".join(
+        f"{kind} {having[kind]}" for kind in shards_lib.KINDS)
     total = sum(record["count"] for record in self.records)
     return f"{total} clips ({each}), rejected {rejected}"
 

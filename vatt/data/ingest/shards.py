@@ -5,10 +5,9 @@ at any moment leaves nothing that looks finished and is not. What a sidecar says
 is believed if it is what was written, by its digest, and if the shard has its
 size; what the shard holds, once the CRCs of all records are right.
 """
-import hashlib
-import json
+import sqlite3
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +16,8 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import example_serializer
 
 from vatt.data import record_index
+from vatt.data.ingest import plans
+from vatt.data.ingest.plans import Clip, Shard
 from vatt.data.record_index import FOOTER, HEADER, INDEX_SUFFIX
 from vatt.errors import one_line
 from vatt.files import TEMPORARY, write_whole, write_whole_by
@@ -25,60 +26,33 @@ from vatt.files import TEMPORARY, write_whole, write_whole_by
 DAMAGE = "damage"
 # What tells that a clip has some of it: a field of its example.
 KINDS = {"pictures": "frames", "sound": "audio", "captions": "captions/text"}
-# What a sidecar says. Version 1 had no digest, and its fingerprint was that of
-# all shards of a plan; what it left is still good.
-FIRST = {"fingerprint": str, "count": int, "bytes": int, "offsets": list,
-         "rejected": list}
-FIELDS = FIRST | {"keys": list, "having": dict, "damaged": dict, "digest": str}
+# What a sidecar says.
+FIELDS = {"fingerprint": str, "count": int, "bytes": int, "offsets": list,
+          "rejected": list, "keys": list, "having": dict, "damaged": dict,
+          "digest": str}
 
 
 class Rejected(Exception):
   """A clip that cannot be built; the message is the reason, for the report."""
 
 
-class Clip(NamedTuple):
-  """A clip to build.
-
-  `id` is unique in its split; `file` is where it comes from, relative to the
-  manual_dir; `data` is what `Plan.read` needs besides, as JSON values.
-  """
-  id: str
-  file: str
-  data: tuple = ()
-
-
-class Shard(NamedTuple):
-  """What a shard is to hold.
+class Job(NamedTuple):
+  """What all shards of a build have in common; other processes get it.
 
   Attributes:
-    split: the built split that it is of.
-    name: of its file.
-    clips: that are in it.
-    keys: a hash for each of all that its record depends on.
-    former: what these were, if they were others.
+    folder: where they are to be.
+    plan: path of the plan's file.
+    common: what all clips depend on, JSON values.
+    read: of the Plan.
+    label_names: the classes, in the order of their numbers.
+    known: what may know records already.
   """
-  split: str
-  name: str
-  clips: Sequence[Clip]
-  keys: Sequence[str]
-  former: Sequence[str] = ()
-
-  @property
-  def fingerprints(self) -> list[str]:
-    """SHA-256 of all that the shard depends on; then what that was."""
-    return [hashlib.sha256("\n".join(keys).encode()).hexdigest()
-            for keys in (self.keys, self.former) if keys]
-
-
-def keys_of(clips: Iterable[Clip], *common: Any) -> list[str]:
-  """A hash for each clip of it and of what all clips depend on, JSON values."""
-  first = hashlib.sha256(json.dumps(common).encode())
-  keys = []
-  for clip in clips:
-    digest = first.copy()
-    digest.update(json.dumps(clip).encode())
-    keys.append(digest.hexdigest()[:32])
-  return keys
+  folder: str
+  plan: str
+  common: Any
+  read: Callable[[Sequence[Clip]], Iterator[Any]]
+  label_names: tuple[str, ...]
+  known: "Known | None" = None
 
 
 def features(label_names: Sequence[str] | None = None
@@ -113,61 +87,41 @@ def features(label_names: Sequence[str] | None = None
   })
 
 
-def build(folder: str, shard: Shard, read: Callable[[Clip], dict[str, Any]],
-          label_names: Sequence[str],
-          fingerprints: Sequence[str] = (),
-          known: Callable[[str], tuple[bytes, str] | None] = lambda key: None,
-          progress: Callable[[int], object] = lambda count: None
-          ) -> dict[str, Any]:
-  """Builds one shard, or finds it built: a pure function of its arguments.
+def build(job: Job, shard: Shard,
+          progress: Callable[[int], object] = lambda count: None) -> None:
+  """Builds one shard, unless it is built: a pure function of its arguments.
+
+  The sidecar that is written says: fingerprint, count (records), bytes (size of
+  the file), offsets (of each record), keys (of each), having (how many have
+  pictures, sound, captions), rejected (id, file, reason), damaged (the same by
+  key).
 
   Args:
-    folder: where it is to be.
+    job: of all shards.
     shard: what it is to hold.
-    read: makes the example of a clip, with DAMAGE if need be, or raises
-      Rejected.
-    label_names: the classes, in the order of their numbers.
-    fingerprints: by which it is known, too, if it is there.
-    known: the record of a clip by its key and its damage, or None; see `Known`.
     progress: called with the number of clips done. May raise, to stop.
-
-  Returns:
-    What the sidecar says: fingerprint, count (records), bytes (size of the
-    file), offsets (of each record), keys (of each), having (how many have
-    pictures, sound, captions), rejected (id, file, reason), damaged (the same
-    by key). In version 1, keys, having and damaged are not there.
   """
-  path = f"{folder}/{shard.name}"
-  record = finished(path, *shard.fingerprints, *fingerprints)
+  path = f"{job.folder}/{shard.name}"
+  record = finished(path, shard.fingerprint)
   if record and tf.io.gfile.exists(path) and (
       record_index.has_whole_records_at(path, record["offsets"])):
-    progress(len(shard.clips))
-    return record
-  spec = features(label_names)
-  serializer = example_serializer.ExampleSerializer(spec.get_serialized_info())
-  record = {"fingerprint": shard.fingerprints[0], "count": 0, "bytes": 0,
+    progress(shard.count)
+    return
+  clips = plans.read_clips(job.plan, shard)
+  keys = plans.keys_of(clips, job.common)
+  serializer = example_serializer.ExampleSerializer(
+      features(job.label_names).get_serialized_info())
+  record = {"fingerprint": shard.fingerprint, "count": 0, "bytes": 0,
             "offsets": [], "keys": [], "having": dict.fromkeys(KINDS, 0),
             "damaged": {}, "rejected": []}
 
-  def serialize(clip, key):
-    found = known(key)
-    if found:
-      raw, damage = found
-      return raw, tf.train.Example.FromString(raw), damage
-    values = dict(read(clip))
-    damage = values.pop(DAMAGE, "")
-    example = serializer.get_tf_example(spec.encode_example(values))
-    # Deterministic: the order of a map's keys may differ between processes.
-    return example.SerializeToString(deterministic=True), example, damage
-
   def write(temporary):
     with tf.io.TFRecordWriter(temporary) as writer:
-      for clip, key in zip(shard.clips, shard.keys):
-        try:
-          raw, example, damage = serialize(clip, key)
-        except Rejected as reason:
-          record["rejected"].append([clip.id, clip.file, one_line(reason)])
+      for clip, key, made in zip(clips, keys, _made(job, clips, keys)):
+        if isinstance(made, Rejected):
+          record["rejected"].append([clip.id, clip.file, one_line(made)])
         else:
+          raw, example, damage = made(serializer)
           writer.write(raw)
           record["offsets"].append(record["bytes"])
           record["keys"].append(key)
@@ -189,19 +143,46 @@ def build(folder: str, shard: Shard, read: Callable[[Clip], dict[str, Any]],
 
   write_whole_by(path, write)
   write_whole(path + INDEX_SUFFIX, record_index.sidecar_of(record))
-  return record
 
 
-def finished(path: str, *fingerprints: str) -> dict[str, Any] | None:
+def _made(job, clips, keys):
+  """Yields of each clip a function of a serializer, which returns the record,
+  its Example and what of it is damaged; or the Rejected."""
+  known = [job.known and job.known(key) for key in keys]
+  read = iter(job.read(
+      [clip for clip, found in zip(clips, known) if not found]))
+
+  def of_known(raw, damage):
+    return lambda serializer: (raw, tf.train.Example.FromString(raw), damage)
+
+  def of_values(values):
+    def serialize(serializer):
+      values_ = dict(values)
+      damage = values_.pop(DAMAGE, "")
+      example = serializer.get_tf_example(
+          features(job.label_names).encode_example(values_))
+      # Deterministic: the order of a map's keys may differ between processes.
+      return example.SerializeToString(deterministic=True), example, damage
+    return serialize
+
+  for found in known:
+    if found:
+      yield of_known(*found)
+    else:
+      values = next(read)
+      yield values if isinstance(values, Rejected) else of_values(values)
+
+
+def finished(path: str, fingerprint: str | None = None
+             ) -> dict[str, Any] | None:
   """What the sidecar of a finished shard says, or None.
 
   Args:
     path: file of the shard. Without records, it may be missing.
-    fingerprints: hashes, one of which it must have; none for any.
+    fingerprint: that it must have; None for any.
   """
   record = read_sidecar(path)
-  if record is None or (
-      fingerprints and record["fingerprint"] not in fingerprints):
+  if record is None or fingerprint not in (None, record["fingerprint"]):
     return None
   if not tf.io.gfile.exists(path):
     return None if record["count"] else record
@@ -211,11 +192,10 @@ def finished(path: str, *fingerprints: str) -> dict[str, Any] | None:
 def read_sidecar(path: str) -> dict[str, Any] | None:
   """What the sidecar of a shard says, or None if a build has not written it."""
   record = record_index.read_sidecar(path + INDEX_SUFFIX)
-  fields = FIELDS if record and "digest" in record else FIRST
-  if record is None or record.keys() != fields.keys() or not all(
-      isinstance(record[name], kind) for name, kind in fields.items()):
+  if record is None or record.keys() != FIELDS.keys() or not all(
+      isinstance(record[name], kind) for name, kind in FIELDS.items()):
     return None
-  rows = [*record["rejected"], *record.get("damaged", {}).values()]
+  rows = [*record["rejected"], *record["damaged"].values()]
   if record["count"] != len(record["offsets"]) or not all(
       isinstance(row, list) and len(row) == 3
       and all(isinstance(cell, str) for cell in row) for row in rows):
@@ -231,47 +211,72 @@ class Known:
   shards are cut has moved, and nearly all clips are the same.
   """
 
-  def __init__(self, folder: str, shards: Mapping[str, Sequence[str]]):
-    """Sets those shards aside, under other names.
+  def __init__(self, path: str):
+    """Opens what `set_aside` wrote."""
+    self._path, self._table = path, None
 
-    Args:
-      folder: of a build. None of them is written yet.
-      shards: the fingerprints, by name, of the shards that are to stay.
-    """
-    self._numbers, self._damaged = {}, {}  # by key
-    files, file_ids, offsets = [], [], []
-    for sidecar in sorted(tf.io.gfile.listdir(folder)):
-      name = sidecar.removesuffix(INDEX_SUFFIX)
-      path = f"{folder}/{name}"
-      record = finished(path) if name != sidecar else None
-      if not record or record["fingerprint"] in shards.get(name, ()):
-        continue
-      if name in shards:
-        path = f"{path}.{uuid.uuid4().hex[:8]}"
-        for suffix in ("", INDEX_SUFFIX):
-          if tf.io.gfile.exists(f"{folder}/{name}{suffix}"):
-            tf.io.gfile.rename(f"{folder}/{name}{suffix}", path + suffix)
-      for key, offset in zip(record.get("keys", ()), record["offsets"]):
-        self._numbers[key] = len(offsets)
-        file_ids.append(len(files))
-        offsets.append(offset)
-      self._damaged |= record.get("damaged", {})
-      files.append(path)
-    self._tensors = record_index.file_tensors(record_index.RecordIndex(
-        files, np.asarray(file_ids, np.int32), np.asarray(offsets, np.int64)))
+  def __reduce__(self):
+    return Known, (self._path,)
 
   def __call__(self, key: str) -> tuple[bytes, str] | None:
     """The record of a clip, and what of the clip is damaged; None if there is
     none that is whole."""
-    if key not in self._numbers:
+    if self._table is None:
+      # Its threads take turns.
+      self._table = sqlite3.connect(self._path, check_same_thread=False)
+    found = self._table.execute(
+        "SELECT file, offset, damage FROM records WHERE key = ?", (key,)
+    ).fetchone()
+    if not found:
       return None
+    file, offset, damage = found
     try:
-      raw = record_index.read_record(
-          self._tensors, tf.constant(self._numbers[key], tf.int64)).numpy()
+      raw = record_index.read_one(record_index.RecordIndex(
+          [file], np.zeros([1], np.int32), np.array([offset])), 0).numpy()
     except tf.errors.OpError:
       return None
-    *_, damage = self._damaged.get(key, [""])
     return raw, damage
+
+
+def set_aside(folder: str, shards: Sequence[Shard], path: str
+              ) -> Known | None:
+  """Sets shards aside, under other names, that are not those of a plan.
+
+  Args:
+    folder: of a build.
+    shards: that are to be in it.
+    path: of a new local file, that says where the records of the others are.
+
+  Returns:
+    What finds these; None if there are none.
+  """
+  wanted = {shard.name: shard.fingerprint for shard in shards}
+  table, count = None, 0
+  for sidecar in sorted(tf.io.gfile.listdir(folder)):
+    name = sidecar.removesuffix(INDEX_SUFFIX)
+    file = f"{folder}/{name}"
+    record = finished(file) if name != sidecar else None
+    if not record or record["fingerprint"] == wanted.get(name):
+      continue
+    if name in wanted:
+      file = f"{file}.{uuid.uuid4().hex[:8]}"
+      for suffix in ("", INDEX_SUFFIX):
+        if tf.io.gfile.exists(f"{folder}/{name}{suffix}"):
+          tf.io.gfile.rename(f"{folder}/{name}{suffix}", file + suffix)
+    if table is None:
+      table = sqlite3.connect(path)
+      table.execute("CREATE TABLE records (key TEXT PRIMARY KEY, file, offset, "
+                    "damage) WITHOUT ROWID")
+    table.executemany(
+        "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)",
+        ((key, file, offset, record["damaged"].get(key, [""])[-1])
+         for key, offset in zip(record["keys"], record["offsets"])))
+    count += 1
+  if table is None:
+    return None
+  table.commit()
+  table.close()
+  return Known(path)
 
 
 def remove_temporaries(folder: str, prefix: str = "") -> None:

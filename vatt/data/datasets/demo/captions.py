@@ -1,7 +1,7 @@
 """Sentences about the scenes of `demo`, and chatter about anything else."""
 from vatt.data.datasets.demo.scenes import Scene
 from vatt.data.datasets.sentences import expand
-from vatt.data.ingest.builder import draw
+from vatt.data.ingest.plans import draw
 
 # No phrase has a word of another value. {size}, {colour}, {shape}, {does} and
 # {pace} stand for those of the scene; as some begin with a vowel, no article

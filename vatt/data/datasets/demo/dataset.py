@@ -9,14 +9,15 @@ import tensorflow_datasets as tfds
 
 from vatt.data.datasets import clips
 from vatt.data.datasets.demo import media, scenes, sounds
-from vatt.data.ingest.builder import Plan
+from vatt.data.ingest.plans import Plan
 
 
 class Demo(clips.Clips, skip_registration=True):
   """Text to video: each test clip's caption fits no other of the 200, and its
   combination of shape, colour and motion is in no training clip."""
 
-  VERSION = tfds.core.Version("1.0.0")
+  VERSION = tfds.core.Version("1.1.0")  # as that of Clips
+  MEDIA = "1.0.0"  # which are the same
   NUM_TRAIN = 1320
   NUM_TEST = 200
   DEFAULTS = clips.Options(fps=float(scenes.FPS), size=scenes.SIDE,
@@ -24,6 +25,6 @@ class Demo(clips.Clips, skip_registration=True):
 
   def make_plan(self, manual_dir: str | None) -> Plan:
     folder = (manual_dir
-              or f"{self._data_dir_root}/downloads/demo_{self.VERSION}")
+              or f"{self._data_dir_root}/downloads/demo_{self.MEDIA}")
     media.render(folder, self.NUM_TRAIN, self.NUM_TEST)
     return super().make_plan(folder)

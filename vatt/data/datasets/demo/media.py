@@ -18,7 +18,7 @@ from vatt import locks, stopping
 from vatt.data.datasets.demo import captions, sounds
 from vatt.data.datasets.demo import scenes as scenes_lib
 from vatt.data.datasets.demo.scenes import Scene
-from vatt.data.ingest.builder import draw
+from vatt.data.ingest.plans import draw
 from vatt.errors import UserError, one_line
 from vatt.files import TEMPORARY, write_whole
 from vatt.host import num_cores

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.ndimage
 
-from vatt.data.ingest.builder import draw
+from vatt.data.ingest.plans import draw
 
 SECONDS = 3.2
 FPS = 10

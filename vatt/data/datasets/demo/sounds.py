@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vatt.data.datasets.demo import scenes
-from vatt.data.ingest.builder import draw
+from vatt.data.ingest.plans import draw
 
 RATE = 16_000
 

@@ -1,6 +1,6 @@
 """Sentences about a digit that is written, moves and is spoken."""
 from vatt.data.datasets.sentences import expand
-from vatt.data.ingest.builder import draw
+from vatt.data.ingest.plans import draw
 
 # {d} is the digit's word and {a} its article; the other names in braces stand
 # for any of their phrases. No phrase has another digit's word in it.

@@ -9,7 +9,7 @@ Without a manual_dir the same files are made of tfds' `mnist` and
 `spoken_digit`, which tfds downloads where it can (see sources.py).
 """
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 from vatt.data.datasets.spoken_digits import captions, sources
 from vatt.data.datasets.spoken_digits.sources import WORDS
 from vatt.data.ingest import builder
-from vatt.data.ingest.builder import Clip, draw
+from vatt.data.ingest.plans import Clip, Plan, draw
 from vatt.errors import UserError
 
 FRAMES = 8
@@ -34,11 +34,11 @@ class SpokenDigits(builder.ClipsBuilder, skip_registration=True):
   and `speaker=<name>` (that speaker is the test set and in no training clip).
   """
 
-  VERSION = tfds.core.Version("1.0.0")
+  VERSION = tfds.core.Version("1.0.1")  # the records of 1.0.0
   DEFAULT_CONFIG = "official"
   SHARDS = {"train": 16, "test": 4}
 
-  def make_plan(self, manual_dir: str | None) -> builder.Plan:
+  def make_plan(self, manual_dir: str | None) -> Plan:
     if not manual_dir:
       manual_dir = sources.export_tfds(self._data_dir_root)
     recordings, rejected = sources.list_recordings(manual_dir)
@@ -79,13 +79,14 @@ class SpokenDigits(builder.ClipsBuilder, skip_registration=True):
       for i, voice in enumerate(voices if pictures else ()):
         splits["test"].append(
             _clip(voice, pictures[i % len(pictures)], digits))
-    return builder.Plan(
-        splits=splits,
-        shards=self.SHARDS,
+    return Plan(
+        clips=((split, clip) for split in splits for clip in splits[split]),
         read=DigitReader(manual_dir, images),
         label_names=tuple(WORDS[digit] for digit in digits),
         sources=hashlib.sha256(b"".join(keys)).hexdigest(),
-        rejected=tuple(rejected))
+        rejected=tuple(rejected),
+        needed=tuple(splits),
+        least=self.SHARDS)
 
   def _test_recordings(self, recordings):
     """The function that tells whether a recording is of the test set."""
@@ -144,7 +145,12 @@ class DigitReader:
     self._manual_dir = manual_dir
     self._images = images
 
-  def __call__(self, clip: Clip) -> dict[str, Any]:
+  def __call__(self, clips: Sequence[Clip]) -> Iterator[dict[str, Any]]:
+    """Yields the example of each clip."""
+    return map(self.read, clips)
+
+  def read(self, clip: Clip) -> dict[str, Any]:
+    """The example of a clip."""
     digit, label, image, _ = clip.data
     samples, rate = sources.read_wav(
         sources.read_file(self._manual_dir, clip.file))

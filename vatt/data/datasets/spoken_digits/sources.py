@@ -15,7 +15,7 @@ from scipy.io import wavfile
 
 from vatt import stopping
 from vatt.data import levels
-from vatt.data.ingest.builder import Rejected
+from vatt.data.ingest.shards import Rejected
 from vatt.errors import UserError, one_line
 from vatt.files import write_whole
 
