@@ -116,11 +116,48 @@ def test_clips_that_are_read_in_a_pass_are_those_read_alone(test_data, name):
   for span, clip in zip(SPANS, clips, strict=True):
     alone = media_lib.read(path, *span, fps=5, size=64)
     np.testing.assert_array_equal(clip.frames, alone.frames)
-    # Where resampling begins, it rounds by a unit or two.
-    np.testing.assert_allclose(clip.audio, alone.audio, atol=3)
+    np.testing.assert_array_equal(clip.audio, alone.audio)
     assert (clip.start, clip.end) == span
   sound, = media_lib.read_clips(path, SPANS[:1], kinds=("audio",))
   assert sound.frames is None and len(sound.audio) == 96_000
+
+
+@pytest.mark.parametrize("name", ["bikes.mp4", "carphone_pristine.mp4"])
+def test_frames_that_nobody_takes_are_not_decoded(
+    test_data, monkeypatch, name):
+  """The others are the same as if all were."""
+  path, calls = str(test_data / "media" / name), []
+  add = media_tracks.VideoTrack.add
+  monkeypatch.setattr(media_tracks.VideoTrack, "add", lambda self, *args: (
+      calls.append(1), add(self, *args))[1])
+
+  def read():
+    calls.clear()
+    clips = [media_lib.read(path, *span, fps=fps, size=48).frames
+             for fps in (3.7, 10, 25)
+             for span in ((0.0, 1.5), (1.03, 3.4))]
+    return clips, len(calls)
+
+  some, few = read()
+  monkeypatch.setattr(media_lib, "LEAVING_OUT", ())
+  every, most = read()
+  for frames, wanted in zip(some, every, strict=True):
+    np.testing.assert_array_equal(frames, wanted)
+  assert few < 0.9 * most
+
+
+def test_which_frames_may_be_taken(tmp_path, media):
+  """The nearest one, but not 0.25 s before its time."""
+  path = media.write_media(tmp_path / "a.mp4", [media.numbered(0)] * 5)
+  with av.open(path) as container:
+    track = media_tracks.VideoTrack(
+        container.streams.video[0], 0.0, (0.0, 4.0), 2.0, 24, None, False)
+  for *times, want in ((1.05, 1.1, 1.2, False), (1.05, 1.1, 3.0, True),
+                       (2.28, 2.3, 2.8, True), (2.6, 2.7, 2.8, False),
+                       (0.6, 0.62, 1.36, True),  # until 1.11
+                       (0.6, 1.04, 1.1, True),  # from 0.82
+                       (0.9, 1.2, 1.3, False), (3.6, 3.9, 5.0, False)):
+    assert track.may_take(*times) == want
 
 
 def test_clips_beside_one_that_is_damaged_are_read(test_data):
@@ -275,6 +312,64 @@ def test_clip_of_a_long_file_is_exact_and_decodes_little(
       assert numbers(media, clip.frames) == [
           (round(start * 25) + i) % 256 for i in range(50)]
       assert len(calls) < 400
+
+
+def test_a_file_is_decoded_once_for_all_of_its_clips(
+    tmp_path, media, monkeypatch):
+  calls = []
+  decode = media_lib.pictures.decode
+  monkeypatch.setattr(media_lib.pictures, "decode", lambda packet: (
+      calls.append(1), decode(packet))[1])
+  spans = [(7.0 * i, 7.0 * i + 1) for i in range(6)]
+  # Far apart, with keyframes before each, and with a single one: how many
+  # of 370 packets are decoded.
+  for suffix, gop, most in (("mp4", 20, 200), ("mkv", 20, 200),
+                            ("ts", 20, 250), ("mp4", 1000, 380),
+                            ("ts", 1000, 380), ("avi", 1000, 380)):
+    path = media.write_media(
+        tmp_path / f"a.{suffix}", [media.numbered(i % 256)
+                                   for i in range(370)], rate=10, gop=gop,
+        video="mpeg4" if suffix == "avi" else "libx264")
+    calls.clear()
+    clips = list(media_lib.read_clips(path, spans, fps=2, size=24))
+    assert [numbers(media, clip.frames) for clip in clips] == [
+        [70 * i % 256, (70 * i + 5) % 256] for i in range(6)]
+    assert len(calls) < most
+
+
+def test_where_decoding_would_begin(tmp_path, media):
+  pictures = [media.numbered(i) for i in range(100)]
+  times = [0.0, 1.9, 2.3, 5.0, 9.9, 3.0]
+  for suffix, gop, want in (
+      ("mp4", 20, [0, 0, 2, 4, 8, 2]), ("mkv", 20, [0, 0, 2, 4, 8, 2]),
+      ("mp4", 1000, [0] * 6), ("mkv", 1000, [0] * 6), ("ts", 20, None)):
+    path = media.write_media(tmp_path / f"a.{suffix}", pictures, rate=10,
+                             gop=gop, b_frames=2)
+    found = media_lib.keyframes_before(path, times)
+    if want is None:
+      assert found is None
+    else:
+      np.testing.assert_allclose(found, want, atol=0.001)
+  assert media_lib.keyframes_before(media.write_media(
+      tmp_path / "b.m4a", sound=media.clicks([], 1)), times) is None
+
+
+def test_sound_that_has_ended_is_not_waited_for(tmp_path, media, monkeypatch):
+  """Else all clips behind it would be held until the file's end."""
+  monkeypatch.setattr(media_lib, "LATEST", 2.0)
+  path = media.write_media(
+      tmp_path / "a.mkv", [media.numbered(i) for i in range(200)],
+      media.clicks([0.5, 1.5], 2.4), rate=10)
+  calls = []
+  add = media_tracks.VideoTrack.add
+  monkeypatch.setattr(media_tracks.VideoTrack, "add", lambda self, *args: (
+      calls.append(1), add(self, *args))[1])
+  clips = media_lib.read_clips(
+      path, [(2.0 * i, 2.0 * i + 2) for i in range(10)], size=24)
+  first, second = next(clips), next(clips)
+  assert len(first.audio) == 96_000 and 0 < len(second.audio) < 30_000
+  assert len(calls) < 100
+  assert next(clips).audio is None
 
 
 def test_missing_timestamps(tmp_path, media):

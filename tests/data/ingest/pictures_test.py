@@ -1,4 +1,5 @@
 """Pictures as on screen: what is expected is worked out from the standards."""
+import gc
 import io
 import pathlib
 import struct
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from vatt.data.ingest import encoding
 from vatt.data.ingest import media as media_lib
 from vatt.data.ingest.media import MediaError
 
@@ -77,6 +79,14 @@ def colours_of(picture):
   return picture[height // 2, [width * (2 * i + 1) // 8 for i in range(4)]]
 
 
+def encoded(path, size=256, start=0.0, end=None, fps=10.0, mode="RGB"):
+  """The frames of a clip as records have them, decoded: int [F, H, W, 3]."""
+  clip = encoding.read_encoded(path, start, end, fps, size, 8000)
+  return np.stack([
+      Image.open(io.BytesIO(data)).convert("YCbCr") if mode == "YCbCr"
+      else Image.open(io.BytesIO(data)) for data in clip.frames]).astype(int)
+
+
 # ---- colours
 
 @pytest.mark.parametrize("pixels, size, tag, span, matrix", [
@@ -107,6 +117,7 @@ def test_matrix_and_range(tmp_path, pixels, size, tag, span, matrix):
                matrix=tag, span=span)
   picture = media_lib.read(path, size=48).frames[0]
   np.testing.assert_allclose(colours_of(picture), RGB, atol=2)
+  np.testing.assert_allclose(colours_of(encoded(path)[0]), RGB, atol=3)
 
 
 @pytest.mark.parametrize("matrix, span", [(1, 0), (9, FULL), (6, LIMITED)])
@@ -118,6 +129,7 @@ def test_matrix_and_range_in_the_stream_alone(tmp_path, matrix, span):
                matrix, span, options={"qp": "5"})
   np.testing.assert_allclose(
       colours_of(media_lib.read(path).frames[0]), RGB, atol=4)
+  np.testing.assert_allclose(colours_of(encoded(path)[0]), RGB, atol=4)
 
 
 def test_motion_jpeg_is_bt601_and_full_range_in_hd_too(tmp_path):
@@ -127,6 +139,7 @@ def test_motion_jpeg_is_bt601_and_full_range_in_hd_too(tmp_path):
                options={"qmin": "1", "qmax": "1"})
   np.testing.assert_allclose(
       colours_of(media_lib.read(path, size=48).frames[0]), RGB, atol=3)
+  np.testing.assert_allclose(colours_of(encoded(path, 48)[0]), RGB, atol=3)
 
 
 def test_colours_that_are_not_read_are_named(tmp_path):
@@ -146,6 +159,7 @@ def test_gray(tmp_path, span, gray):
       stripes([0, 90, 180, 255], 64, 48)])] * 3, span=span)
   found = colours_of(media_lib.read(path).frames[0])
   np.testing.assert_array_equal(found, np.repeat(gray, 3).reshape(4, 3))
+  np.testing.assert_allclose(colours_of(encoded(path)[0]), found, atol=1)
 
 
 @pytest.mark.parametrize("pixels, codec", [
@@ -180,9 +194,10 @@ def test_what_is_transparent_is_over_black(tmp_path, pixels):
     frame = frame_of("yuva420p", [stripes(y, 64, 48), *(
         stripes(c, 32, 24) for c in chroma), stripes(alpha, 64, 48)])
     path = write(tmp_path / "a.mkv", [frame] * 3, "ffv1")
+  want = RGB * alpha[:, None] / 255
   np.testing.assert_allclose(
-      colours_of(media_lib.read(path).frames[0]),
-      RGB * alpha[:, None] / 255, atol=2)
+      colours_of(media_lib.read(path).frames[0]), want, atol=2)
+  np.testing.assert_allclose(colours_of(encoded(path)[0]), want, atol=3)
 
 
 def test_alpha_that_nobody_has_set_hides_nothing(tmp_path):
@@ -203,6 +218,88 @@ def test_what_is_transparent_everywhere_is_black(tmp_path):
   path = write(tmp_path / "a.mov", frames, "png")
   assert [frame.max() for frame in media_lib.read(path, fps=25).frames] == [
       0, 250, 0]
+
+
+def smooth(width, height):
+  """A picture of many colours that change slowly: float [H, W, 3]."""
+  y, x = np.mgrid[:height, :width] / np.array([height, width])[:, None, None]
+  return 60 + 120 * np.stack([x, y, 0.5 + 0.5 * np.sin(3 * x + 2 * y)], -1)
+
+
+@pytest.mark.parametrize("pixels, size, matrix, span", [
+    ("yuv420p", (96, 64), 5, LIMITED), ("yuv420p", (97, 64), 1, LIMITED),
+    ("yuv420p", (131, 95), 9, FULL), ("yuv422p", (97, 64), 7, LIMITED),
+    ("yuv444p", (96, 65), 1, FULL), ("yuv411p", (96, 64), 5, LIMITED),
+    ("yuv420p10le", (97, 64), 1, LIMITED), ("yuv444p12le", (96, 64), 5, FULL)])
+def test_planes_that_do_not_become_rgb_have_its_colours(
+    tmp_path, pixels, size, matrix, span):
+  """Those of JPEG are made of those of the frame, in all of their sizes."""
+  image = smooth(*size)
+  bits = int(pixels[7:9] or 8) if pixels[7:] else 8
+  y, *chroma = ycbcr(image, matrix, span == FULL, bits)
+  across, down = {"0": (2, 2), "1": (4, 1), "2": (2, 1), "4": (1, 1)}[
+      pixels[5]] if pixels[3:5] != "44" else (1, 1)
+  # In the middle of the pixels that share it.
+  edges = [[(0, -size[1] % down), (0, -size[0] % across)], "edge"]
+  planes = [y, *(np.round(np.pad(c, *edges).reshape(
+      -(-size[1] // down), down, -1, across).mean((1, 3))).astype(int)
+                 for c in chroma)]
+  path = write(tmp_path / "a.mkv", [frame_of(pixels, planes)] * 3,
+               matrix=matrix, span=span)
+  for small in (64, 40):
+    shown = media_lib.read(path, size=small).frames[0].astype(float)
+    found = encoded(path, small)[0]
+    height, width, _ = found.shape
+    want = bicubic(image, width, height)
+    assert found.shape == shown.shape and np.abs(found - shown).mean() < 1.5
+    assert np.abs(found - want)[2:-2, 2:-2].mean() < 2
+    assert np.abs((found - want)[2:-2, 2:-2].mean((0, 1))).max() < 1.3
+
+
+@pytest.mark.parametrize("size", [64, 48])
+def test_colours_are_where_they_are(tmp_path, size):
+  """Chroma of H.264 is at every second pixel, that of JPEG between two."""
+  width, height = 96, 64
+  ramp = 30 + 2 * np.arange(width)  # of Cb, from pixel to pixel
+  planes = [np.full([height, width], 120),
+            np.broadcast_to(ramp[::2], (height // 2, width // 2)),
+            np.full([height // 2, width // 2], 128)]
+  path = write(tmp_path / "a.mp4", [frame_of("yuv420p", planes)] * 3,
+               "libx264", 5, LIMITED, options={"qp": "1"})
+  found = encoded(path, size, mode="YCbCr")[0]
+  pixels = (np.arange(found.shape[1]) + 0.5) * width / found.shape[1] - 0.5
+  want = 128 + (30 + 2 * pixels - 128) * 255 / 224
+  error = (found[..., 1] - want)[:, 8:-8].mean()
+  # libswscale rounds down, by 0.4; half a pixel is 1.1 or, of 48, 1.5.
+  assert abs(error) < 0.9
+
+
+def test_what_jpeg_takes_of_other_frames_is_what_is_shown(tmp_path, media):
+  """Of those that are turned, mirrored or fitted in."""
+  path = pathlib.Path(media.write_media(
+      tmp_path / "a.mp4", [np.uint8(smooth(48, 32))] * 3))
+  for matrix in EIGHT:
+    set_matrix(path, *matrix)
+    shown = media_lib.read(str(path)).frames[0].astype(int)
+    found = encoded(str(path))[0]
+    assert found.shape == shown.shape and np.abs(found - shown).mean() < 2
+  path = join(tmp_path / "a.ts", ((96, 48), 1, 2), ((48, 96), 1, 2))
+  shown = media_lib.read(path, fps=5).frames.astype(int)
+  found = encoded(path, fps=5)
+  assert not shown[-1, :, :30].any() and found[-1, :, :30].max() < 3
+  assert np.abs(found - shown).mean() < 3
+
+
+def test_frames_are_kept_no_longer_than_they_are_needed(tmp_path, media):
+  """A cycle would keep 3 MB of each of them, until garbage is collected."""
+  path = media.write_media(tmp_path / "a.mp4", [media.numbered(3)] * 50)
+  gc.collect()
+  gc.disable()
+  try:
+    assert len(encoding.read_encoded(path, 0.0, None, 10.0, 24, 8000).frames)
+    assert not any(isinstance(one, av.VideoFrame) for one in gc.get_objects())
+  finally:
+    gc.enable()
 
 
 # ---- scaling

@@ -4,8 +4,12 @@ Times are seconds of the file's `timeline`: 0 is where players start it, and
 what a stream has before that is cut. A stream that starts later than another
 keeps its distance to it; joined recordings follow each other.
 """
+import bisect
 import collections
 import functools
+import gc
+import io
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -23,12 +27,25 @@ from vatt.data.ingest.media_tracks import (
     VideoTrack,
     frame_rate,
 )
-from vatt.data.ingest.timeline import decoding_delay, measure
+from vatt.data.ingest.pictures import Screen
+from vatt.data.ingest.timeline import decoding_delay, has_index, measure
 
 KINDS = ("video", "audio")
 LONGEST = 600.0  # seconds of a clip: it is one record, and held in memory
+LATEST = 60.0  # seconds that sound may be behind the picture in a file
 LEAST = 0.1  # of a clip that a stream must have to be in it
-NEAR = 10.0  # seconds between clips that are decoded rather than sought past
+# Seconds between clips that are decoded, in which seeking would cost as much.
+NEAR = 5.0
+# Seconds before a clip that are sought, one after the other, until decoding
+# begins before its start.
+BACK = (1.0, 10.0, 60.0, math.inf)
+# Seconds that a decoder of sound has before a clip: of some codecs what it
+# yields depends on what it was given before.
+RUN_UP = 0.5
+# Decoders that can leave out frames to which no other refers, and how many
+# packets are looked at before one is decoded: more than these put in order.
+LEAVING_OUT = ("h264",)
+AHEAD = 20
 MAX_PIXELS = 8192 * 8192  # of a frame; damaged headers ask for any size
 LISTS = ("concat", "dash", "hls")  # what FFmpeg opens other files for
 PICTURE = Disposition.attached_pic | Disposition.timed_thumbnails
@@ -73,68 +90,113 @@ def examine(path: str) -> tuple[float, dict[str, float]]:
       for kind, spans in timeline.spans.items()}
 
 
-def read(path: str, start: float = 0.0, end: float | None = None, *,
-         fps: float = 10.0, size: int = 256, audio_rate: int = 48000,
-         convert: Callable[[np.ndarray], Any] | None = None) -> Media:
-  """Reads a clip of a file.
+def keyframes_before(path: str, times: Sequence[float]) -> np.ndarray | None:
+  """From where on a file is decoded to be read from given times.
 
-  Frames are as on screen: rotated, with square pixels. Sound before its
-  stream's start is silence; a stream that ends within the clip is shorter than
-  it; one that has less than LEAST of the clip is None.
+  No packet is read: the container's index says it.
 
   Args:
     path: of a local file.
-    start: seconds.
-    end: seconds, or None for the file's end. An end past that is moved to it,
-      if the file has at least half of the clip.
-    fps: frames a second of the clip.
-    size: the frames' shorter side, in pixels; smaller ones stay as they are.
-    audio_rate: samples a second of the clip.
-    convert: None, or a function of a frame, uint8 [H, W, 3].
+    times: seconds.
+
+  Returns:
+    float [len(times)], seconds: of the keyframe at each time or before it; 0
+    before the first one. None without video, or if the container has no index.
+
+  Raises:
+    MediaError: it is no media, or has neither video nor sound.
+  """
+  zero = _timeline(path).zero
+  with _open(path) as container:
+    video, _ = _streams(container)
+    if video is None or not has_index(container, video):
+      return None
+    entries, unit, found = video.index_entries, float(video.time_base), []
+    # Those of MP4 are times of decoding.
+    zero -= ((video.start_time or 0) - entries[0].timestamp) * unit
+    for time in times:
+      # 0.5: times are rounded to units.
+      number = entries.search_timestamp(int((time + zero) / unit + 0.5))
+      found.append(0.0 if number < 0 else max(
+          0.0, entries[number].timestamp * unit - zero))
+  return np.array(found)
+
+
+def read(path: str, start: float = 0.0, end: float | None = None, **kwargs: Any
+         ) -> Media:
+  """Reads a clip of a file: see `read_clips`, whose arguments it takes.
 
   Raises:
     MediaError: the file or clip cannot be read, or less than ENOUGH of it.
   """
-  duration = _timeline(path).length
-  end = duration if end is None else end
-  if (end - duration) * 2 > end - start:
-    raise MediaError(f"the file ends at {duration:.3f} s")
-  end = min(end, duration)
-  if not 0 < end - start <= LONGEST:
-    raise MediaError(f"{end - start:.3f} s long, expected more than 0 and at "
-                     f"most {LONGEST:.0f} s")
-  clip, = read_clips(path, [(start, end)], fps=fps, size=size,
-                     audio_rate=audio_rate, convert=convert)
+  clip, = read_clips(path, [(start, end)], **kwargs)
   if isinstance(clip, MediaError):
     raise clip
   return clip
 
 
-def read_clips(path: str, spans: Sequence[tuple[float, float]], *,
+def read_clips(path: str, spans: Sequence[tuple[float, float | None]], *,
                fps: float = 10.0, size: int = 256, audio_rate: int = 48000,
-               convert: Callable[[np.ndarray], Any] | None = None,
+               convert: Callable[[Screen, av.VideoFrame], Any] = Screen.show,
                kinds: Sequence[str] = KINDS) -> Iterator[Media | MediaError]:
-  """Reads clips of a file, those that lie near each other in one pass.
+  """Reads clips of a file in one pass, which leaves out what it can.
+
+  Frames are as on screen: rotated, with square pixels. Sound before its
+  stream's start is silence; a stream that ends within the clip is shorter than
+  it; one that has less than LEAST of the clip is None.
+
+  Of a file that is whole, a clip is the same whichever others are read with it.
 
   Args:
     path: of a local file.
-    spans: (start, end) of each clip in seconds, within the file, in the order
-      of their starts; they may overlap.
-    fps, size, audio_rate, convert: those of `read`.
+    spans: (start, end) of each clip in seconds, in the order of their starts;
+      they may overlap. An end that is None is the file's; one past that is
+      moved to it, if the file has at least half of the clip.
+    fps: frames a second of the clips.
+    size: the frames' shorter side, in pixels; smaller ones stay as they are.
+    audio_rate: samples a second of the clips.
+    convert: a function of a clip's Screen and a frame that it shows: what is
+      kept of the frame.
     kinds: of KINDS, what to read.
 
   Yields:
-    Each clip as `read` returns it, or why it cannot be read.
+    Each clip, or why it cannot be read, such as that there is less than ENOUGH
+    of it.
 
   Raises:
     MediaError: the file cannot be read, or has nothing of these kinds.
   """
-  timeline, first = _timeline(path), 0
+  timeline = _timeline(path)
+  whole = [_within(timeline.length, *span) for span in spans]
+  clips = _read_passes(
+      path, timeline, [span for span in whole if isinstance(span, tuple)],
+      fps, size, audio_rate, convert, kinds)
+  for span in whole:
+    yield next(clips) if isinstance(span, tuple) else span
+
+
+def _within(length, start, end):
+  """A span within a file, or the MediaError that says why there is none."""
+  end = length if end is None else end
+  if (end - length) * 2 > end - start:
+    return MediaError(f"the file ends at {length:.3f} s")
+  end = min(end, length)
+  if not 0 < end - start <= LONGEST:
+    return MediaError(f"{end - start:.3f} s long, expected more than 0 and at "
+                      f"most {LONGEST:.0f} s")
+  return start, end
+
+
+def _read_passes(path, timeline, spans, fps, size, audio_rate, convert, kinds):
+  """`read_clips` of spans within the file."""
+  first = 0
   while first < len(spans):
-    last = first + 1
-    while last < len(spans) and spans[last][0] - spans[last - 1][1] < NEAR:
+    last, end = first + 1, spans[first][1]
+    while last < len(spans) and not _is_nearer(
+        path, timeline, kinds, end, spans[last][0]):
+      end = max(end, spans[last][1])
       last += 1
-    for back in (1.0, 10.0, 60.0, math.inf):
+    for back in BACK:
       try:
         with _open(path) as container:
           for clip in _read(container, timeline, spans[first:last], fps, size,
@@ -147,6 +209,35 @@ def read_clips(path: str, spans: Sequence[tuple[float, float]], *,
         continue  # not where reading began at the file's start
       except av.error.FFmpegError as error:
         raise MediaError(_reason(error)) from error
+
+
+def _is_nearer(path, timeline, kinds, end, start):
+  """Whether what lies between two clips is better sought past than decoded: if
+  there is video, whether a keyframe is in between."""
+  if start - end < NEAR:
+    return False
+  if "video" not in kinds or "video" not in timeline.spans:
+    return True
+  if clock := timeline.clocks.get("video"):
+    return clock.times[clock.times <= start - BACK[0]].max(initial=0.0) > end
+  with _open(path) as container:
+    video, _ = _streams(container)
+    unit = float(video.time_base)
+    for back in BACK:
+      if start - back <= end:
+        return False
+      try:
+        container.seek(int((start - back + timeline.zero) * av.time_base))
+        for packet in container.demux(video):
+          time = packet.dts if packet.pts is None else packet.pts
+          time = math.inf if time is None else time * unit - timeline.zero
+          if time > start:
+            break
+          if packet.is_keyframe:
+            return time > end
+      except av.error.FFmpegError:
+        return False
+  return False
 
 
 # -----------------------------------------------------------------------------
@@ -213,18 +304,29 @@ def _measure(path, _size, _time):
 
 
 # -----------------------------------------------------------------------------
-# A clip of it.
+# Clips of it.
 # -----------------------------------------------------------------------------
 class _Clip:
   """A clip that is being read: a track of each stream that it has enough of."""
 
   def __init__(self, span, tracks):
     self.span, self.tracks = span, tracks  # tracks by the index of the stream
+    self.left = set(tracks)  # those that are not done
     self.damaged, self.problem = 0, ""
+    self._failure = None  # a MediaError
 
-  @property
-  def done(self):
-    return all(track.done for track in self.tracks.values())
+  def add(self, index, frame, time):
+    """Goes on to a frame of a stream, at a time in seconds or None."""
+    if index not in self.left:
+      return
+    track = self.tracks[index]
+    try:
+      track.add(frame, time)
+      if track.done:
+        self.left.remove(index)
+    except (MediaError, av.error.FFmpegError) as error:
+      self._failure = MediaError(_reason(error))
+      self.left.clear()
 
   def damage(self, error, index=None):
     """Notes an error of a packet of a stream, or of the container."""
@@ -236,85 +338,210 @@ class _Clip:
 
   def finish(self):
     """The Media, or the MediaError that says why there is none."""
+    if self._failure:
+      return self._failure
     start, end = self.span
     if not self.tracks:
       return MediaError(f"nothing between {start:.3f} and {end:.3f} s")
-    spoiled = sum(track.spoiled for track in self.tracks.values()
-                  if isinstance(track, AudioTrack))
-    damaged, problem = self.damaged + spoiled, ""
-    if spoiled:
-      self.problem = "samples that are not finite"
-    if damaged:
-      problem = f"; {damaged} packets are damaged" + (
-          self.problem and f": {self.problem}")
     try:
+      spoiled = sum(track.spoiled for track in self.tracks.values()
+                    if isinstance(track, AudioTrack))
+      damaged, problem = self.damaged + spoiled, ""
+      if spoiled:
+        self.problem = "samples that are not finite"
+      if damaged:
+        problem = f"; {damaged} packets are damaged" + (
+            self.problem and f": {self.problem}")
       taken = {type(track): track.finish(problem)
                for track in self.tracks.values()}
-    except MediaError as error:
-      return error
+    except (MediaError, av.error.FFmpegError) as error:
+      return MediaError(_reason(error))
     return Media(taken.get(VideoTrack), taken.get(AudioTrack), start, end,
                  damaged)
 
 
-class _Feed:
-  """Hands the frames of a stream to the clips, each from a second before its
-  start; and, as it may still be on screen, the frame before that."""
+class _Pictures:
+  """Decodes the video, and hands its frames to the clips, each from a second
+  before its start; and, as it may still be on screen, the frame before that.
 
-  def __init__(self, stream, begin, clips):
-    self._stream, self._begin = stream, begin
+  Frames that no clip can take, and to which no other refers, are left out: the
+  other ones are the same.
+  """
+
+  def __init__(self, stream, timeline, clips, losses):
+    self.index, self._losses = stream.index, losses
+    self._begin, _ = next(iter(timeline.spans["video"]), (0.0, 0.0))
+    self._zero, self._delay = timeline.zero, timeline.delay
+    self._unit = float(stream.time_base)
+    self._length = 1 / frame_rate(stream)
     self._waiting = collections.deque(
-        clip for clip in clips if stream.index in clip.tracks)
+        clip for clip in clips if self.index in clip.tracks)
     # The first clip knows what to do with the first frames after a seek.
     self._joined = [self._waiting.popleft()] if self._waiting else []
     self._last = self._next = None  # (frame, time); when the next one is due
+    self.time = -math.inf  # up to which it has packets
+    self._context = stream.codec_context
+    self._ahead, self._most = collections.deque(), 0  # packets not yet decoded
+    if self._context.name in LEAVING_OUT and self._delay is None:
+      self._most = AHEAD
+    self._due = []  # ascending, when they and a few before are shown
 
-  @property
-  def clip(self):
-    """The first clip that is not done; None behind the last."""
-    self._joined = [clip for clip in self._joined
-                    if not clip.tracks[self._stream.index].done]
-    return next(iter((*self._joined, *self._waiting)), None)
+  def take(self, packet, lost):
+    """Goes on to a packet, which may be damaged or follow some that were lost.
+    """
+    if packet.dts is not None:
+      self.time = packet.dts * self._unit - self._zero
+    self._ahead.append((packet, lost))
+    if packet.pts is not None:
+      bisect.insort(self._due, packet.pts * self._unit - self._zero)
+    while len(self._ahead) > self._most or self._ahead and not packet.size:
+      self._decode(*self._ahead.popleft())
+
+  def _decode(self, packet, lost):
+    self._joined = _those_left(self._joined, self.index)
+    if not (self._joined or self._waiting):
+      return
+    if self._most:
+      self._context.skip_frame = (
+          "DEFAULT" if lost or self._is_shown(packet) else "NONREF")
+    try:
+      frames = pictures.decode(packet)
+    except av.error.FFmpegError as error:
+      for clip in self._joined or [self._waiting[0]]:
+        clip.damage(error, self.index)
+      frames, lost = [], True
+    if lost:
+      time = packet.dts if packet.pts is None else packet.pts
+      self._losses.append(
+          None if time is None else time * self._unit - self._zero)
+    for frame in frames:
+      if self._delay is None:
+        time = frame.time
+      else:
+        time = None if frame.dts is None else (
+            float(frame.dts * frame.time_base) - self._delay)
+      self._add(frame, self._next if time is None else time - self._zero)
+    if lost and not packet.size:  # the start of what follows is missing
+      for clip in self._joined:
+        clip.tracks[self.index].damaged = True
+
+  def _is_shown(self, packet):
+    """Whether a clip may take its frame."""
+    if packet.pts is None:
+      return True
+    time = packet.pts * self._unit - self._zero
+    number = bisect.bisect_left(self._due, time)
+    before = self._due[max(0, number - 1)]
+    after = bisect.bisect_right(self._due, time)
+    if number == 0 or after == len(self._due):
+      return True
+    after = self._due[after]
+    del self._due[:max(0, number - AHEAD)]
+    waiting = itertools.takewhile(
+        lambda clip: clip.span[0] - 1.0 <= after, self._waiting)
+    return any(clip.tracks[self.index].may_take(before, time, after)
+               for clip in (*self._joined, *waiting))
 
   def end(self):
     """Has the last picture stay for as long as it says."""
+    while self._ahead:
+      self._decode(*self._ahead.popleft())
     while self._waiting and self._last is not None:
-      self._waiting.popleft().tracks[self._stream.index].add(*self._last)
+      self._waiting.popleft().add(self.index, *self._last)
 
-  def cut(self):
-    """Notes that frames are missing now."""
+  def _add(self, frame, time):
     for clip in self._joined:
-      clip.tracks[self._stream.index].damaged = True
-
-  def add(self, frame, time):
-    """Goes on to a frame, at a time in seconds or None."""
-    time = self._next if time is None else time
-    for clip in self._joined:
-      clip.tracks[self._stream.index].add(frame, time)
+      clip.add(self.index, frame, time)
     time = self._begin if time is None else time
     while self._waiting and self._waiting[0].span[0] - 1.0 <= time and (
         self._last is not None):
       clip = self._waiting.popleft()
       self._joined.append(clip)
       for seen in self._last, (frame, time):
-        clip.tracks[self._stream.index].add(*seen)
-    if not self._joined or self._joined[0].tracks[self._stream.index].started:
-      self._next = time + (
-          1 / frame_rate(self._stream) if self._stream.type == "video"
-          else frame.samples / frame.sample_rate)
+        clip.add(self.index, *seen)
+    if not self._joined or self._joined[0].tracks[self.index].started:
+      self._next = time + self._length
       if not frame.is_corrupt:
         self._last = frame, time
 
 
+class _Sound:
+  """Decodes the sound, of each clip with a decoder of its own.
+
+  That begins at the first packet of RUN_UP before the clip, so that what it
+  yields does not depend on other clips: decoders of AAC or AC-3 keep the state
+  of their noise, even when they are flushed.
+  """
+
+  def __init__(self, stream, timeline, clips):
+    self._stream, self._index = stream, stream.index
+    self._zero, self._unit = timeline.zero, float(stream.time_base)
+    self._waiting = collections.deque(
+        clip for clip in clips if self._index in clip.tracks)
+    self._running = []  # (decoder, clips that began with a packet)
+    self._decoder = stream.codec_context  # for those of the first packet
+    self._time = None  # at which the last packet ends
+
+  def take(self, packet, _):
+    """Goes on to a packet."""
+    if packet.pts is not None:
+      self._time = (packet.pts + (packet.duration or 0)
+                    ) * self._unit - self._zero
+    joined = []
+    while self._waiting and (
+        self._time is None or self._waiting[0].span[0] - RUN_UP < self._time):
+      joined.append(self._waiting.popleft())
+    if joined:
+      # The stream's own cuts what an encoder put before the first sample; what
+      # is made of a template does not know of it.
+      self._running.append(
+          (self._decoder or _new_decoder(self._stream), joined))
+    self._decoder = None
+    self._running = [(decoder, left) for decoder, clips in self._running
+                     if (left := _those_left(clips, self._index))]
+    for decoder, clips in self._running:
+      try:
+        frames = decoder.decode(packet)
+      except av.error.FFmpegError as error:
+        for clip in clips:
+          if self._time is None or self._time > clip.span[0] - 0.1:
+            clip.damage(error, self._index)
+        continue
+      for frame in frames:
+        time = frame.time
+        time = None if time is None else time - self._zero
+        for clip in clips:
+          clip.add(self._index, frame, time)
+      if not packet.size:  # a section's end, after which others may come
+        decoder.flush_buffers()
+
+
+def _those_left(clips, index):
+  """Those of clips that want more frames of a stream."""
+  return [clip for clip in clips if index in clip.left]
+
+
+def _new_decoder(stream):
+  """A decoder of a stream that has decoded nothing."""
+  container = av.open(io.BytesIO(), "w", format="null")
+  decoder = container.add_stream_from_template(
+      stream, opaque=True).codec_context
+  decoder.codec_tag = stream.codec_context.codec_tag
+  # The container and its stream, which hold the decoder, hold each other.
+  del container
+  gc.collect(1)
+  return decoder
+
+
 def _read(container, timeline, spans, fps, size, audio_rate, convert, kinds,
           seek_to):
-  """`read_clips`, beginning at `seek_to`, or at the file's start if that is
-  < 0."""
+  """`read_clips` in one pass, beginning at `seek_to`, or at the file's start
+  if that is < 0."""
   streams = [stream for kind, stream in zip(KINDS, _streams(container))
              if stream and kind in kinds]
   if not streams:
     raise MediaError(f"has no {' and no '.join(kinds)}")
-  losses = {stream.index: [] for stream in streams}
-  clips = collections.deque()
+  losses, clips = [], collections.deque()
   for start, end in spans:
     tracks, sought = {}, seek_to > 0 and not clips
     for stream in streams:
@@ -325,52 +552,27 @@ def _read(container, timeline, spans, fps, size, audio_rate, convert, kinds,
         continue  # as good as nothing of it
       begin, span = parts[0][0], (start, min(end, parts[-1][1]))
       tracks[stream.index] = (
-          VideoTrack(stream, begin, span, fps, size, convert, sought,
-                     losses[stream.index])
+          VideoTrack(stream, begin, span, fps, size, convert, sought, losses)
           if stream.type == "video" else
           AudioTrack(begin, span, audio_rate, sought))
     clips.append(_Clip((start, end), tracks))
-  feeds = {}
-  for stream in streams:
-    begin, _ = next(iter(timeline.spans[stream.type]), (0.0, 0.0))
-    feeds[stream.index] = _Feed(stream, begin, clips)
-
-  def seconds(item, time):
-    return None if time is None else float(
-        time * item.time_base) - timeline.zero
-
+  feeds = {stream.index: _Pictures(stream, timeline, clips, losses)
+           if stream.type == "video" else _Sound(stream, timeline, clips)
+           for stream in streams}
+  video = next((feed for feed in feeds.values()
+                if isinstance(feed, _Pictures)), None)
   try:
     for packet, lost in timeline.packets(container, streams, seek_to):
-      while clips and clips[0].done:
+      while clips and not clips[0].left:
         yield clips.popleft().finish()
       if not clips:
         return
-      stream = packet.stream
-      clip = feeds[stream.index].clip
-      if clip is None:
-        continue
-      try:
-        frames = (pictures.decode(packet) if packet.stream.type == "video"
-                  else packet.decode())
-      except av.error.FFmpegError as error:
-        clip.damage(error, stream.index)
-        frames, lost = [], True
-      if lost:
-        losses[stream.index].append(seconds(
-            packet, packet.dts if packet.pts is None else packet.pts))
-      for frame in frames:
-        if timeline.delay is None or stream.type == "audio":
-          time = None if frame.time is None else frame.time - timeline.zero
-        else:
-          time = seconds(frame, frame.dts)
-          time = None if time is None else time - timeline.delay
-        feeds[stream.index].add(frame, time)
-      if lost and not packet.size:  # the start of what follows is missing
-        feeds[stream.index].cut()
+      feeds[packet.stream.index].take(packet, lost)
+      if video and clips[0].span[1] + LATEST < video.time:
+        clips[0].left &= {video.index}  # its sound has ended
   except av.error.FFmpegError as error:  # of the container: as if it ended
     clips[0].damage(error)
-  for stream in streams:
-    if stream.type == "video":
-      feeds[stream.index].end()
+  if video:
+    video.end()
   while clips:
     yield clips.popleft().finish()

@@ -1,4 +1,5 @@
 """What a clip takes of the frames and the sound that a decoder yields."""
+import bisect
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,6 +16,8 @@ ENOUGH = 0.9  # of the frames, or samples, that a clip should hold
 # long: slides and screens are recorded frame by change.
 HOLD = 1.0
 HOLD_TO_NEXT = 30.0
+TOGETHER = 32  # frames of sound that are resampled at once, which takes less
+ROUNDED = 1e-3  # seconds by which times may differ that are worked out twice
 GAP = 0.02  # seconds by which a timestamp may differ from the samples' count
 
 
@@ -36,7 +39,8 @@ class VideoTrack:
 
   def __init__(self, stream: av.VideoStream, begin: float,
                span: tuple[float, float], fps: float, size: int,
-               convert: Callable[[np.ndarray], Any] | None, sought: bool,
+               convert: Callable[[pictures.Screen, av.VideoFrame], Any],
+               sought: bool,
                losses: Sequence[float | None] = ()):
     """Begins a clip.
 
@@ -46,7 +50,8 @@ class VideoTrack:
       span: seconds at which the clip starts and ends.
       fps: frames a second of the clip.
       size: the frames' shorter side, in pixels; smaller ones stay as they are.
-      convert: None, or a function of a frame, uint8 [H, W, 3].
+      convert: a function of the clip's screen and a frame, such as
+        `Screen.show`: what is kept of the frame.
       sought: whether decoding began elsewhere than at the file's start.
       losses: seconds at which packets are damaged or after some that were lost,
         None if unknown; it grows as the file is read.
@@ -56,7 +61,7 @@ class VideoTrack:
     self._times = [start + i / fps for i in range(count)]
     self._begin, self._sought = begin, sought
     self._screen = pictures.Screen(stream, size)
-    self._convert = convert or np.asarray
+    self._convert = convert
     self._length = 1 / frame_rate(stream)
     self._early = 0.5 / fps  # by which a frame may be taken before its time
     self._frame = self._time = None  # the last one decoded
@@ -73,6 +78,14 @@ class VideoTrack:
   @property
   def done(self) -> bool:
     return len(self._taken) == len(self._times)
+
+  def may_take(self, before: float, time: float, after: float) -> bool:
+    """Whether it may take a frame at a time between those of its neighbours,
+    in seconds."""
+    first, last = (max((one + next_one) / 2, next_one - self._early)
+                   for one, next_one in ((before, time), (time, after)))
+    number = bisect.bisect_left(self._times, first - ROUNDED)
+    return number < len(self._times) and self._times[number] < last + ROUNDED
 
   def add(self, frame: av.VideoFrame, time: float | None) -> None:
     """Goes on to a frame, at a time in seconds or None."""
@@ -104,17 +117,17 @@ class VideoTrack:
   def _take(self, until, hold):
     """Takes the current frame for the sampling times that are left by then; it
     may stay for `hold` seconds."""
-    stated = float((self._frame.duration or 0) * self._frame.time_base)
-    reach = 1.5 * (stated or self._length)
-    if not self.damaged:
-      reach = max(reach, hold)
     converted = None
     # Of two frames as near, rounding shall not choose.
     while not self.done and self._times[len(self._taken)] < until + 1e-6:
       time = self._times[len(self._taken)]
       if converted is None:
+        stated = float((self._frame.duration or 0) * self._frame.time_base)
+        reach = 1.5 * (stated or self._length)
+        if not self.damaged:
+          reach = max(reach, hold)
         try:
-          converted = self._convert(self._screen.show(self._frame))
+          converted = self._convert(self._screen, self._frame)
         except pictures.PictureError as error:
           raise MediaError(str(error)) from error
       self._taken.append(converted)
@@ -162,15 +175,17 @@ class AudioTrack:
     """
     self._start, end = span
     self._begin, self._rate, self._sought = begin, rate, sought
-    self._samples = np.zeros(round((end - self._start) * rate), np.int16)
-    self._mask = np.zeros(len(self._samples), bool)
+    self._count = round((end - self._start) * rate)
+    # Made when they are needed: a file may have hundreds of clips.
+    self._samples = self._mask = None
     self._twice = 0  # samples that were laid over others
     self._late = max(0, round((begin - self._start) * rate))
     self._run = None  # (kind, time, resampler, arrays) of what is gapless
+    self._held, self._since = [], None  # frames to be resampled, their time
     self._next = None  # time at which the next frame should start
     self._check = samples_lib.FloatCheck()
     self._bad = []  # [n, 2] in seconds, of what is not finite in the run
-    self.spoiled = 0  # frames of the clip with such samples
+    self._spoiled = 0  # frames of the clip with such samples
     self.damaged = False
 
   @property
@@ -180,7 +195,17 @@ class AudioTrack:
   @property
   def done(self) -> bool:
     return (self._next is not None and self._next
-            > self._start + len(self._samples) / self._rate + 0.1)
+            > self._start + self._count / self._rate + 0.1)
+
+  @property
+  def spoiled(self) -> int:
+    """Number of its frames with samples that are not finite.
+
+    Raises:
+      MediaError: the sound cannot be made what a clip has.
+    """
+    self._resample()
+    return self._spoiled
 
   def add(self, frame: av.AudioFrame, time: float | None) -> None:
     """Adds a frame that starts at a time in seconds, or None."""
@@ -199,21 +224,36 @@ class AudioTrack:
     if not self._run:
       self._run = (kind, time, av.AudioResampler("s16", "mono", self._rate), [])
       self._next = time
-    frame, bad = self._check.mend(frame)
-    bad = self._next + bad / frame.sample_rate
-    if len(bad):
-      self._bad.append(bad)
-    end = self._start + len(self._samples) / self._rate
-    self.spoiled += bool(np.any((bad[:, 1] > self._start) & (bad[:, 0] < end)))
-    try:
-      self._run[3].extend(self._run[2].resample(frame))
-    except av.error.FFmpegError as error:
-      raise MediaError(f"sound of {frame.layout.nb_channels} channels cannot be"
-                       " mixed to one") from error
+    if not self._held:
+      self._since = self._next
+    self._held.append(frame)
     self._next += length
+    if len(self._held) == TOGETHER:
+      self._resample()
+
+  def _resample(self):
+    """Resamples the frames that are held."""
+    if not self._held:
+      return
+    time, end = self._since, self._start + self._count / self._rate
+    for frame, bad in self._check.mend(self._held):
+      if len(bad):
+        bad = time + bad / frame.sample_rate
+        self._bad.append(bad)
+        self._spoiled += bool(
+            np.any((bad[:, 1] > self._start) & (bad[:, 0] < end)))
+      time += frame.samples / frame.sample_rate
+      try:
+        self._run[3].extend(self._run[2].resample(frame))
+      except av.error.FFmpegError as error:
+        raise MediaError(f"sound of {frame.layout.nb_channels} channels cannot "
+                         "be mixed to one") from error
+    self._held = []
 
   def _place(self):
     """Ends the run and puts its samples in their place."""
+    self._resample()
+    self._make()
     _, time, resampler, frames = self._run
     self._run = None
     frames = [f.to_ndarray()[0] for f in frames + resampler.resample(None)]
@@ -221,16 +261,21 @@ class AudioTrack:
     at = round((time - self._start) * self._rate)
     samples = samples[max(0, -at):]
     at = max(0, at)
-    samples = samples[:max(0, len(self._samples) - at)]
+    samples = samples[:max(0, self._count - at)]
     self._samples[at:at + len(samples)] = samples
     self._twice += np.count_nonzero(self._mask[at:at + len(samples)])
     self._mask[at:at + len(samples)] = True
     if self._bad:
       bad = samples_lib.inside(
           (np.concatenate(self._bad) - self._start) * self._rate,
-          len(self._samples))
+          self._count)
       self._samples[bad], self._mask[bad] = 0, False
     self._bad = []
+
+  def _make(self):
+    if self._samples is None:
+      self._samples = np.zeros(self._count, np.int16)
+      self._mask = np.zeros(self._count, bool)
 
   def finish(self, problem: str) -> np.ndarray:
     """The samples, int16 [S].
@@ -241,9 +286,10 @@ class AudioTrack:
     """
     if self._run:
       self._place()
+    self._make()
     if self._check.refusal():
       raise MediaError(self._check.refusal())
-    count = len(self._samples) - self._late
+    count = self._count - self._late
     # Of two sounds at one time, no one knows which is right.
     found = np.count_nonzero(self._mask[self._late:]) - self._twice
     if found + 2 * GAP * self._rate < ENOUGH * count:

@@ -239,6 +239,22 @@ def _is_sure(container, streams):
   return name in ("avi", "wav")
 
 
+def has_index(container: InputContainer, stream: av.VideoStream) -> bool:
+  """Whether the container names the keyframes of its video stream, so that
+  `stream.index_entries` has them then."""
+  name = container.format.name
+  if name.startswith("mov"):
+    return 0 < stream.frames <= len(stream.index_entries)
+  if "matroska" in name:
+    try:
+      container.seek(0)  # it is at the end, and read when it is needed
+    except av.error.FFmpegError:
+      return False
+  elif name != "avi":
+    return False
+  return len(stream.index_entries) > 0
+
+
 def _is_joined(container):
   """Whether a whole second file follows in a file of such as FFmpeg reads up to
   its own end."""

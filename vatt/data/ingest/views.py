@@ -9,6 +9,7 @@ import numpy as np
 
 from vatt.data.ingest import media
 from vatt.data.ingest.media import MediaError
+from vatt.data.ingest.pictures import Screen
 
 SIZE = 256  # the frames' shorter side, pixels, and samples a second of the
 AUDIO_RATE = 48000  # sound: those of a record, where nobody chose others
@@ -83,7 +84,7 @@ def read_parts(path: str, kinds: Sequence[str], windows: int | str,
       min(length, group[-1] + seconds + margin)) for group in groups]
   clips = media.read_clips(
       path, spans, fps=fps, size=SIZE, audio_rate=AUDIO_RATE, kinds=kinds,
-      convert=_square if square else None)
+      convert=_square if square else Screen.show)
   for group, (start, _), clip in zip(groups, spans, clips):
     part = start, number, group, 1 / len(starts)
     number += len(group)
@@ -130,9 +131,10 @@ def _group(starts, seconds, length, longest):
   return np.split(starts, cuts)
 
 
-def _square(frame):
+def _square(screen, frame):
   """The square in the middle of a frame, as `video.square_boxes` has it."""
-  height, width, _ = frame.shape
+  picture = screen.show(frame)
+  height, width, _ = picture.shape
   side = min(height, width)
   top, left = (height - side) // 2, (width - side) // 2
-  return np.ascontiguousarray(frame[top:top + side, left:left + side])
+  return np.ascontiguousarray(picture[top:top + side, left:left + side])
