@@ -5,7 +5,14 @@ python scripts/build_vocabulary.py --dataset=NAME[,NAME…] --data_dir=DIR
 import os
 
 from vatt import cli, files
-from vatt.data import audio, record_index, sources, text, windows
+from vatt.data import (
+  audio,
+  caption_files,
+  record_index,
+  sources,
+  text,
+  windows,
+)
 from vatt.errors import UserError, one_line
 
 import tensorflow as tf
@@ -27,20 +34,27 @@ flags.DEFINE_string("output", "", "file to write; default vocabulary.txt in "
 def captions(source):
   """The captions of a source, str by str; unreadable records have none. Those
   around a clip do not count: others have them, and silence many times."""
+  with tqdm(None, source.name, len(source.index), unit="clip") as bar:
+    for path, index in caption_files.parts(source.index):
+      for own in (caption_files.read(path, len(index)) if path
+                  else from_records(source, index)):
+        bar.update()
+        yield from own
+
+
+def from_records(source, index):
+  """The captions of each record of an index, all of which are read."""
   def read(raw, i):
     example = source.parse(raw)
-    sound = tf.zeros([0], tf.int16)
-    if not source.flac:  # It takes long, and there are frames mostly.
-      sound = audio.samples(example["audio"])
+    sound = audio.samples(example["audio"], source.flac)
     return windows.own_captions(
         example | {"length": windows.clip_length(example, sound)})
 
   records = record_index.process_records(
-      record_index.file_tensors(source.index), len(source.index), read,
+      record_index.file_tensors(index), len(index), read,
       tf.zeros([0], tf.string))
-  for _, sentences in tqdm(records.as_numpy_iterator(), source.name,
-                           len(source.index), unit="clip"):
-    yield from (sentence.decode(errors="replace") for sentence in sentences)
+  for _, sentences in records.as_numpy_iterator():
+    yield [sentence.decode(errors="replace") for sentence in sentences]
 
 
 def main():

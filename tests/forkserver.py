@@ -23,9 +23,10 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Beginnings of the names of variables that libraries read as they load.
-READ_AT_LOAD = ("TF_CPP_", "TF_ENABLE_ONEDNN", "CUDA_", "OMP_", "OPENBLAS_",
-                "MKL_", "GLIBC_", "LD_", "PYTHONHASHSEED", "PYTHONIOENCODING",
-                "PYTHONUTF8", "PYTHONUNBUFFERED", "PYTHONWARNINGS")
+READ_AT_LOAD = ("TF_CPP_", "TF_ENABLE_ONEDNN", "CUDA_", "GCS_", "OMP_",
+                "OPENBLAS_", "MKL_", "GLIBC_", "LD_", "PYTHONHASHSEED",
+                "PYTHONIOENCODING", "PYTHONUTF8", "PYTHONUNBUFFERED",
+                "PYTHONWARNINGS")
 NUMBER = struct.Struct("i")  # what the server answers: an id, an exit code
 LARGEST = 1 << 17  # bytes of a request: arguments and environment
 

@@ -83,7 +83,7 @@ class Checkpoints:
     _remove(self.directory, step)  # A damaged one, or of an abandoned run.
     self.checkpoint.write(os.path.join(self.directory, f"ckpt-{step}"))
     written = {}
-    for name in _names(self.directory):
+    for name in files.listdir(self.directory):
       if name.startswith(f"ckpt-{step}."):
         path = os.path.join(self.directory, name)
         files.sync(path)
@@ -94,9 +94,9 @@ class Checkpoints:
 
     # Newer ones were damaged, or this run would not have started before them.
     kept = [s for s in _complete(self.directory) if s <= step][:self.keep]
-    for old in {step_of(name) for name in _names(self.directory)} - {None}:
-      if old not in kept:
-        _remove(self.directory, old)
+    there = {step_of(name) for name in files.listdir(self.directory)} - {None}
+    for old in there - set(kept):
+      _remove(self.directory, old)
 
   def restore_latest(self) -> int | None:
     """Restores the newest whole checkpoint; warns if newer ones are damaged.
@@ -174,12 +174,12 @@ class Checkpoints:
 
   def _remove_leftovers(self):
     complete = _complete(self.directory)
-    unfinished = {step_of(name) for name in _names(self.directory)}
+    unfinished = {step_of(name) for name in files.listdir(self.directory)}
     for step in unfinished - {None} - set(complete):
       logging.warning("%s: removing ckpt-%d, which has no manifest: an "
                       "interrupted save", self.directory, step)
       _remove(self.directory, step)
-    for name in _names(self.directory):
+    for name in files.listdir(self.directory):
       if name.startswith("checkpoint."):
         _delete(os.path.join(self.directory, name))
 
@@ -269,15 +269,11 @@ def step_of(name: str) -> int | None:
   return int(match[1]) if match else None
 
 
-def _names(directory):
-  return sorted(n.rstrip("/") for n in tf.io.gfile.listdir(directory))
-
-
 def _complete(directory):
   """Steps with a manifest, newest first; none if there is no directory."""
   if not tf.io.gfile.isdir(directory):
     return []
-  return sorted((step_of(name) for name in _names(directory)
+  return sorted((step_of(name) for name in files.listdir(directory)
                  if re.fullmatch(r"ckpt-\d+" + re.escape(MANIFEST), name)),
                 reverse=True)
 
@@ -392,7 +388,7 @@ def _name_newest(directory, step):
 
 def _remove(directory, step):
   """Removes all files of a checkpoint; the manifest first, as it vouches."""
-  mine = [name for name in _names(directory) if step_of(name) == step]
+  mine = [name for name in files.listdir(directory) if step_of(name) == step]
   for name in sorted(mine, key=lambda name: not name.endswith(MANIFEST)):
     _delete(os.path.join(directory, name))
 

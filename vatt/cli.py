@@ -235,6 +235,9 @@ def run(main: Callable[..., object],
 
   def guarded(argv):
     try:
+      if "://" in (line := " ".join(sys.argv)):
+        from vatt import files  # and TensorFlow with it
+        files.know(line)
       result = main(argv[1:]) if arguments else main()
       # What is left to be written: at exit, nobody could say that it failed.
       print(end="", flush=True)

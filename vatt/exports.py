@@ -155,7 +155,7 @@ def write(out: str, kind: str, task: Task, model: tf.keras.Model, step: int
   config = config_lib.replace(
       task.config, {"data.vocabulary": "", "model.word_vectors": ""})
   try:
-    with files.whole_folder(out) as folder:
+    with files.whole_folder(out, workdir.EXPORT) as folder:
       workdir.write(folder, config, task.WORDS_FILE, task.words)
       KINDS[kind][0](folder, task, model)
       listed = {name: {"bytes": tf.io.gfile.stat(path).length,

@@ -1,5 +1,11 @@
-"""Files: written whole or not at all, and read by paths of any letters."""
+"""Files: written whole or not at all, and read by paths of any letters.
+
+Some are on the disks of this machine, others in an object store (gs://, s3://).
+There a file appears whole and at once, but gets another name only by a copy: so
+it is written here first, and then goes there under its own name.
+"""
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -10,6 +16,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from vatt import stopping
 from vatt.errors import UserError, one_line
 
 # What Python and TensorFlow raise when a file system fails. Others, as those of
@@ -21,13 +28,50 @@ REFUSED = (
 PATTERN = set("*?[]\\")
 TEMPORARY = ".tmp"  # how the name ends of what is not whole yet
 CHUNK = 16 << 20  # bytes read at once
+# File systems of tensorflow-io.
+OTHERS = ("az", "har", "hdfs", "http", "https", "oss", "s3", "viewfs")
+
+
+def is_in_store(path: str) -> bool:
+  """Whether a file is where a new name is a copy; ram:// is memory."""
+  return "://" in path and not path.startswith("ram://")
+
+
+def is_listed(path: str) -> bool:
+  """Whether the folder of a file can be listed, and what it has be looked for:
+  not on the web, where the size of a file is known once all of it is read."""
+  return not path.startswith(("http://", "https://"))
+
+
+def know(text: str) -> None:
+  """Has TensorFlow know the file systems of all paths in a text, such as a
+  command line; what else has a "://", such as grpc://, does not matter.
+
+  It has gs:// itself. What tensorflow-io has is loaded only for paths there:
+  workers on TPUs do not have it.
+
+  Raises:
+    UserError: tensorflow-io is needed and not there.
+  """
+  for path, scheme in re.findall(r"\b(([a-z][a-z0-9]*)://\S*)", text):
+    if scheme == "s3":
+      # A read by range is one request then, in place of two.
+      os.environ.setdefault("S3_DISABLE_MULTI_PART_DOWNLOAD", "1")
+      # The client aborts at the end of a process.
+      stopping.end_at_once()
+    if scheme in OTHERS and scheme not in tf.io.gfile.get_registered_schemes():
+      try:
+        import tensorflow_io  # noqa: F401
+      except ImportError as error:
+        raise UserError(f"{path}: needs tensorflow-io ({one_line(error)}), "
+                        "expected that, a path or gs://") from None
 
 
 def write_whole(path: str, data: bytes | str) -> None:
   """Writes bytes, or text as UTF-8, to outlast a power cut.
 
-  What is there already stays as it is until all is written. A file of another
-  name that ends in TEMPORARY is left by a kill, and nothing else.
+  What is there already stays as it is until all is written. On a disk, a file
+  of another name that ends in TEMPORARY is left by a kill, and nothing else.
 
   Raises:
     One of REFUSED.
@@ -43,13 +87,13 @@ def write_whole_by(path: str, write: Callable[[str], int | None]) -> None:
     write: called once; returns the number of bytes that the file is to have,
       or None if it does not know.
   """
-  with _beside(path) as temporary:
+  with aside(path) as temporary:
     size = write(temporary)
     sync(temporary)
     found = tf.io.gfile.stat(temporary).length
     if size not in (None, found):
       raise OSError(f"{path}: {found} bytes of {size} were written")
-    tf.io.gfile.rename(temporary, path, overwrite=True)
+    put(temporary, path)
   sync(os.path.dirname(path) or ".")
 
 
@@ -64,16 +108,31 @@ def _writer(data):
 
 
 @contextlib.contextmanager
-def _beside(path):
-  """A name to write what is to become `path`; removed if that fails."""
-  # One of its own: two programs may write the same file.
+def aside(path: str) -> Iterator[str]:
+  """A path on a disk for what is to become `path`, a file or a folder; what is
+  left of it in the end goes away."""
+  if is_in_store(path):
+    with tempfile.TemporaryDirectory() as folder:
+      yield os.path.join(folder, os.path.basename(path))
+    return
+  # A name of its own: two programs may write the same file.
   temporary = f"{path}.{uuid.uuid4().hex[:8]}{TEMPORARY}"
   try:
     yield temporary
-  except BaseException:
+  finally:
     with contextlib.suppress(*REFUSED):
-      tf.io.gfile.remove(temporary)
-    raise
+      if tf.io.gfile.isdir(temporary):
+        tf.io.gfile.rmtree(temporary)
+      elif tf.io.gfile.exists(temporary):
+        tf.io.gfile.remove(temporary)
+
+
+def put(temporary: str, path: str) -> None:
+  """Gives a file that is written `aside` its name, whatever is there."""
+  if is_in_store(path):
+    tf.io.gfile.copy(temporary, path, overwrite=True)
+  else:
+    tf.io.gfile.rename(temporary, path, overwrite=True)
 
 
 def write_together(
@@ -82,8 +141,8 @@ def write_together(
     old: Iterable[str] = ()) -> None:
   """Writes files that are whole together, and a mark that vouches for them.
 
-  All are written under other names first. Then the mark of before goes, they
-  take their names, and the new mark comes last. So where there is a mark, the
+  All are written aside first. Then the mark of before goes, they take their
+  names, and the new mark comes last. So where there is a mark, the
   files are those that it was written with, whenever this was killed.
 
   Args:
@@ -109,21 +168,21 @@ def write_together(
     with contextlib.ExitStack() as temporaries:
       for path in folders:
         tf.io.gfile.makedirs(path)
-      aside = {path: temporaries.enter_context(_beside(path)) for path in paths}
+      written = {path: temporaries.enter_context(aside(path)) for path in paths}
       for path, write in paths.items():
-        write(aside[path])
-        sync(aside[path])
+        write(written[path])
+        sync(written[path])
       if tf.io.gfile.exists(marked):
         tf.io.gfile.remove(marked)
         sync(folder)
       for name in set(old) - {*contents, mark}:
         with contextlib.suppress(tf.errors.NotFoundError):
           tf.io.gfile.remove(os.path.join(folder, name))
-      for path, temporary in aside.items():
+      for path, temporary in written.items():
         if path == marked:  # the last
           for other in folders:
             sync(other)
-        tf.io.gfile.rename(temporary, path, overwrite=True)
+        put(temporary, path)
       sync(folder)
   except REFUSED as error:
     raise UserError(f"{folder}: cannot be written ({one_line(error)}), "
@@ -131,44 +190,68 @@ def write_together(
 
 
 @contextlib.contextmanager
-def whole_folder(path: str) -> Iterator[str]:
-  """A new folder, whole or not at all: yields the path of one beside it, to be
+def whole_folder(path: str, mark: str) -> Iterator[str]:
+  """A new folder, whole or not at all: yields the path of another one, to be
   filled, which gets its name in the end.
 
   Of several that write a folder of one name, one succeeds. A folder of another
-  name that ends in TEMPORARY is left by a kill, and nothing else.
+  name that ends in TEMPORARY is left by a kill, and nothing else. In an object
+  store, where there are no folders, the mark tells that all is there.
 
   Args:
     path: of the folder. It may be there, if nothing is in it.
+    mark: name of the file in it that goes to an object store last.
 
   Raises:
     One of REFUSED.
   """
-  temporary = f"{path}.{uuid.uuid4().hex[:8]}{TEMPORARY}"
-  try:
+  with aside(path) as temporary:
     tf.io.gfile.makedirs(temporary)
     yield temporary
+    written = []
     for folder, _, names_in_it in tf.io.gfile.walk(temporary, topdown=False):
       for name in (*names_in_it, ""):  # the folder last
         sync(os.path.join(folder, name))
-    if "://" in path:
-      tf.io.gfile.rename(temporary, path)
-    else:
+      written += [os.path.relpath(os.path.join(folder, name), temporary)
+                  for name in names_in_it]
+    if "://" not in path:
       os.rename(temporary, path)  # takes the place of an empty folder alone
-  except BaseException:
-    with contextlib.suppress(*REFUSED):
-      tf.io.gfile.rmtree(temporary)
-    raise
+    elif not is_in_store(path):
+      tf.io.gfile.rename(temporary, path)
+    elif tf.io.gfile.isdir(path) and tf.io.gfile.listdir(path):
+      raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+    else:
+      for name in sorted(written, key=lambda name: (name == mark, name)):
+        target = os.path.join(path, name)
+        tf.io.gfile.makedirs(os.path.dirname(target))
+        put(os.path.join(temporary, name), target)
   sync(os.path.dirname(path) or ".")
 
 
 def sha256(path: str) -> str:
   """SHA-256 of a file, 64 hexadecimal digits."""
   digest = hashlib.sha256()
-  with tf.io.gfile.GFile(path, "rb") as file:
-    while chunk := file.read(CHUNK):
-      digest.update(chunk)
+  for chunk in _chunks(path):
+    digest.update(chunk)
   return digest.hexdigest()
+
+
+def _chunks(path):
+  """The bytes of a file, CHUNK by CHUNK, each in one request."""
+  if "://" not in path:
+    with open(path, "rb") as file:
+      while chunk := file.read(CHUNK):
+        yield chunk
+    return
+  # A GFile asks for 512 KiB at once.
+  size = tf.io.gfile.stat(path).length
+  whole = size - size % CHUNK
+  for length, before, behind in ((CHUNK, 0, size - whole),
+                                 (size - whole, whole, 0)):
+    if length <= size - before - behind:
+      for chunk in tf.data.FixedLengthRecordDataset(
+          path, max(length, 1), before, behind, buffer_size=CHUNK):
+        yield chunk.numpy()
 
 
 def damage(folder: str, listed: Mapping[str, Mapping[str, Any]]) -> str | None:
@@ -188,6 +271,15 @@ def damage(folder: str, listed: Mapping[str, Mapping[str, Any]]) -> str | None:
     if "sha256" in facts and sha256(path) != facts["sha256"]:
       return f"{name} has another SHA-256 than when it was written"
   return None
+
+
+def listdir(folder: str) -> list[str]:
+  """Names of what is in a folder, in order; none if there is no folder, as in a
+  store where nothing has been put into it."""
+  try:
+    return sorted(n.rstrip("/") for n in tf.io.gfile.listdir(folder))
+  except tf.errors.NotFoundError:
+    return []
 
 
 def names(folder: str, pattern: str) -> list[str]:

@@ -49,10 +49,10 @@ def own(folder: str, what: str, expected: str = "a folder with room"
   """Owns a folder as long as the context lasts; reading one needs none of this.
 
   A fork of the process owns nothing. One process cannot own a folder twice.
-  Other than local file systems (gs://), and local ones without locks, cannot
-  decide who was first: there the file is written and, a second later, read
-  again. Two that start within that second are told apart, as a rule and not for
-  certain.
+  Other than local file systems (gs://, s3://), and local ones without locks,
+  cannot decide who was first: there the file is written and, a second later,
+  read again. Two that start within that second are told apart, as a rule and
+  not for certain.
 
   Args:
     folder: made if need be, with those above; what was made goes again if it is

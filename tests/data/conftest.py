@@ -130,7 +130,7 @@ def config(data_dir="", **changes):
       train_split="train", eval_split="test", vocabulary="", frames=4, fps=8.0,
       size=16, audio_samples=4000, audio_rate=RATE, captions=2, words=6,
       crop_area=(0.3, 1.0), crop_aspect=(0.5, 2.0), shuffle_captions=False,
-      max_corrupt_share=0.001, cache=False)
+      enlarge_on_device=False, max_corrupt_share=0.001, cache=False)
   unknown = set(changes) - set(data)
   assert not unknown, unknown
   return ml_collections.ConfigDict(data | changes)

@@ -408,6 +408,30 @@ def test_channels_of_a_record_behind_a_silent_one(tmp_path, records):
 # -----------------------------------------------------------------------------
 # Where files lie.
 # -----------------------------------------------------------------------------
+def test_a_list_of_files(tmp_path, records):
+  """From the list's folder, by whole paths, and on other file systems."""
+  (tmp_path / "lists").mkdir()
+  raw = [sequence_example(records)]
+  for path in (tmp_path / "lists/b [1]", tmp_path / "a", "ram://listed"):
+    records.write_records(path, raw)
+  name = f"dmvr:{tmp_path}/lists/{{split}}.txt?fps=8&audio_rate=8000"
+  (tmp_path / "lists/train.txt").write_text(
+      f"ram://listed\n\n b [1]\r\n{tmp_path}/a\n")
+  source = sources.open_source(name, "", "train")
+  assert sorted(source.index.files) == [
+      f"{tmp_path}/a", f"{tmp_path}/lists/b [1]", "ram://listed"]
+  assert read(source, 2)["fps"].numpy() == 8
+  for content, message in (
+      (None, "test.txt: cannot be read"),
+      (b"\n \n", "test.txt: empty, expected"),
+      (b"\xff", "test.txt: cannot be read .*utf-8"),
+      (b"gone", "lists/gone: no such file")):
+    if content is not None:
+      (tmp_path / "lists/test.txt").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+      sources.open_source(name, "", "test")
+
+
 def test_files_that_are_not_on_a_disk(records):
   """As on gs://: all that is done with them goes through TensorFlow."""
   folder = "ram://dmvr/[x] y"

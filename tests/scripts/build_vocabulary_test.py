@@ -4,6 +4,9 @@ import json
 import pytest
 import tensorflow as tf
 
+from tests.data.conftest import RATE, clip, flac, serialize, tone, write_built
+from vatt.data import caption_files
+
 SCRIPT = "scripts/build_vocabulary.py"
 
 
@@ -55,6 +58,34 @@ def test_words_of_two_datasets_by_frequency(tmp_path, python):
   # c 5, b 2, then a, yak, zebra, été once: the first of them fits.
   assert (directory / "vocabulary.txt").read_text() == "c\nb\na\nyak\n"
   assert not list(directory.glob("*.tmp"))
+
+
+def test_files_of_captions_give_the_words_of_the_records(tmp_path, python):
+  """With sound as PCM and FLAC, and captions around the clips."""
+  clips = [clip(i, num_frames=2, captions=[
+      ("before", -2.0, 0.0), (f"word{i} été", 0.0, 1.0), ("this", 0.5, 2.0),
+      ("behind", 1.0, 2.0)]) for i in range(6)]
+  clips[1]["audio"] = flac(tone(1, 2.0)[:, None], RATE)  # "behind" is in it
+  raw = [serialize(each) for each in clips]
+  folder = write_built(
+      tmp_path, "clips/audio=flac",
+      {"train1_train2": raw[:4], "train1": raw[4:]})
+  output = tmp_path / "words.txt"
+
+  def words():
+    done = python.run(
+        SCRIPT, "--dataset=clips/audio=flac", f"--data_dir={tmp_path}",
+        "--split=train1", f"--output={output}")
+    assert done.returncode == 0, done.stderr
+    return output.read_text().split()
+
+  assert words() == ["this", "été", "behind", *(f"word{i}" for i in range(6))]
+  caption_files.write(str(folder), "clips", "train1_train2", [
+      caption_files.own_captions(tf.train.Example.FromString(each))
+      for each in raw[:4]])
+  caption_files.write(str(folder), "clips", "train1", [["of it alone"], []])
+  assert words() == ["this", "été", "alone", "behind", "it", "of",
+                     *(f"word{i}" for i in range(4))]
 
 
 @pytest.mark.parametrize("arguments,message", [

@@ -3,11 +3,32 @@ built here, and its own."""
 import json
 import os
 import re
+from typing import NamedTuple
 
 import tensorflow as tf
 
-from vatt.data import names, record_index, tfds_features
+from vatt import files as files_lib
+from vatt.data import names, record_index, split_index, tfds_features
 from vatt.errors import UserError
+
+INFO = "dataset_info.json"  # what makes a data set finished
+
+
+class BuiltSplit(NamedTuple):
+  """What is known of a built split before any of its shards is opened.
+
+  Attributes:
+    parts: the names that it can be opened by.
+    shards: paths, in order.
+    there: whether each is in the folder.
+    counts: the number of records of each, or None where that is not said.
+    index: path of the file that says where its records are, or None.
+  """
+  parts: list[str]
+  shards: list[str]
+  there: list[bool]
+  counts: list[int | None]
+  index: str | None
 
 
 def open_built(name: str, path: str, data_dir: str, split: str
@@ -28,13 +49,34 @@ def open_built(name: str, path: str, data_dir: str, split: str
   Raises:
     UserError: there is no such data set or split, or it is damaged.
   """
-  files, missing, _, *others = find_built(name, path, data_dir, split)
-  if missing:
-    mend = "" if name.startswith("tfds:") else (
-        ", or mend it by scripts/prepare_dataset.py --repair")
-    raise UserError(f"{others[-1]}: {next(iter(missing.values()))} is missing; "
-                    f"build the data set again{mend}")
-  return record_index.load(files), *others
+  directory, parse, label_names, splits = _describe(name, path, data_dir)
+  indices = []
+  for part in _chosen(name, directory, split, splits):
+    for which in _missing(part, splits[part]).values():
+      mend = "" if name.startswith("tfds:") else (
+          ", or mend it by scripts/prepare_dataset.py --repair")
+      raise UserError(
+          f"{directory}: {which} is missing; build the data set again{mend}")
+    indices.append(_index_of(splits[part]))
+  index = record_index.join(indices)
+  return index, parse, label_names, directory
+
+
+def _index_of(built):
+  """The index of a built split whose shards are all there."""
+  if not built.index:
+    return record_index.load(built.shards)
+  counts, sizes = split_index.read(built.index)
+  expected = [count if said is None else said
+              for said, count in zip(built.counts, counts)]
+  if len(counts) != len(built.shards) or counts.tolist() != expected:
+    raise UserError(
+        f"{built.index}: {len(counts)} shards with {counts.sum()} records, "
+        f"expected {len(built.shards)} with {sum(expected)} as in "
+        "dataset_info.json; scripts/prepare_dataset.py --repair writes it anew")
+  index = record_index.from_sizes(built.shards, counts, sizes)
+  record_index.check_sizes(index, built.index)
+  return index
 
 
 def find_built(name: str, path: str, data_dir: str, split: str | None):
@@ -51,6 +93,27 @@ def find_built(name: str, path: str, data_dir: str, split: str | None):
   Raises:
     UserError: there is no such data set or split.
   """
+  directory, parse, label_names, splits = _describe(name, path, data_dir)
+  files, missing, counts = [], {}, {}
+  for part in _chosen(name, directory, split, splits):
+    built = splits[part]
+    files += [file for file, there in zip(built.shards, built.there) if there]
+    missing |= _missing(part, built)
+    counts |= {file: count for file, count in zip(built.shards, built.counts)
+               if count is not None}
+  return files, missing, counts, parse, label_names, directory
+
+
+def _missing(part, built):
+  """By path, the shards of a split that are not there, and which each is."""
+  return {file: f"shard {i} of the {len(built.shards)} of split '{part}'"
+          for i, (file, there) in enumerate(zip(built.shards, built.there))
+          if not there}
+
+
+def _describe(name, path, data_dir):
+  """The folder of a data set, the parser and the classes of its records, and
+  its built splits by their names."""
   directory, query = _find_directory(name, path, data_dir)
   features, found = _read_json(
       directory, "features.json", lambda content: (
@@ -67,18 +130,7 @@ def find_built(name: str, path: str, data_dir: str, split: str | None):
   named = os.path.join(directory, f"{label}.labels.txt")
   label_names = names.read_classes(named) if tf.io.gfile.exists(named) else (
       tuple(map(str, range(count))))
-  files, missing, counts = [], {}, {}
-  built = _splits(name, directory)
-  for part in _chosen(name, directory, split, built):
-    _, shards = built[part]
-    for i, (file, (is_there, count)) in enumerate(shards.items()):
-      if is_there:
-        files.append(file)
-      else:
-        missing[file] = f"shard {i} of the {len(shards)} of split '{part}'"
-      if count is not None:
-        counts[file] = count
-  return files, missing, counts, parse, label_names, directory
+  return directory, parse, label_names, _splits(name, directory)
 
 
 def split_names(name: str, path: str, data_dir: str) -> list[str]:
@@ -89,8 +141,8 @@ def split_names(name: str, path: str, data_dir: str) -> list[str]:
     name, path, data_dir: as of `open_built`.
   """
   directory, _ = _find_directory(name, path, data_dir)
-  return sorted({part for parts, _ in _splits(name, directory).values()
-                 for part in parts},
+  return sorted({part for built in _splits(name, directory).values()
+                 for part in built.parts},
                 key=lambda part: (not part.startswith("train"), part))
 
 
@@ -113,6 +165,9 @@ def _find_directory(name, path, data_dir):
     configs = [c for c in _listdir(home) if not c.startswith(".")
                and tf.io.gfile.isdir(os.path.join(home, c))]
     hint = (f" (found there: {', '.join(configs[:10])})" if configs else "")
+    if not (version or files_lib.is_listed(home)):
+      raise UserError(f"{name}: {home} is on the web, where nothing can be "
+                      f"looked for; expected a version: {name}:1.0.0")
     # As configs named the paper's data sets before these had names.
     before = [f"clips/{c}" for c in _listdir(os.path.join(data_dir, "clips"))
               if c.partition("+")[0] == path]
@@ -131,9 +186,11 @@ def _find_directory(name, path, data_dir):
 
 def _versions(home, version):
   """The finished versions in a folder, or that one alone."""
-  return [v for v in _listdir(home)
+  # On the web it has to be said.
+  listed = _listdir(home) if files_lib.is_listed(home) else [version]
+  return [v for v in listed
           if re.fullmatch(r"\d+\.\d+\.\d+", v) and version in ("", v)
-          and tf.io.gfile.exists(os.path.join(home, v, "dataset_info.json"))]
+          and tf.io.gfile.exists(os.path.join(home, v, INFO))]
 
 
 def _listdir(path):
@@ -157,33 +214,38 @@ def _read_json(directory, name, take):
 
 
 def _splits(name, directory):
-  """What is said of each built split: its name to the names that it can be
-  opened by, and {path of a shard: (whether it is there, its number of records
-  or None)}, in order."""
-  form, stated = _read_json(directory, "dataset_info.json", lambda content: (
+  """The built splits, by their names."""
+  base, form, stated = _read_json(directory, INFO, lambda content: (
+      content.get("name", os.path.basename(os.path.dirname(directory))),
       content.get("fileFormat", "tfrecord"), {
           s["name"]: list(map(int, s.get("shardLengths", ())))
           for s in content.get("splits", ())}))
   if form != "tfrecord":
     raise UserError(f"{directory}: has files of {form}, expected tfrecord: "
                     f"tfds build --file_format=tfrecord")
-  there = {s: {} for s in stated}
-  for file in _listdir(directory):
+  there, listed = {s: {} for s in stated}, _listdir(directory)
+  for file in listed:
     found = re.fullmatch(r"(.+)-(.+)\.tfrecord-(\d{5,})-of-(\d{5,})", file)
     if found:
       there.setdefault(found[2], {})[int(found[3])] = found[1], int(found[4])
   base = next((base for shards in there.values() for base, _ in
-               shards.values()), os.path.basename(os.path.dirname(directory)))
+               shards.values()), base)
+  on_web = not files_lib.is_listed(directory)
   splits = {}
   for s, shards in there.items():
     lengths = stated.get(s, ())
     base, count = next(iter(shards.values()), (base, len(lengths) or 1))
     # Names that others gave are not taken apart.
     parts = [s] if name.startswith("tfds:") else s.split("_")
-    splits[s] = parts, {
-        os.path.join(directory, f"{base}-{s}.tfrecord-{i:05d}-of-{count:05d}"):
-        (i in shards, lengths[i] if len(lengths) == count else None)
-        for i in range(count)}
+    index = split_index.file_name(base, s)
+    has_index = (tf.io.gfile.exists(os.path.join(directory, index)) if on_web
+                 else index in listed)
+    splits[s] = BuiltSplit(
+        parts, [os.path.join(directory, split_index.shard_name(
+            base, s, i, count)) for i in range(count)],
+        [on_web or i in shards for i in range(count)],
+        lengths if len(lengths) == count else [None] * count,
+        os.path.join(directory, index) if has_index else None)
   return splits
 
 
@@ -193,11 +255,11 @@ def _chosen(name, directory, split, built):
     return sorted(built)
   chosen = set()
   for wanted in split.split("+"):
-    having = {s for s, (parts, _) in built.items()
-              if wanted == s or wanted in parts}
+    having = {s for s, found in built.items()
+              if wanted == s or wanted in found.parts}
     if not having:
       known = ", ".join(sorted(
-          {part for parts, _ in built.values() for part in parts}))
+          {part for found in built.values() for part in found.parts}))
       raise UserError(f"{name}: no split '{wanted}' in {directory}, expected "
                       f"one of: {known or 'none has records'}")
     chosen |= having

@@ -23,6 +23,7 @@ import tensorflow as tf
 from absl import logging
 from google.protobuf.message import DecodeError
 
+from vatt import files as files_lib
 from vatt.data import audio, names, record_index
 from vatt.errors import UserError, one_line
 
@@ -39,6 +40,7 @@ START = "clip/start/timestamp"
 STRINGS = (FRAMES, CAPTIONS, LABEL_TEXT, *IDS)
 INTEGERS = (TIMES, LABEL, START)
 OTHERS = (".json", ".txt")  # what lies beside records and is none
+LIST = ".txt"  # how the name of a list of files ends
 LOOKED_AT = 10  # records, for what they have
 SAME_RATE = 0.01  # by how much two rates of the same frames may differ
 FASTEST = 1000  # frames a second, of which times of another unit make more
@@ -51,10 +53,11 @@ def open_files(name: str, rest: str, split: str) -> record_index.Opened:
   Args:
     name: of the data set.
     rest: "GLOB?fps=10&audio_rate=48000&labels=FILE", its name without the kind.
-      "{split}" in the glob becomes the split. The fields say what records do
-      not: frames a second; samples a second, where 0 leaves the sound out; the
-      names of the classes, a line each. A rate that records have is theirs if
-      the name says none.
+      A GLOB that ends in ".txt" is a file with the paths or addresses of the
+      files, a line each. "{split}" in it becomes the split. The fields say what
+      records do not: frames a second; samples a second, where 0 leaves the
+      sound out; the names of the classes, a line each. A rate that records have
+      is theirs if the name says none.
     split: its name, or several as "fold1+fold2".
 
   Returns:
@@ -74,16 +77,7 @@ def open_files(name: str, rest: str, split: str) -> record_index.Opened:
   files = set()
   for part in split.split("+"):
     path = os.path.expanduser(pattern.replace("{split}", part))
-    try:
-      # A file of that name comes first: it may have brackets.
-      found = {path} if tf.io.gfile.exists(path) else {
-          f for f in tf.io.gfile.glob(path) if not f.endswith(OTHERS)}
-    except tf.errors.OpError as error:  # of a remote file system
-      raise UserError(f"{name}: {path} cannot be looked for "
-                      f"({one_line(error)})") from None
-    if not found:
-      raise UserError(f"{name}: no file matches {path}")
-    files |= found
+    files |= set(_find(name, path))
   index = record_index.load(sorted(files))
   rates = [key for field, key in (("fps", FRAME_RATE),
                                   ("audio_rate", SAMPLE_RATE))
@@ -94,6 +88,44 @@ def open_files(name: str, rest: str, split: str) -> record_index.Opened:
   parse = _parser(options.get("fps", 0.0), options.get("audio_rate", -1),
                   classes, _types(examples, rates))
   return index, parse, classes, os.path.dirname(path) or "."
+
+
+def _find(name, path):
+  """The files that a path is, matches or lists."""
+  if path.endswith(LIST):
+    return _read_list(path)
+  if not files_lib.is_listed(path):
+    if set(path) & set("*[]"):
+      raise UserError(f"{name}: {path} is on the web, where nothing can be "
+                      f"looked for; expected a list of files, FILE{LIST}")
+    return [path]
+  try:
+    # A file of that name comes first: it may have brackets.
+    found = [path] if tf.io.gfile.exists(path) else [
+        f for f in tf.io.gfile.glob(path) if not f.endswith(OTHERS)]
+  except tf.errors.OpError as error:  # of a remote file system
+    raise UserError(f"{name}: {path} cannot be looked for "
+                    f"({one_line(error)})") from None
+  if not found:
+    raise UserError(f"{name}: no file matches {path}")
+  return found
+
+
+def _read_list(path):
+  """The files of a list, by their paths or addresses, a line each; from the
+  list's folder, if they are not whole ones."""
+  try:
+    lines = tf.io.read_file(path).numpy().decode("utf-8-sig").splitlines()
+  except (UnicodeDecodeError, tf.errors.OpError) as error:
+    raise UserError(f"{path}: cannot be read ({one_line(error)}), expected the "
+                    "path or the address of a file in each line") from None
+  found = [os.path.expanduser(line.strip()) for line in lines if line.strip()]
+  if not found:
+    raise UserError(f"{path}: empty, expected the path or the address of a file"
+                    " in each line")
+  files_lib.know(" ".join(found))
+  return [line if "://" in line else os.path.join(os.path.dirname(path), line)
+          for line in found]
 
 
 def _read_labels(path):

@@ -31,6 +31,11 @@ class Layout(NamedTuple):
   reasons: dict[int, str]
   problem: str = ""
 
+  @property
+  def sizes(self) -> np.ndarray:
+    """The bytes of each record, int64 [N]."""
+    return np.diff(self.starts, append=self.size)
+
   def place(self, number: int) -> tuple[int, int]:
     """The bytes [start, end) of a record."""
     edges = [*self.starts[number:number + 2].tolist(), self.size]

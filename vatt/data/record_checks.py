@@ -106,13 +106,12 @@ class Check:
     """
     numbers = [np.setdiff1d(np.arange(len(layout.starts)), list(layout.reasons))
                for layout in self._layouts]
-    index = record_index.RecordIndex(
-        self.found.files,
-        np.repeat(np.arange(len(numbers), dtype=np.int32),
-                  list(map(len, numbers))),
-        np.concatenate([np.zeros([0], np.int64), *(
-            layout.starts[mine]
-            for layout, mine in zip(self._layouts, numbers))]))
+    counts = [len(layout.starts) for layout in self._layouts]
+    index = record_index.from_sizes(
+        self.found.files, counts, np.concatenate([np.zeros([0], int), *(
+            layout.sizes for layout in self._layouts)]))
+    index = index.take(np.concatenate([np.zeros([0], int), *(
+        first + mine for first, mine in zip(index.edges, numbers))]))
     numbers = np.concatenate([np.zeros([0], int), *numbers])
     progress(self.num_records - len(index))  # known to be bad
     if not len(index):
@@ -129,7 +128,7 @@ class Check:
           said = reason.decode()
           if said == UNREADABLE:
             said = self._why(tensors, i, judge)
-          f = index.file_ids[i]
+          f = np.searchsorted(index.edges, i, side="right") - 1
           yield self._bad(self.found.files[f], self._layouts[f],
                           int(numbers[i]), said, said != WRONG_CRC)
         progress(1)

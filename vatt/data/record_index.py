@@ -4,6 +4,7 @@ Records are numbered 0 … N-1 over the shards of a data set. Any of them is rea
 by its number, so any step of a run can be produced without those before it.
 """
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -11,21 +12,21 @@ import json
 import os
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from vatt import files as files_lib
 from vatt import seeds
-from vatt.errors import UserError
+from vatt.errors import UserError, one_line
 from vatt.host import num_cores
 
 INDEX_SUFFIX = ".index.json"  # of the file that says where records are
 HEADER = 12  # Bytes before a record: uint64 length, uint32 CRC of the length.
 FOOTER = 4  # Bytes behind it: uint32 CRC of the record.
-READ = 1 << 16  # Bytes of a file to read at once.
-READ_ALL = 1 << 20  # Where all of it is read.
+LARGEST_READ = 1 << 26  # bytes of a record to read at once
+READ_ALL = 1 << 24  # where all of a file is read
 HEADERS = 1024  # to read before they are checked
 COMPRESSED = (b"\x1f\x8b", b"\x78\x9c", b"\x78\x01")  # how that begins
 THREADS = 16  # Remote file systems answer in parallel.
@@ -33,23 +34,40 @@ THREADS = 16  # Remote file systems answer in parallel.
 
 @dataclasses.dataclass(frozen=True)
 class RecordIndex:
-  """Files of a data set and where its records start.
+  """Files of a data set and where their records lie: 8 bytes a record, as long
+  as files are smaller than 4 GiB.
 
   Attributes:
     files: their paths.
-    file_ids: int32 [N], the file of each record.
-    offsets: int64 [N], the byte in that file where its header starts.
+    edges: int64 [F + 1]; the records of file f are edges[f] ... edges[f+1] - 1.
+    offsets: uint32 or int64 [N], the byte in its file where the header of each
+      record starts.
+    sizes: uint32 or int64 [N], its bytes, with header and footer.
   """
   files: list[str]
-  file_ids: np.ndarray
+  edges: np.ndarray
   offsets: np.ndarray
+  sizes: np.ndarray
 
   def __len__(self) -> int:
     return len(self.offsets)
 
+  @property
+  def file_ids(self) -> np.ndarray:
+    """The file of each record, int32 [N]."""
+    return np.repeat(np.arange(len(self.files), dtype=np.int32),
+                     np.diff(self.edges))
+
   def place(self, i: int) -> tuple[str, int]:
     """The file of record i, and its byte offset in that."""
-    return self.files[self.file_ids[i]], int(self.offsets[i])
+    file = np.searchsorted(self.edges, i, side="right") - 1
+    return self.files[file], int(self.offsets[i])
+
+  def take(self, numbers: Sequence[int] | np.ndarray) -> "RecordIndex":
+    """The index of some of the records, by their numbers, which increase."""
+    numbers = np.asarray(numbers, np.int64)
+    return RecordIndex(self.files, np.searchsorted(numbers, self.edges),
+                       self.offsets[numbers], self.sizes[numbers])
 
   def fingerprint(self) -> str:
     """SHA-256 of the names of the files, wherever they lie, and of where their
@@ -57,9 +75,67 @@ class RecordIndex:
     digest = hashlib.sha256()
     for path in self.files:
       digest.update(f"{os.path.basename(path)}\n".encode())
-    digest.update(self.file_ids.tobytes())
+    digest.update(self.edges.tobytes())
     digest.update(self.offsets.tobytes())
     return digest.hexdigest()
+
+
+class Tensors(NamedTuple):
+  """A RecordIndex as tensors.
+
+  Attributes:
+    files: string [F].
+    patterns: string [F], each of them as a glob pattern.
+    edges, offsets, sizes: as of RecordIndex.
+  """
+  files: tf.Tensor
+  patterns: tf.Tensor
+  edges: tf.Tensor
+  offsets: tf.Tensor
+  sizes: tf.Tensor
+
+  def file_of(self, i: tf.Tensor) -> tf.Tensor:
+    """The number of the file of record i, int64 [] -> int32 []."""
+    i = tf.cast(i, tf.int64)
+    return tf.searchsorted(self.edges, i[None], side="right")[0] - 1
+
+  def place(self, i: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The path of the file of record i, string []; its offset in that, and its
+    size, int64 []."""
+    return (tf.gather(self.files, self.file_of(i)), *(
+        tf.cast(tf.gather(values, i), tf.int64)
+        for values in (self.offsets, self.sizes)))
+
+
+def from_sizes(files: Sequence[str], counts: Sequence[int] | np.ndarray,
+               sizes: np.ndarray) -> RecordIndex:
+  """The index of files whose records lie one behind the other.
+
+  Args:
+    files: paths, in the order in which their records are numbered.
+    counts: [F], the number of records of each.
+    sizes: integers [N], the bytes of each record, with header and footer.
+  """
+  edges = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+  ends = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+  offsets = ends[:-1] - np.repeat(ends[edges[:-1]], counts)
+  return RecordIndex(list(files), edges, _narrow(offsets), _narrow(sizes))
+
+
+def _narrow(values):
+  """Integers from 0 as uint32 if they can be, or else int64."""
+  small = not len(values) or values.max() <= np.iinfo(np.uint32).max
+  return values.astype(np.uint32 if small else np.int64)
+
+
+def join(indices: Sequence[RecordIndex]) -> RecordIndex:
+  """The records of several indices, one after the other."""
+  if len(indices) == 1:
+    return indices[0]
+  return from_sizes(
+      [file for index in indices for file in index.files],
+      np.concatenate([np.diff(index.edges) for index in indices]),
+      np.concatenate([index.sizes for index in indices]))
 
 
 # A split that is found: its index, the parser of `sources.Source`, the names of
@@ -86,14 +162,44 @@ def load(files: Sequence[str]) -> RecordIndex:
     UserError: a file is missing, compressed or not the one that was indexed.
   """
   with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-    offsets = list(pool.map(_offsets_of_file, files))
-  file_ids = np.repeat(np.arange(len(files), dtype=np.int32),
-                       [len(o) for o in offsets])
-  offsets = np.concatenate(offsets) if offsets else np.zeros([0], np.int64)
-  return RecordIndex(list(files), file_ids, offsets)
+    sizes = list(pool.map(_sizes_in_file, files))
+  return from_sizes(files, [len(mine) for mine in sizes], np.concatenate(
+      [np.zeros([0], np.int64), *sizes]))
 
 
-def _offsets_of_file(path):
+def check_sizes(index: RecordIndex, said_by: str) -> None:
+  """Raises UserError if a local file is not as large as its records.
+
+  An object of a store is there as it was written or not at all, and to ask for
+  each takes a while.
+
+  Args:
+    index: of whole files.
+    said_by: where the sizes come from.
+  """
+  ends = np.concatenate([[0], np.cumsum(index.sizes, dtype=np.int64)])
+  for path, expected in zip(index.files, np.diff(ends[index.edges])):
+    if "://" in path:
+      continue
+    try:
+      size = os.stat(path).st_size
+    except OSError as error:
+      raise UserError(f"{path}: cannot be read ({one_line(error)}), expected "
+                      "TFRecords") from None
+    if size != expected:
+      raise _other_size(path, size, expected, said_by)
+
+
+def _other_size(path, size, expected, said_by):
+  return UserError(
+      f"{path}: {size} bytes, expected {expected} as in {said_by}; it was cut "
+      "or changed, build it again, or mend it by scripts/prepare_dataset.py "
+      "--repair")
+
+
+def _sizes_in_file(path):
+  if not files_lib.is_listed(path):
+    return _sizes_on_the_web(path)
   try:
     found = tf.io.gfile.stat(path)
   except tf.errors.OpError:
@@ -101,33 +207,52 @@ def _offsets_of_file(path):
   if found.is_directory:  # as a pattern may match
     raise UserError(f"{path}: a folder, expected TFRecords")
   size = found.length
-  hidden = hashlib.sha256(path.encode()).hexdigest()[:32]
-  cache = os.path.expanduser(f"~/.cache/vatt/{hidden}{INDEX_SUFFIX}")
-  beside = path + INDEX_SUFFIX
+  cache, beside = _cache_of(path), path + INDEX_SUFFIX
   for sidecar in (beside, cache):
     content = read_sidecar(sidecar)
     if content is None:
       continue
     if content["bytes"] == size:
-      return np.asarray(content["offsets"], np.int64)
+      return np.diff([*content["offsets"], size])
     if not content.get("scanned"):
-      raise UserError(f"{path}: {size} bytes, expected {content['bytes']} as "
-                      f"in {sidecar}; it was cut or changed, build it again, or"
-                      " mend it by scripts/prepare_dataset.py --repair")
-  offsets = scan(path)
-  content = sidecar_of(
-      {"bytes": size, "offsets": offsets.tolist(), "scanned": True})
-  for sidecar in (beside, cache):
-    if sidecar == beside and tf.io.gfile.exists(beside) and (
-        read_sidecar(beside) is None):
-      continue
-    try:
+      raise _other_size(path, size, content["bytes"], sidecar)
+  sizes = np.diff([*scan(path), size])
+  broken = tf.io.gfile.exists(beside) and read_sidecar(beside) is None
+  _keep(sizes, [cache] if broken else [beside, cache])
+  return sizes
+
+
+def _keep(sizes, sidecars):
+  """Writes the first of some sidecars that can be, for the next time."""
+  *offsets, size = itertools.accumulate(sizes.tolist(), initial=0)
+  content = sidecar_of({"bytes": size, "offsets": offsets, "scanned": True})
+  for sidecar in sidecars:
+    with contextlib.suppress(OSError, tf.errors.OpError):
       tf.io.gfile.makedirs(os.path.dirname(sidecar))
       files_lib.write_whole(sidecar, content)
-      break
-    except (OSError, tf.errors.OpError):
-      continue  # Not writable: the next path, or scan again next time.
-  return offsets
+      return
+
+
+def _sizes_on_the_web(path):
+  """The sizes of records in a file whose own size is not to be had: by its
+  sidecar, whatever became of the file, or by reading all of it once."""
+  cache = _cache_of(path)
+  for sidecar in (path + INDEX_SUFFIX, cache):
+    if content := read_sidecar(sidecar):
+      return np.diff([*content["offsets"], content["bytes"]])
+  try:
+    sizes = _whole_records(path)
+  except files_lib.REFUSED + (tf.errors.OpError,) as error:
+    raise UserError(f"{path}: cannot be read as TFRecords ({one_line(error)}), "
+                    "expected a server that knows ranges of bytes") from None
+  _keep(sizes, [cache])
+  return sizes
+
+
+def _cache_of(path):
+  """Where what is found in a file is kept that has no place beside it."""
+  hidden = hashlib.sha256(path.encode()).hexdigest()[:32]
+  return os.path.expanduser(f"~/.cache/vatt/{hidden}{INDEX_SUFFIX}")
 
 
 def sidecar_of(content: dict[str, Any]) -> str:
@@ -202,15 +327,21 @@ def has_records_at(path: str, offsets: Sequence[int]) -> bool:
 def has_whole_records_at(path: str, offsets: Sequence[int]) -> bool:
   """Whether a file has records at these offsets and no others, and each is what
   was written, by its CRC."""
-  sizes = []
   try:
-    records = tf.data.TFRecordDataset(path, buffer_size=READ_ALL)
-    for lengths in records.map(tf.strings.length).batch(HEADERS):
-      sizes += (HEADER + lengths.numpy().astype(int) + FOOTER).tolist()
+    sizes = _whole_records(path).tolist()
   except files_lib.REFUSED + (tf.errors.DataLossError,):
     return False
   *starts, end = itertools.accumulate(sizes, initial=0)
   return starts == list(offsets) and end == tf.io.gfile.stat(path).length
+
+
+def _whole_records(path):
+  """The sizes of the records of a file, int64 [N], all of which is read."""
+  sizes = [np.zeros([0], np.int64)]
+  records = tf.data.TFRecordDataset(path, buffer_size=READ_ALL)
+  for lengths in records.map(tf.strings.length).batch(HEADERS):
+    sizes.append(HEADER + lengths.numpy().astype(np.int64) + FOOTER)
+  return np.concatenate(sizes)
 
 
 def _follow(path):
@@ -281,20 +412,19 @@ def epoch_order(num_records: int, seed: tf.Tensor, epoch: int | tf.Tensor
   return tf.cast(tf.argsort(keys, stable=True), tf.int64)
 
 
-def file_tensors(index: RecordIndex) -> tuple[tf.Tensor, ...]:
-  """The index as tensors, for functions that a tf.data.Dataset maps.
+def file_tensors(index: RecordIndex) -> Tensors:
+  """The index as tensors, for functions that a tf.data.Dataset maps."""
+  # Glob characters in a path are escaped for `matching_files`. What is on the
+  # web cannot be looked for: "/" is there.
+  patterns = [re.sub(r"([*?\[\\])", r"\\\1", path)
+              if files_lib.is_listed(path) else "/" for path in index.files]
+  return Tensors(
+      tf.constant(index.files, tf.string), tf.constant(patterns, tf.string),
+      tf.constant(index.edges, tf.int64), tf.constant(index.offsets),
+      tf.constant(index.sizes))
 
-  Returns:
-    files, string [F]; each as a glob pattern, string [F]; file_ids, int32 [N];
-    offsets, int64 [N].
-  """
-  # Glob characters in a path are escaped for `matching_files`.
-  patterns = [re.sub(r"([*?\[\\])", r"\\\1", path) for path in index.files]
-  return (tf.constant(index.files, tf.string), tf.constant(patterns, tf.string),
-          tf.constant(index.file_ids), tf.constant(index.offsets))
 
-
-def read_record(tensors: tuple[tf.Tensor, ...], i: tf.Tensor) -> tf.Tensor:
+def read_record(tensors: Tensors, i: tf.Tensor) -> tf.Tensor:
   """Reads a record.
 
   Args:
@@ -307,11 +437,13 @@ def read_record(tensors: tuple[tf.Tensor, ...], i: tf.Tensor) -> tf.Tensor:
   Raises:
     tf.errors.OpError: its file is gone, or it is not what was written.
   """
-  files, _, file_ids, offsets = tensors
+  path, offset, size = tensors.place(i)
+  # Where all of some files are on s3:// (on TPUs, gs://), TensorFlow reads 127
+  # MiB at once. So there is one more file, which is not, and is never opened.
   record = tf.raw_ops.TFRecordDatasetV2(
-      filenames=tf.gather(files, tf.gather(file_ids, i))[None],
-      compression_type="", buffer_size=tf.constant(READ, tf.int64),
-      byte_offsets=tf.gather(offsets, i)[None])
+      filenames=tf.stack([path, ""]), compression_type="",
+      buffer_size=tf.minimum(size, LARGEST_READ),
+      byte_offsets=tf.stack([offset, 0]))
   record = tf.data.experimental.from_variant(
       record, tf.TensorSpec([], tf.string))
   return record.take(1).get_single_element()
@@ -323,24 +455,25 @@ def read_one(index: RecordIndex, i: int) -> tf.Tensor:
   Raises:
     tf.errors.OpError: as `read_record`.
   """
-  path, offset = index.place(i)
-  tensors = file_tensors(
-      RecordIndex([path], np.zeros([1], np.int32), np.array([offset])))
-  return read_record(tensors, tf.constant(0, tf.int64))
+  path, _ = index.place(i)
+  alone = RecordIndex([path], np.array([0, 1]), index.offsets[i:i + 1],
+                      index.sizes[i:i + 1])
+  return read_record(file_tensors(alone), tf.constant(0, tf.int64))
 
 
 def read_all(index: RecordIndex) -> tf.Tensor | None:
   """Reads all records, file by file, which is much faster than one by one.
 
   Returns:
-    string [N]; None if the index has not all records of its files, in their
-    order, or one of them cannot be read.
+    string [N]; None if the index has not all records of its files, or one of
+    them cannot be read.
   """
   parts = []
-  for number, path in enumerate(index.files):
-    offsets, offset = index.offsets[index.file_ids == number], 0
+  for path, *edges in zip(index.files, index.edges, index.edges[1:]):
+    offsets, offset = index.offsets[slice(*edges)], 0
     try:
-      for raw in tf.data.TFRecordDataset(path).batch(1024):
+      records = tf.data.TFRecordDataset(path, buffer_size=READ_ALL)
+      for raw in records.batch(1024):
         sizes = tf.strings.length(raw).numpy() + HEADER + FOOTER
         first = offset + np.cumsum(sizes) - sizes
         if not np.array_equal(first, offsets[:len(first)]):
@@ -351,12 +484,11 @@ def read_all(index: RecordIndex) -> tf.Tensor | None:
       return None
     if len(offsets):
       return None
-  ordered = np.all(np.diff(index.file_ids) >= 0)
-  return tf.concat(parts, 0) if ordered and parts else None
+  return tf.concat(parts, 0) if parts else None
 
 
 @tf.autograph.experimental.do_not_convert  # nothing to convert, and slow
-def process_records(tensors: tuple[tf.Tensor, ...],
+def process_records(tensors: Tensors,
                     requests: tf.data.Dataset | int,
                     process: Callable[..., Any], sentinel: Any,
                     read: Callable[[tf.Tensor], tf.Tensor] | None = None
@@ -378,7 +510,6 @@ def process_records(tensors: tuple[tf.Tensor, ...],
     InvalidArgumentError where a file is gone.
   """
   read = read or (lambda i: read_record(tensors, i))
-  files, patterns, file_ids, _ = tensors
   if isinstance(requests, int):
     requests = tf.data.Dataset.range(requests).map(lambda i: (i,))
 
@@ -397,8 +528,9 @@ def process_records(tensors: tuple[tf.Tensor, ...],
     return number, (number > last, *rest)
 
   def check(_, real, request, result):
-    path, pattern = (tf.gather(names, tf.gather(file_ids, request[0]))
-                     for names in (files, patterns))
+    file = tensors.file_of(request[0])
+    path, pattern = (tf.gather(names, file)
+                     for names in (tensors.files, tensors.patterns))
     exists = tf.cond(real, lambda: True,
                      lambda: tf.size(tf.io.matching_files(pattern)) > 0)
     with tf.control_dependencies([tf.debugging.Assert(

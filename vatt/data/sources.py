@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 from absl import logging
 
+from vatt import files
 from vatt.data import audio, built, dmvr, record_index
-from vatt.errors import UserError, visible
+from vatt.errors import UserError, one_line, visible
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +130,7 @@ def _place(name, data_dir):
   folder = os.path.expanduser(data_dir)
   if kind == "tfds":
     folder = folder or os.path.expanduser("~/tensorflow_datasets")
+  files.know(f"{name} {folder}")
   return kind, rest if kind in ("dmvr", "tfds") else name, folder
 
 
@@ -141,6 +143,12 @@ def _with_first_record(source):
           record_index.read_record(tensors, tf.constant(i, tf.int64)))
     except (tf.errors.InvalidArgumentError, tf.errors.DataLossError):
       continue
+    except tf.errors.OpError as error:  # of its file, not of what is in it
+      ranges = ("" if files.is_listed(source.index.files[0]) else
+                ", and a server that knows ranges of bytes")
+      raise UserError(f"{source.index.place(i)[0]}: cannot be read "
+                      f"({one_line(error)}), expected TFRecords{ranges}"
+                      ) from None
     break
   else:
     problem = why_unreadable(source, i)
@@ -253,7 +261,4 @@ def few_labels(source: Source, count: int, seed: tf.Tensor) -> Source:
   if not chosen:
     raise UserError(f"{source.directory}: split '{source.split}' has no "
                     "labels, expected labelled clips")
-  index = source.index
-  return dataclasses.replace(source, index=record_index.RecordIndex(
-      index.files, index.file_ids[sorted(chosen)],
-      index.offsets[sorted(chosen)]))
+  return dataclasses.replace(source, index=source.index.take(sorted(chosen)))

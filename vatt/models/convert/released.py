@@ -10,7 +10,6 @@ import dataclasses
 import math
 import os
 import re
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -327,19 +326,13 @@ def save(path: str, model: VATT | Classifier) -> None:
         node = getattr(node, name)
       setattr(node, leaf, tf.Variable(value))
   folder, name = os.path.split(path)
-  # A name of its own: it is removed with all that is in it.
-  aside = f"{path}.{uuid.uuid4().hex[:8]}{files.TEMPORARY}"
   try:
-    tf.train.Checkpoint(root).write(os.path.join(aside, name))
-    written = sorted(tf.io.gfile.listdir(aside))  # the index last
-    for file in written:
-      tf.io.gfile.rename(  # one that a kill left may be there
-          os.path.join(aside, file), os.path.join(folder, file), overwrite=True)
+    with files.aside(path) as aside:
+      tf.train.Checkpoint(root).write(os.path.join(aside, name))
+      for file in sorted(tf.io.gfile.listdir(aside)):  # the index last
+        files.put(os.path.join(aside, file), os.path.join(folder, file))
   except files.REFUSED as error:
     raise UserError(f"{path}: cannot be written: {one_line(error)}") from None
-  finally:
-    if tf.io.gfile.exists(aside):
-      tf.io.gfile.rmtree(aside)
 
 
 def describe(shapes: Mapping[str, tuple[int, ...]], path: str,
