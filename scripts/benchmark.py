@@ -7,6 +7,7 @@
   python scripts/benchmark.py --what=growth --config=configs/pretrain.py:ARG
   python scripts/benchmark.py --what=input --folder=DIR [--config=...]
   python scripts/benchmark.py --what=ingest --folder=DIR
+  python scripts/benchmark.py --what=build --folder=DIR
   python scripts/benchmark.py --what=retrieval --folder=DIR
 
 Everything takes turns in one process, as machines change their speed: a figure
@@ -24,8 +25,12 @@ table comes out and, with --json=FILE, all of it as JSON.
   growth     three blocks of the video encoder by the batch and by the tokens, a
              whole step by DropToken's rate.
   input      clips/s of the input pipeline by its stages, on records that are
-             made of films in DIR, beside decoding whole frames.
+             made of films in DIR, beside decoding whole frames and what may be
+             chosen to have it faster; seconds are the processor's, of all cores
+             together.
   ingest     from films to records.
+  build      by processes: what they and the one that waits for them take, for
+             films in DIR and for clips that take time and no work.
   retrieval  ranks in a pool of a million embeddings on disk, beside the bare
              matrix product.
 """
@@ -48,7 +53,7 @@ from benchmarks.step import Step
 FLAGS = flags.FLAGS
 cli.define_config("Experiment.", default="configs/pretrain.py:bbs")
 flags.DEFINE_enum("what", None, [
-    "step", "forward", "growth", "input", "ingest", "retrieval"],
+    "step", "forward", "growth", "input", "ingest", "build", "retrieval"],
                   "What to measure.")
 cli.require("what")
 flags.DEFINE_string("folder", None, "For films, records and embeddings.")
@@ -179,7 +184,7 @@ def main():
   if FLAGS.what in ("step", "forward", "growth"):
     check_model(config)
     check_optimizer(config.optimizer, config.total_steps)
-  if FLAGS.what in ("input", "ingest", "retrieval"):
+  if FLAGS.what in ("input", "ingest", "build", "retrieval"):
     if not FLAGS.folder:
       raise UserError("--folder is missing")
     FLAGS.folder = os.path.abspath(os.path.expanduser(FLAGS.folder))
@@ -197,6 +202,9 @@ def main():
     details = measure_model(FLAGS.what == "step")
   elif FLAGS.what == "retrieval":
     details = measure_retrieval()
+  elif FLAGS.what == "build":
+    from benchmarks import building
+    details = building.measure_build(FLAGS.folder, FLAGS.config, FLAGS.repeats)
   else:
     from benchmarks import input as input_benchmark
     details = getattr(input_benchmark, "measure_" + FLAGS.what)(

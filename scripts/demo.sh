@@ -25,7 +25,8 @@ scripts/setup.sh
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}  # of GPUs it lacks
 python=.venv/bin/python
 
-if [[ ! -e $folder/data/demo/default/1.0.0/vocabulary.txt ]]; then
+vocabularies=("$folder"/data/demo/default/*/vocabulary.txt)
+if [[ ! -e ${vocabularies[0]} ]]; then
   echo "== Films, and records made of them"
   $python scripts/prepare_dataset.py --dataset=demo --data_dir="$folder/data"
   $python scripts/build_vocabulary.py --dataset=demo/default \

@@ -1,8 +1,10 @@
 """Four logical CPUs for every test, and the folders of outside data."""
+import contextlib
 import os
 import pathlib
 import signal
 import subprocess
+import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Figures are compared with those of a CPU; a GPU rounds otherwise.
@@ -114,6 +116,46 @@ def python(python_env):
   server = ForkServer(python_env)
   yield server
   server.close()
+
+
+class Processes:
+  """What runs on this machine."""
+
+  @staticmethod
+  def of_session(session):
+    """Of all of a session: {process: (its parent, its command)}."""
+    found = {}
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+      with contextlib.suppress(OSError):
+        name, _, rest = (folder / "stat").read_text().rpartition(")")
+        state, parent, _, own, *_ = rest.split()
+        if int(own) == session and state not in "ZX":
+          found[int(folder.name)] = int(parent), (
+              folder / "cmdline").read_text().split("\0")
+    return found
+
+  @staticmethod
+  def are_gone(processes, seconds=5):
+    """Whether processes have ended, or do so in a few seconds."""
+    def runs(process):
+      try:
+        stat = pathlib.Path(f"/proc/{process}/stat").read_text()
+      except OSError:
+        return False
+      return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+    end = time.monotonic() + seconds
+    while any(map(runs, processes)):
+      if time.monotonic() > end:
+        return False
+      time.sleep(0.05)
+    return True
+
+
+@pytest.fixture(scope="session")
+def processes():
+  """Looks at processes: `processes.are_gone(numbers)`."""
+  return Processes
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ def test_a_dataset_that_is_built_is_good_until_it_is_not(
   """Found, mended as it says, and good again."""
   data = shutil.copytree(digits_dir, tmp_path / "data")
   flags = [SCRIPT, "--dataset=spoken_digits/official", f"--data_dir={data}"]
-  folder = data / "spoken_digits" / "official" / "1.0.0"
+  folder = data / "spoken_digits" / "official" / "1.0.1"
   total = count_of(folder)
   good = f"spoken_digits/official: {total} records in 20 files: none bad\n"
   done = python.run(*flags)

@@ -1,9 +1,9 @@
 """The dataset clips, of media encoded here and of real ones."""
 import csv
 import hashlib
-import json
 import os
 import pathlib
+import random
 import re
 import shutil
 import signal
@@ -19,7 +19,7 @@ from vatt.data import audio as audio_lib
 from vatt.data import input_pipeline, sources
 from vatt.data.datasets import clips
 from vatt.data.datasets.clips import Clips
-from vatt.data.ingest import builder, clip_sources
+from vatt.data.ingest import builder, clip_sources, clips_csv, plans, splits
 from vatt.data.ingest import media as media_lib
 from vatt.data.ingest.workers import Workers
 from vatt.errors import UserError
@@ -53,11 +53,12 @@ def plan(manual_dir, config=SMALL):
   return Clips(data_dir="unused", config=config).make_plan(str(manual_dir))
 
 
-def as_it_was(plan):
-  """A plan as it was when its clips had the rows of their list."""
-  return plan._replace(former=None, splits={
-      split: list(map(plan.former, clips))
-      for split, clips in plan.splits.items()})
+def splits_of(plan):
+  """{split: its clips}."""
+  found = {}
+  for split, clip in plan.clips:
+    found.setdefault(split, []).append(clip)
+  return found
 
 
 @pytest.fixture(scope="module")
@@ -144,34 +145,32 @@ def test_folder(tmp_path, folder, media, capsys):
 
 
 def test_split_of_many_files_is_by_a_hash_of_their_names():
-  spans = [builder.Clip(f"{i}-{k}", f"{i}.mp4", (k,))
-           for i in range(500) for k in range(2)]
   bad = set()
 
-  class Reader:
-    def can(self, clip):
-      return clip.file not in bad
-
-  def choose(spans, share=10):
-    sides = clips.choose_splits("", spans, Reader(), share)
+  def choose(count, share=10):
+    """The files to test of `count`, of two clips each."""
+    files = [f"{i}.mp4" for i in range(count)]
+    spans = [clip_sources.Span(file, k, k + 1) for file in files
+             for k in range(2)]
+    split_of = splits.choose("", clip_sources.Found(
+        lambda: iter(spans), files, (), ()), lambda span: span.file not in bad,
+                                   share)
+    sides = list(map(split_of, spans))
     assert sides == [side for side in sides[::2] for _ in range(2)]
-    return sides
+    return {file for file, side in zip(files, sides[::2]) if side == "test"}
 
-  def tested(sides):
-    return {span.file for span, side in zip(spans, sides) if side == "test"}
-
-  sides = choose(spans)
-  assert 30 < len(tested(sides)) < 75
-  assert choose(spans[:400]) == sides[:400]
+  many = choose(500)
+  assert 30 < len(many) < 75
+  assert choose(400) == {file for file in many if int(file[:-4]) < 400}
   # Where few are for testing, one of them can be read.
-  few = tested(choose(spans, 200))
+  few = choose(500, 200)
   assert 0 < len(few) < 10
   bad |= few
-  more = tested(choose(spans, 200)) - few
+  more = choose(500, 200) - few
   assert len(more) == 1
   bad |= more
-  assert not tested(choose(spans, 200)) & more
-  one = tested(choose(spans, 10**9))
+  assert not choose(500, 200) & more
+  one = choose(500, 10**9)
   assert len(one) == 1 and not one & bad
 
 
@@ -179,11 +178,30 @@ def test_one_file(tmp_path, media):
   media.write_media(tmp_path / "a.mp4", [media.numbered(i) for i in range(120)],
                     rate=10)
   (tmp_path / "bad.mp4").write_bytes(b"?")
-  splits = plan(tmp_path).splits
+  splits = splits_of(plan(tmp_path))
   assert [clip.id for clip in splits["test"]] == ["a.mp4:10.000-12.000"]
   assert len(splits["train"]) == 5
   with pytest.raises(UserError, match="a.mp4 is the only clip"):
     plan(tmp_path, "length=30")
+
+
+def test_a_file_is_cut_where_it_has_keyframes(tmp_path, media):
+  pictures = [media.numbered(1, 32, 16)] * 300  # no cuts, with keyframes
+  for name, gop, together in ("one", 1000, True), ("some", 30, False):
+    (tmp_path / name).mkdir()
+    media.write_media(tmp_path / name / "a.mp4", pictures, rate=1,
+                      video="mpeg4", gop=gop)
+    found = {"train": [], "test": []}
+    for shard in plans.store(plan(tmp_path / name, "length=5"),
+                             str(tmp_path / "plan"), "x", ""):
+      found[shard.split].append(shard.count)
+    assert found == ({"train": [54], "test": [6]} if together else {
+        "train": [3, 3, 4, 3, 3, 4, 3, 4, 3, 3, 4, 3, 3, 4, 3, 4],
+        "test": [1] * 6})
+  # Where nobody knows.
+  (tmp_path / "bad.mp4").write_bytes(b"?")
+  first, last = (builder.Clip("", "bad.mp4", (t, t + 5)) for t in (0, 295))
+  assert clips.can_cut(str(tmp_path), Workers(), first, last)
 
 
 def test_folders_without_media(tmp_path):
@@ -213,7 +231,7 @@ def test_links_and_names_that_are_odd(tmp_path, media, capsys):
     with open(os.fsencode(tmp_path) + name, "wb") as file:
       file.write((tmp_path / "a.mp4").read_bytes())
   made = plan(tmp_path)
-  files = [clip.file for clips in made.splits.values() for clip in clips]
+  files = [clip.file for _, clip in made.clips]
   assert sorted(files) == ["a.mp4", "a.mp4", "b.mp4"]
   assert {file: why for _, file, why in made.rejected}.items() >= {
       "caf\\udce9.mp4": "its name is not UTF-8",
@@ -230,8 +248,8 @@ def test_links_and_names_that_are_odd(tmp_path, media, capsys):
 def test_a_file_has_one_name(listed):
   path = write_list(listed, "a.mp4,0,2,,one", f"{listed}/a.mp4,0,2,,two",
                     "./sub/../a.mp4,4,6,,three")
-  spans, _ = clip_sources.read_list(str(path))
-  assert [(span.file, span.captions) for span in spans] == [
+  assert [(span.file, span.captions) for span in clips_csv.read(
+      str(path)).spans()] == [
       ("a.mp4", ("one", "two")), ("a.mp4", ("three",))]
 
 
@@ -282,40 +300,70 @@ def test_splits_of_a_list(listed):
   header = "video_path,start,end,split"
   write_list(listed, "a.mp4,0,2,test", "a.mp4,2,4,train", "a.mp4,4,6,test",
              header=header)
-  splits = plan(listed).splits
+  splits = splits_of(plan(listed))
   assert {split: len(c) for split, c in splits.items()} == {
       "train": 1, "test": 2}
   write_list(listed, "a.mp4,0,2,test", header=header)
-  assert list(plan(listed).splits) == ["test"]
+  assert list(splits_of(plan(listed))) == ["test"]
 
 
 def test_rows_that_come_or_go_above_a_clip(tmp_path, listed, capsys):
-  """They change no record; with them in it, what was built is still good."""
+  """They change no record."""
   rows = ["a.mp4,0,1,test", "bad.mp4,0,1,train", "a.mp4,1,2,train"]
   header = "video_path,start,end,split"
 
-  class Former(Clips, skip_registration=True):
-    name = "clips"
-
-    def make_plan(self, manual_dir):
-      return as_it_was(super().make_plan(manual_dir))
-
-  def said(builder, data_dir):
-    builder(data_dir=str(tmp_path / data_dir), config=SMALL,
-            manual_dir=str(listed)).download_and_prepare()
+  def said():
+    Clips(data_dir=str(tmp_path), config=SMALL,
+          manual_dir=str(listed)).download_and_prepare()
     return capsys.readouterr().out.splitlines()[-1]
 
   write_list(listed, *rows, header=header)
-  assert "built 2 clips (" in said(Former, "former")
-  assert "already built 2 clips (" in said(Clips, "former")
-  assert "built 2 clips (" in said(Clips, "now")
+  assert "built 2 clips (" in said()
   write_list(listed, *reversed(rows), header=header)
-  assert "already built 2 clips (" in said(Clips, "now")
-  with pytest.raises(UserError, match="built before, from other sources"):
-    said(Clips, "former")
+  assert "already built 2 clips (" in said()
   write_list(listed, "a.mp4,2,3,train", *rows, header=header)
   with pytest.raises(UserError, match=r"\(2 of its clips are the same, 2 are"):
-    said(Clips, "now")
+    said()
+
+
+def test_rows_of_a_clip_that_are_apart(tmp_path):
+  """Against a dict of all, by the order of rows; and what is refused first."""
+  chance = random.Random(0)
+  for name in "abc":
+    (tmp_path / f"{name}.mp4").touch()
+  rows = [(chance.choice("abcx"), chance.randrange(3), chance.choice("lmn"),
+           chance.choice(["", "one", "two", "three"])) for _ in range(200)]
+  path = write_list(tmp_path, *(
+      f"{file}.mp4,{start},{start + 1},{label},{caption}"
+      for file, start, label, caption in rows))
+  expected, lost = {}, {}
+  for row, (file, start, label, caption) in enumerate(rows, 2):
+    if file == "x":
+      lost.setdefault(f"x.mp4:{start}.000-{start + 1}.000", row)
+      continue
+    labels, captions = expected.setdefault((f"{file}.mp4", start), ({}, {}))
+    labels[label] = captions[caption] = None
+  found = clips_csv.read(str(path))
+  for _ in range(2):
+    spans = list(found.spans())
+    assert [(span.file, span.start) for span in spans] == sorted(expected)
+    for span in spans:
+      labels, captions = expected[span.file, span.start]
+      assert span.labels == tuple(labels)
+      assert span.captions == tuple(filter(None, captions))
+  assert found.rejected == [
+      (name, "x.mp4", f"row {row}: no such file") for name, row in lost.items()]
+  assert found.files == {"a.mp4", "b.mp4", "c.mp4"} and not found.silent
+  assert found.classes == ("l", "m", "n")
+
+  # Of rows that contradict others, the first; those are in no order.
+  path = write_list(
+      tmp_path, "c.mp4,0,1,train,", "b.mp4,0,1,train,", "a.mp4,0,1,train,",
+      "c.mp4,0,1,train,", "b.mp4,0,1,train,a.mp4", "c.mp4,0,1,test,",
+      "a.mp4,0,1,test,", header="video_path,start,end,split,sound_path")
+  with pytest.raises(UserError, match="clips.csv: row 6, column sound_path: "
+                     "'a.mp4', but '' for the same clip in row 3$"):
+    clips_csv.read(str(path))
 
 
 def test_clips_in_several_splits_are_stored_once(tmp_path, listed, capsys):
@@ -439,18 +487,6 @@ def test_batches_of_built_clips(tmp_path, folder, records):
           audio_lib.samples(tf.constant(example["audio"]), flac=True), want)
 
 
-def test_a_plan_without_new_fields_is_what_it_was(tmp_path):
-  """What a dataset that makes its own media built is still of its plan."""
-  shutil.copytree(ROOT / "tests/fixtures/sources/clips", tmp_path / "clips")
-  path = tmp_path / "clips/clips.csv"
-  path.write_text("".join(row for row in path.open() if "four" not in row[:4]))
-  made = plan(tmp_path / "clips")
-  *old, tables, _ = as_it_was(made)._replace(read=None, threads=1)
-  assert not tables
-  assert hashlib.sha256(json.dumps(old).encode()).hexdigest() == (
-          "f7db2e70611bbd598ef07d1eaa5475dbf12296aec1abd0683c2db752484e3f35")
-
-
 def test_captions_of_a_language(listed):
   """Beside a.srt, of which it is not known."""
   write_list(listed, "a.mp4,0,2,train,", "a.mp4,4,6,train,Ge\u0301de\u0301on",
@@ -458,16 +494,17 @@ def test_captions_of_a_language(listed):
              header="video_path,start,end,split,caption")
   (listed / "a.ger.srt").write_bytes((listed / "a.srt").read_bytes().replace(
       b"one and two", "größer".encode("cp1252")))
+  small = {"fps": 5, "size": 32, "audio_rate": 8000, "length": 2}
   for language, caption, values in (
-      ("", "one and two", [5, 32, 8000, 2]),
-      ("+language=German", "größer", [5, 32, 8000, 2, "pcm", "de"]),
-      ("+audio=flac", "one and two", [5, 32, 8000, 2, "flac"])):
+      ("", "one and two", {}),
+      ("+language=German", "größer", {"language": "de"}),
+      ("+audio=flac", "one and two", {"audio": "flac"})):
     made = plan(listed, SMALL + language)
-    # Fields that came later are not in the plans that were made before.
-    assert list(made.sources) == values
-    one, other = made.splits["train"]
-    assert one.data[4][0] == (caption, 1.5, 2.5)
-    assert other.data[4] == ("Gédéon",)
+    # Fields that come later are not in it, unless they are used.
+    assert made.sources == small | values
+    one, other = splits_of(made)["train"]
+    assert one.data[3][0] == (caption, 1.5, 2.5)
+    assert other.data[3] == ("Gédéon",)
 
 
 # ---- configurations
@@ -479,6 +516,7 @@ def test_configurations():
   assert parse("talks+audio_rate=16000+length=2.5") == clips.Options(
       audio_rate=16000, length=2.5)
   assert parse("a+audio=flac") == clips.Options(audio="flac")
+  assert parse("jpeg=8") == clips.Options(jpeg=8)
   for language in ("en", "eng", "en-US", "English"):
     assert parse(f"language={language}") == clips.Options(language="en")
   for config, match in (
@@ -488,6 +526,8 @@ def test_configurations():
       ("fps=5+fps=6", "is there twice"), ("fps=nan", "fps is 'nan'"),
       ("fps=0", "fps is '0', expected float"),
       ("size=9.5", "size is '9.5', expected int"),
+      ("jpeg=1", "jpeg is '1', expected int from 2 .the finest. to 31"),
+      ("jpeg=32", "jpeg is '32'"), ("jpeg=best", "jpeg is 'best'"),
       ("audio=mp3", "audio is 'mp3', expected pcm or flac"),
       ("language=klingonian", "is 'klingonian', expected a language, such"),
       ("length=1000", "expected at most 600")):
@@ -497,33 +537,105 @@ def test_configurations():
 
 # ---- the command
 
-def test_command_killed_and_repeated(tmp_path, folder, python):
-  command = ["scripts/prepare_dataset.py",
+# As if the dataset were large enough for processes to build it.
+LARGE = """
+import runpy
+from vatt.data.datasets import clips
+clips.LONG = 0
+runpy.run_path("scripts/prepare_dataset.py", run_name="__main__")
+"""
+
+
+def test_command_killed_and_repeated(tmp_path, folder, python, processes):
+  """In forks of a server: a decoder, which is replaced, then the process that
+  was started alone; the others end with it."""
+  command = ["-c", LARGE,
              f"--dataset=clips/{SMALL}".replace("length=2", "length=1"),
              f"--manual_dir={folder}", f"--data_dir={tmp_path}/data"]
   killed = python.start(*command, start_new_session=True)
-  config = command[1].split("/", 1)[1]
-  staging = tmp_path / f"data/clips/{config}/{VERSION}.staging"
-  while killed.poll() is None and len(list(staging.glob("*.json"))) < 3:
+  config = command[2].split("/", 1)[1]
+  made = tmp_path / f"data/clips/{config}/{VERSION}"
+  decoder = None
+  while killed.poll() is None and len(list(made.glob("*.index.json"))) < 3:
+    found = processes.of_session(killed.pid)
+    if not decoder and made.exists():
+      # Of a fork, not of the first process, which has looked at the files.
+      decoder = next((pid for pid, (parent, words) in found.items()
+                      if "vatt.data.ingest.workers" in words
+                      and parent != killed.pid), None)
+      if decoder:
+        os.kill(decoder, signal.SIGKILL)
     time.sleep(0.01)
-  os.killpg(killed.pid, signal.SIGKILL)
-  killed.wait()
-  finished = {path: path.stat().st_mtime_ns for path in staging.glob("*")
+  assert decoder and any(
+      "vatt.data.ingest.forks" in words for _, words in found.values())
+  os.kill(killed.pid, signal.SIGKILL)
+  assert killed.wait() == -signal.SIGKILL
+  assert processes.are_gone(found)
+  assert not (made / "dataset_info.json").exists()
+  finished = {path: path.stat().st_mtime_ns for path in made.glob("*")
               if path.with_name(path.name + ".index.json").exists()}
   assert 3 <= len(finished) < 32
   run = python.run(*command)
   assert run.returncode == 0, run.stderr
   assert "built 14 clips" in run.stdout.splitlines()[-1]
   # What was finished was not made again.
-  made = tmp_path / f"data/clips/{config}/{VERSION}"
-  kept = {path.stat().st_mtime_ns for path in made.glob("*.tfrecord-*")}
-  assert set(finished.values()) <= kept
+  assert finished == {path: path.stat().st_mtime_ns for path in finished}
   build(tmp_path / "fresh", folder, config)
   once, twice = (
       {path.name: path.read_bytes() for path in
        (tmp_path / root / f"clips/{config}/{VERSION}").iterdir()
-       if "tfrecord" in path.name} for root in ("fresh", "data"))
+       } for root in ("fresh", "data"))
   assert once == twice
+
+
+@pytest.mark.slow
+def test_killed_at_ten_moments(tmp_path, test_data, python, processes):
+  """The process that was started, all, a fork or a decoder: what is finished in
+  the end is what nobody disturbed."""
+  media, config = tmp_path / "media", "x+size=64+audio_rate=8000+length=2"
+  media.mkdir()
+  for name in ("band.mp4", "band.webm", "bikes.mp4"):
+    shutil.copyfile(test_data / "media" / name, media / name)
+  command = ["-c", LARGE, f"--dataset=clips/{config}",
+             f"--manual_dir={media}", f"--data_dir={tmp_path}/killed"]
+  chance = np.random.default_rng(0)
+  for moment in range(10):
+    run = python.start(*command, start_new_session=True)
+    whom, victim = ("first", "all", "fork", "decoder")[moment % 4], None
+    while run.poll() is None and victim is None:
+      time.sleep(0.1)
+      found = processes.of_session(run.pid)
+      decoders = {pid: parent for pid, (parent, words) in found.items()
+                  if "vatt.data.ingest.workers" in words and parent != run.pid}
+      if decoders:
+        time.sleep(chance.uniform(0, 2))
+        victim = {"decoder": min(decoders), "fork": min(decoders.values())}.get(
+            whom, run.pid)
+        (os.killpg if whom == "all" else os.kill)(victim, signal.SIGKILL)
+    if whom == "decoder":  # is replaced
+      time.sleep(chance.uniform(0, 1))
+      run.send_signal(signal.SIGKILL)
+    code = run.wait(100)
+    if victim is None or code == 0:
+      assert code == 0  # it was done before
+      break
+    assert processes.are_gone(found)
+    if whom == "fork":
+      assert code == 1 and re.search(
+          "the build stopped: a process was killed by signal 9, .*; what is "
+          "finished is kept, run the same command to go on$", run.communicate(
+          )[1].splitlines()[-1])
+    else:
+      assert code == -signal.SIGKILL
+  print(f"{moment + 1} times killed")
+  assert python.run(*command).returncode == 0
+  Clips(data_dir=str(tmp_path / "whole"), config=config,
+        manual_dir=str(media)).download_and_prepare()
+  whole, killed = (
+      {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (
+          tmp_path / root / f"clips/{config}/{VERSION}").iterdir()}
+      for root in ("whole", "killed"))
+  assert killed == whole
 
 
 def test_command_tells_errors_in_a_line(tmp_path, python):
@@ -572,10 +684,10 @@ def fuzz(folder, originals, count, seconds, monkeypatch):
   took = []
 
   class Timed(Workers):
-    def call(self, limit, function, *args):
+    def stream(self, *args):
       begin = time.time()
       try:
-        return super().call(limit, function, *args)
+        yield from super().stream(*args)
       finally:
         took.append(time.time() - begin)
 
@@ -624,7 +736,7 @@ def test_clips_that_are_kept_though_damaged_are_named(tmp_path, capsys):
     build(tmp_path / "data", folder, config)
   # As if that build had stopped before its end, and a file has come since.
   wavfile.write(folder / "d.wav", 4000, sound)
-  final.rename(f"{final}.staging")
+  (final / "dataset_info.json").unlink()
   build(tmp_path / "data", folder, config)
   assert capsys.readouterr().out.endswith(line)
   assert (final / "damaged.csv").read_text() == f"{header}\n{row}\n"

@@ -451,7 +451,8 @@ def test_ingested(media, tmp_path, capsys):
     NUM_TRAIN, NUM_TEST = 40, 8
 
   Demo(data_dir=tmp_path, manual_dir=str(media)).download_and_prepare()
-  builder = tfds.builder_from_directory(tmp_path / "demo/default/1.0.0")
+  builder = tfds.builder_from_directory(
+      tmp_path / f"demo/default/{demo.Demo.VERSION}")
   sound, told = (sum(map(has, TRAIN[:40] + TEST[:8])) for has in (
       demo_media.has_sound, demo_media.has_captions))
   assert 8 <= told < 48
@@ -491,4 +492,5 @@ def test_rendered_where_no_folder_is_given(tmp_path):
 
   Demo(data_dir=str(tmp_path)).download_and_prepare()
   assert (tmp_path / "downloads/demo_1.0.0/clips.csv").exists()
-  assert (tmp_path / "demo/default/1.0.0/dataset_info.json").exists()
+  assert (tmp_path / f"demo/default/{demo.Demo.VERSION}/dataset_info.json"
+          ).exists()

@@ -2,6 +2,7 @@
 import csv
 import json
 import os
+import pickle
 import shutil
 import signal
 import time
@@ -13,7 +14,7 @@ import tensorflow as tf
 from vatt.data import input_pipeline, record_index, sources
 from vatt.data.datasets import clips, howto100m
 from vatt.data.datasets.howto100m import Howto100m
-from vatt.data.ingest import builder, json_stream, shards
+from vatt.data.ingest import clip_sources, json_stream, plans, splits
 from vatt.data.ingest import media as media_lib
 from vatt.data.ingest.workers import Workers
 from vatt.errors import UserError
@@ -81,12 +82,19 @@ def lists(tmp_path_factory, test_data):
 
 
 def plan(tmp_path, videos, lists, config="default", **options):
-  return Howto100m(data_dir=str(tmp_path / "data"), config=config,
+  made = Howto100m(data_dir=str(tmp_path / "data"), config=config,
                    annotations=str(lists), **options).make_plan(str(videos))
+  return made._replace(clips=list(made.clips))
 
 
 def clips_of(plan):
-  return [clip for each in plan.splits.values() for clip in each]
+  return [clip for _, clip in plan.clips]
+
+
+def planned(plan):
+  """A plan without what differs in each."""
+  return plan._replace(read=None, place=None, can_cut=None, clips=[
+      (split, clip._replace(where=())) for split, clip in plan.clips])
 
 
 # ---- the plan
@@ -102,14 +110,14 @@ def test_json_gives_what_the_csvs_give(tmp_path, videos, lists, capsys):
       "-tCQ4tCQdWE, 3lL8XUUWg_Q, 2_MmPmFxGCo, 4T7b7H63NMA"]
   rows = official(lists / "captions")
   by_json = plan(tmp_path, videos, write_json(tmp_path / "caption.json", rows))
-  assert by_csv._replace(read=None) == by_json._replace(read=None)
+  assert planned(by_csv) == planned(by_json)
   times = {v: [] for v in SECONDS}
-  for clip in clips_of(by_csv):
+  for clip, other in zip(clips_of(by_csv), clips_of(by_json)):
     start, end, *_ = clip.data
     video = howto100m.video_of(clip.file)
     times[video].append((start, end))
     found = by_csv.read.captions(clip)
-    assert found == by_json.read.captions(clip)
+    assert found == by_json.read.captions(other)
     # Those that are said in the clip are all there, in order.
     own = [t for t, s, e in rows[video] if e > start and s < end]
     assert [t for t, _, _ in found][:len(own)] == own and len(found) >= 5
@@ -119,9 +127,10 @@ def test_json_gives_what_the_csvs_give(tmp_path, videos, lists, capsys):
       "2_MmPmFxGCo": [(0, 5.4)], "4T7b7H63NMA": [(0, 4)],
       "3lL8XUUWg_Q": [(0, 10)]}
   # All clips of a video are on one side.
-  assert {howto100m.video_of(clip.file) for clip in by_csv.splits["test"]
-          } & {howto100m.video_of(clip.file)
-               for clip in by_csv.splits["train"]} == set()
+  sides = {(howto100m.video_of(clip.file), split)
+           for split, clip in by_csv.clips}
+  assert len(sides) == len(SECONDS)
+  assert {split for _, split in sides} == {"train", "test"}
 
 
 def test_lengths_are_measured_once(tmp_path, videos, lists, monkeypatch):
@@ -134,14 +143,13 @@ def test_lengths_are_measured_once(tmp_path, videos, lists, monkeypatch):
 
   monkeypatch.setattr(Workers, "call", note)
   videos = shutil.copytree(videos, tmp_path / "videos")
-  first = plan(tmp_path, videos, lists)
+  first = planned(plan(tmp_path, videos, lists))
   assert sorted(opened) == sorted(FILES.values())
   opened.clear()
-  assert plan(tmp_path, videos, lists)._replace(read=None) == first._replace(
-      read=None)
+  assert planned(plan(tmp_path, videos, lists)) == first
   assert not opened
   shutil.copyfile(videos / "sub/2_MmPmFxGCo.avi", videos / "3lL8XUUWg_Q.mp4")
-  assert len(clips_of(plan(tmp_path, videos, lists))) == len(clips_of(first))
+  assert len(clips_of(plan(tmp_path, videos, lists))) == len(first.clips)
   assert opened == ["3lL8XUUWg_Q.mp4"]
   known = tmp_path / "data/howto100m/default/lengths.csv"
   known.write_bytes(known.read_bytes()[:-30])  # as if it were damaged
@@ -157,7 +165,8 @@ def test_keys_change_with_the_captions(tmp_path, videos, lists):
   rows["2_MmPmFxGCo"].append(("", 500.0, 501.0))  # left out
   now = plan(tmp_path, videos, write_json(path, rows))
   changed = {clip.file for clip, a, b in zip(
-      before, shards.keys_of(before), shards.keys_of(clips_of(now))) if a != b}
+      before, plans.keys_of(before, ""), plans.keys_of(clips_of(now), ""))
+             if a != b}
   assert changed == {"-tCQ4tCQdWE.mp4"}
 
 
@@ -188,10 +197,11 @@ def test_captions_that_change_during_a_build(tmp_path, videos, lists):
                        "changed since this command began; run it again"),
                       (by_json, f"{json_path}: byte 16: no longer what it was"
                        ".*; run the command again")):
-    clip = next(clip for clip in clips_of(made)
+    clip = next(clip for _, clip in made.clips
                 if clip.file == "-tCQ4tCQdWE.mp4")
+    reader = pickle.loads(pickle.dumps(made.read))  # in another process
     with pytest.raises(UserError, match=match):
-      made.read.captions(clip)
+      reader.captions(clip)
 
 
 def test_a_list_of_videos(tmp_path, videos, lists, capsys):
@@ -227,9 +237,9 @@ def test_a_list_of_videos(tmp_path, videos, lists, capsys):
             {"text": last, "start": [1] * len(last), "end": [2] * len(last)})
         + "}"))
     made = plan(tmp_path, videos, path)
-    assert {clip.file for clip in clips_of(made)} == {"-tCQ4tCQdWE.mp4"}
-    assert [text for text, _, _ in made.read.captions(clips_of(made)[0])] == (
-        last)
+    found = clips_of(made)
+    assert {clip.file for clip in found} == {"-tCQ4tCQdWE.mp4"}
+    assert [text for text, _, _ in made.read.captions(found[0])] == last
 
 
 def test_clips_around_cues_and_by_a_stride(tmp_path, videos, lists):
@@ -248,27 +258,30 @@ def test_clips_around_cues_and_by_a_stride(tmp_path, videos, lists):
         sorted(times[video]), sorted(set(want)), atol=1e-9)
   assert len(times["-tCQ4tCQdWE"]) > 9
   made = plan(tmp_path, videos, lists, "length=10+stride=7")
-  assert [clip.data[:2] for clip in clips_of(made)
+  found = clips_of(made)
+  assert [clip.data[:2] for clip in found
           if clip.file == "-tCQ4tCQdWE.mp4"] == [
               (t, t + 10) for t in range(0, 50, 7)]
   same = clips.Clips(data_dir="unused", config="length=10+stride=7").make_plan(
       str(videos))
   assert sorted(clip.id for clip in clips_of(same)) == sorted(
       clip.id for clip in clips_of(made))
-  assert same.sources == made.sources == [
-      10, 256, 48000, 10, "pcm", "", 7]  # without fields that came later
+  assert same.sources == made.sources == {"stride": 7}
 
 
-def test_one_video_in_a_thousand_is_held_out(workers):
-  read = howto100m.Reader("", clips.Options(), workers, None)
-  read.can = lambda clip: True
-  spans = [builder.Clip(f"{i}-{k}", f"{i}.mp4", (k,))
-           for i in range(20_000) for k in range(2)]
-  sides = clips.choose_splits("", spans, read, Howto100m.TEST_SHARE)
-  assert sides == [side for side in sides[::2] for _ in range(2)]
-  assert 8 < sides[::2].count("test") < 40
-  assert clips.choose_splits(
-      "", spans[:60], read, Howto100m.TEST_SHARE).count("test") == 2
+def test_one_video_in_a_thousand_is_held_out():
+  def tested(count):
+    files = [f"{i}.mp4" for i in range(count)]
+    spans = [clip_sources.Span(file, k, k + 1) for file in files
+             for k in range(2)]
+    sides = list(map(splits.choose("", clip_sources.Found(
+        lambda: iter(spans), files, (), ()), lambda span: True,
+                                         Howto100m.TEST_SHARE), spans))
+    assert sides == [side for side in sides[::2] for _ in range(2)]
+    return sides[::2].count("test")
+
+  assert 8 < tested(20_000) < 40
+  assert tested(30) == 1
 
 
 def test_of_several_files_of_a_video(tmp_path, capsys):
@@ -351,14 +364,14 @@ def test_damaged_json_never_ends_in_a_traceback(
     monkeypatch.setattr(
         json_stream, "CHUNK", int(chance.choice([100, 1000, 10_000])))
     try:
-      captions, ids = howto100m.read_captions(
+      places, _ = howto100m.read_captions(
           howto100m.find_lists(str(path)), set(rows))
     except UserError as error:
       assert str(error).startswith(str(path)) and "\n" not in str(error)
       continue
     read += 1
-    whole += sum(captions.read(video) == rows[video] for video in ids
-                 if video in rows)
+    whole += sum(howto100m.read_place(video, *place[:4]) == rows[video]
+                 for video, place in places.items())
   assert 20 < read < 200 and whole > 3.5 * read
 
 
@@ -392,13 +405,12 @@ def test_to_training_batches_by_the_commands(
              f"--data_dir={tmp_path}/data"]
   killed = python.start(*command, start_new_session=True)
   final = tmp_path / f"data/{name}/{Howto100m.VERSION}"
-  staging = final.with_name(final.name + ".staging")
-  while killed.poll() is None and len(list(staging.glob("*.json"))) < 3:
+  while killed.poll() is None and len(list(final.glob("*.index.json"))) < 3:
     time.sleep(0.01)
   os.killpg(killed.pid, signal.SIGKILL)
   killed.wait()
   finished = {path.name: path.stat().st_mtime_ns
-              for path in staging.glob("*.tfrecord-*[0-9]")
+              for path in final.glob("*.tfrecord-*[0-9]")
               if path.with_name(path.name + ".index.json").exists()}
   assert 3 <= len(finished) < 11
   run = python.run(*command)

@@ -29,9 +29,17 @@ def build(data_dir, manual_dir, config="official"):
   SpokenDigits(data_dir=str(data_dir), config=config,
                manual_dir=str(manual_dir)).download_and_prepare()
   builder = tfds.builder_from_directory(
-      f"{data_dir}/spoken_digits/{config}/1.0.0")
+      f"{data_dir}/spoken_digits/{config}/1.0.1")
   return {split: list(builder.as_dataset(split=split).as_numpy_iterator())
           for split in ("train", "test")}, builder
+
+
+def splits_of(plan):
+  """The clips of each split."""
+  splits = {}
+  for split, clip in plan.clips:
+    splits.setdefault(split, []).append(clip)
+  return splits
 
 
 def parts(example):
@@ -295,7 +303,7 @@ def test_images_without_a_recording_are_told(tmp_path, media):
 def test_few_images_are_on_both_sides(tmp_path, media):
   folder, _ = media.write_sources(tmp_path / "media", each=2)
   plan = SpokenDigits(data_dir=str(tmp_path)).make_plan(folder)
-  for clips in plan.splits.values():
+  for clips in splits_of(plan).values():
     assert {clip.data[0] for clip in clips} == {0, 3, 8}
 
 
@@ -416,7 +424,7 @@ def test_without_manual_dir(tmp_path, media, monkeypatch):
        "audio/filename": name} for name, samples in sounds.items()])
   SpokenDigits(data_dir=str(tmp_path)).download_and_prepare()
   builder = tfds.builder_from_directory(
-      tmp_path / "spoken_digits/official/1.0.0")
+      tmp_path / "spoken_digits/official/1.0.1")
   test = list(builder.as_dataset(split="test").as_numpy_iterator())
   assert len(test) == 10
   for example in test:
@@ -440,16 +448,16 @@ def test_real_data(real, tmp_path):
   plan = SpokenDigits(data_dir=str(tmp_path)).make_plan(real)
   assert plan.rejected == () and plan.label_names == tuple(WORDS)
   number = lambda clip: int(clip.id.rsplit("image", 1)[1])
+  splits = splits_of(plan)
   used = {split: [number(clip) for clip in clips]
-          for split, clips in plan.splits.items()}
-  assert len(plan.splits["test"]) == 250
+          for split, clips in splits.items()}
+  assert len(splits["test"]) == 250
   assert len(set(used["train"])) == len(used["train"])
   assert 0.86 < len(used["train"]) / len(images) < 0.89
   sides = [{images[i].tobytes() for i in used[s]} for s in used]
   assert not sides[0] & sides[1]
-  clips = plan.splits["train"][::500] + plan.splits["test"][::50]
-  for clip in clips:
-    example = plan.read(clip)
+  clips = splits["train"][::500] + splits["test"][::50]
+  for clip, example in zip(clips, plan.read(clips)):
     digit = int(clip.id[0])
     assert labels[number(clip)] == digit == example["label"][0]
     assert example["audio_rate"] == 8000

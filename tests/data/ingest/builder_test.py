@@ -18,8 +18,8 @@ import sklearn.datasets
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from vatt.data import record_index
-from vatt.data.ingest import builder, rejected, shards
+from vatt.data import caption_files, record_index, split_index
+from vatt.data.ingest import builder, plans, rejected, shards
 from vatt.errors import UserError, one_line
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -37,10 +37,12 @@ class Photos(builder.ClipsBuilder, skip_registration=True):
                        (os.path.getsize(f"{manual_dir}/{name}"),))
              for name in files]
     return builder.Plan(
-        splits={"train": clips[:-2], "test": clips[-2:]},
-        shards={"train": self.NUM_SHARDS, "test": 1},
+        clips=[*(("train", clip) for clip in clips[:-2]),
+               *(("test", clip) for clip in clips[-2:])],
         read=PhotoReader(manual_dir),
-        label_names=("photograph",))
+        label_names=("photograph",),
+        needed=("train", "test"),
+        least={"train": self.NUM_SHARDS, "test": 1})
 
 
 class PhotoReader:
@@ -49,14 +51,16 @@ class PhotoReader:
   def __init__(self, folder):
     self.folder = folder
 
-  def __call__(self, clip):
+  def __call__(self, clips):
+    return map(self.read, clips)
+
+  def read(self, clip):
     self.seen.append(clip.id)
     data = pathlib.Path(self.folder, clip.file).read_bytes()
     try:
       image = tf.io.decode_jpeg(data).numpy()
     except tf.errors.InvalidArgumentError as error:
-      raise builder.Rejected(
-          f"not an image: {one_line(error)}") from error
+      return builder.Rejected(f"not an image: {one_line(error)}")
     return {
         "id": clip.id,
         "start": 0.5,
@@ -71,6 +75,15 @@ class PhotoReader:
 
 
 @pytest.fixture
+def one_core():
+  """So that shards are built one after the other."""
+  cores = os.sched_getaffinity(0)
+  os.sched_setaffinity(0, {min(cores)})
+  yield
+  os.sched_setaffinity(0, cores)
+
+
+@pytest.fixture
 def photos(tmp_path):
   """A folder of 24 crops of two real photographs as JPEG files."""
   folder = tmp_path / "photos"
@@ -81,6 +94,16 @@ def photos(tmp_path):
       folder.joinpath(f"{p}-{i}.jpg").write_bytes(
           tf.io.encode_jpeg(crop).numpy())
   return folder
+
+
+def cut(manual_dir, count=Photos.NUM_SHARDS):
+  """The clips to train as they are in shards: sorted by a hash, cut evenly."""
+  clips = [clip for split, clip in Photos(data_dir="unused").make_plan(
+      str(manual_dir)).clips if split == "train"]
+  clips.sort(key=lambda clip: hashlib.sha256(
+      f"train\0{clip.id}".encode()).digest())
+  ends = [len(clips) * i // count for i in range(count + 1)]
+  return [clips[a:b] for a, b in zip(ends, ends[1:])]
 
 
 def build(data_dir, manual_dir, builder=Photos, **kwargs):
@@ -102,19 +125,6 @@ def raw_records(path):
     length, = struct.unpack_from("<Q", data, at)
     yield at, data[at + 12:at + 12 + length]
     at += length + 16
-
-
-def test_cut_sorts_by_hash_and_cuts_evenly():
-  clips = [builder.Clip(f"clip{i}", "") for i in range(10)]
-  shards = builder.cut("train", clips, 4)
-  assert [len(shard) for shard in shards] == [2, 3, 2, 3]
-  ids = [clip.id for shard in shards for clip in shard]
-  assert ids == sorted(ids, key=lambda i: hashlib.sha256(
-      b"train\0" + i.encode()).hexdigest())
-  assert ids != [clip.id for shard in builder.cut("test", clips, 4)
-                 for clip in shard]
-  shards = builder.cut("train", clips[:3], 4)
-  assert [len(shard) for shard in shards] == [1, 1, 1]
 
 
 def test_draw_is_a_uniform_hash():
@@ -174,8 +184,7 @@ def test_built_dataset_is_what_was_read_and_tfds_reads_it(tmp_path, photos,
 
 
 def test_shard_whose_clips_are_all_rejected(tmp_path, photos):
-  clips = Photos(data_dir=tmp_path).make_plan(str(photos)).splits["train"]
-  for clip in builder.cut("train", clips, Photos.NUM_SHARDS)[2]:
+  for clip in cut(photos)[2]:
     (photos / clip.file).write_bytes(b"no image")
   build(tmp_path / "data", photos)
   folder = tmp_path / "data/photos/1.0.0"
@@ -190,88 +199,82 @@ def test_all_clips_of_a_split_rejected(tmp_path, photos):
     (photos / name).write_bytes(b"no image")
   with pytest.raises(UserError, match="every clip of split 'test'"):
     build(tmp_path / "data", photos)
-  assert not (tmp_path / "data/photos/1.0.0").exists()
+  assert not (tmp_path / "data/photos/1.0.0/dataset_info.json").exists()
 
 
-def test_stopped_build_goes_on_unless_the_plan_has_changed(tmp_path, photos):
-  clips = Photos(data_dir=tmp_path).make_plan(str(photos)).splits["train"]
-  missing = photos / builder.cut("train", clips, Photos.NUM_SHARDS)[3][1].file
+def test_stopped_build_goes_on_unless_the_plan_has_changed(
+    tmp_path, photos, one_core):
+  cuts = cut(photos)
+  missing = photos / cuts[3][1].file
   image = missing.read_bytes()
-  plan = Photos.make_plan
+  plan = Photos(data_dir=tmp_path).make_plan(str(photos))
 
-  def stop_midway():
-    # The source goes away after planning: an error of the machine, not of the
-    # clip, so nothing is rejected and the build stops.
-    missing.unlink()
-    return plan_before
+  class Stopped(Photos, skip_registration=True):
+    name = "photos"
 
-  plan_before = Photos(data_dir=tmp_path).make_plan(str(photos))
-  Photos.make_plan = lambda self, manual_dir: stop_midway()
-  try:
-    with pytest.raises(UserError, match="run the same command") as error:
-      build(tmp_path / "data", photos)
-  finally:
-    Photos.make_plan = plan
+    def make_plan(self, manual_dir):
+      # The source goes away after planning: an error of the machine, not of the
+      # clip, so nothing is rejected and the build stops.
+      missing.unlink()
+      return plan
+
+  with pytest.raises(UserError, match="run the same command") as error:
+    build(tmp_path / "data", photos, Stopped)
   assert missing.name in str(error.value) and "\n" not in str(error.value)
-  staging = tmp_path / "data/photos/1.0.0.staging"
-  done = {path.name: path.stat().st_mtime_ns for path in staging.iterdir()
-          if "tfrecord" in path.name and not path.name.endswith(".tmp")}
+  folder = tmp_path / "data/photos/1.0.0"
+  done = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()
+          if "tfrecord" in path.name}
   assert sorted(done) == sorted(
       f"photos-train.tfrecord-0000{i}-of-00005{suffix}"
       for i in range(3) for suffix in ("", ".index.json"))
-  copy = tmp_path / "copy/photos/1.0.0.staging"
-  shutil.copytree(staging, copy)
+  with pytest.raises(FileNotFoundError):  # nobody takes it for a dataset
+    tfds.builder_from_directory(folder)
+  copy = tmp_path / "copy/photos/1.0.0"
+  shutil.copytree(folder, copy)
 
   # The source is back: what is finished stays, the rest is built.
   missing.write_bytes(image)
   build(tmp_path / "data", photos)
   build(tmp_path / "undisturbed", photos)
-  folder = tmp_path / "data/photos/1.0.0"
-  assert not staging.exists()
   assert {n: (folder / n).stat().st_mtime_ns for n in done} == done
-  assert contents(folder) == contents(tmp_path / "undisturbed/photos/1.0.0")
+  assert everything(folder) == everything(
+      tmp_path / "undisturbed/photos/1.0.0")
 
   # Another file has changed, and one has come: that moves where most shards are
   # cut, and all clips that were built and are the same are not read again.
-  other = photos / builder.cut("train", clips, Photos.NUM_SHARDS)[2][0].file
-  other.write_bytes((photos / "1-9.jpg").read_bytes())
+  (photos / cuts[2][0].file).write_bytes((photos / "1-9.jpg").read_bytes())
   (photos / "0-55.jpg").write_bytes((photos / "1-9.jpg").read_bytes())
-  after = Photos(data_dir=tmp_path).make_plan(str(photos)).splits["train"]
-  cuts = [builder.cut("train", each, Photos.NUM_SHARDS)
-          for each in (clips, after)]
-  known = {clip for shard in cuts[0][:3] for clip in shard} & set(after)
+  now = cut(photos)
+  after = {clip for shard in now for clip in shard}
+  known = {clip for shard in cuts[:3] for clip in shard} & after
   assert len(known) >= 10
   PhotoReader.seen.clear()
   build(tmp_path / "copy", photos)
   assert sorted(PhotoReader.seen) == sorted(
-      {clip.id for clip in after} - {clip.id for clip in known}
-      | {"1-8", "1-9"})
-  same = [i for i in range(3) if cuts[0][i] == cuts[1][i]]
+      {clip.id for clip in after - known} | {"1-8", "1-9"})
+  same = [i for i in range(3) if cuts[i] == now[i]]
   assert 0 < len(same) < 3
   for i in same:
     name = f"photos-train.tfrecord-{i:05d}-of-00005"
-    assert (tmp_path / "copy/photos/1.0.0" / name).stat().st_mtime_ns == (
-        copy / name).stat().st_mtime_ns if copy.exists() else done[name]
+    assert (copy / name).stat().st_mtime_ns == done[name]
   build(tmp_path / "fresh", photos)
-  changed = contents(tmp_path / "copy/photos/1.0.0")
-  assert changed == contents(tmp_path / "fresh/photos/1.0.0")
-  assert changed != contents(folder)
-  assert sorted(path.name for path in (
-      tmp_path / "copy/photos/1.0.0").iterdir()) == sorted(
-          path.name for path in (tmp_path / "fresh/photos/1.0.0").iterdir())
+  assert everything(copy) == everything(tmp_path / "fresh/photos/1.0.0")
+  assert contents(copy) != contents(folder)
 
 
-def test_staging_with_other_number_of_shards_leaves_nothing(tmp_path, photos):
-  staging = tmp_path / "data/photos/1.0.0.staging"
-  staging.mkdir(parents=True)
-  (staging / "photos-train.tfrecord-00000-of-00009").write_bytes(b"old")
-  (staging / "photos-train.tfrecord-00000-of-00005.tmp").write_bytes(b"old")
-  (staging / "photos-train.tfrecord-00001-of-00005").write_bytes(b"cut")
-  (staging / "photos-train.tfrecord-00002-of-00005.index.json").write_text("{")
+def test_what_else_is_in_the_folder_of_a_build_goes(tmp_path, photos):
+  """A plan of another number of shards, and what a kill left."""
+  folder = tmp_path / "data/photos/1.0.0"
+  folder.mkdir(parents=True)
+  for name, content in (
+      ("train.tfrecord-00000-of-00009", "old"), ("plan.jsonl", "[cut"),
+      ("train.tfrecord-00000-of-00005.12345678.tmp", "old"),
+      ("train.tfrecord-00001-of-00005", "cut"),
+      ("train.tfrecord-00002-of-00005.index.json", "{")):
+    (folder / f"photos-{name}").write_text(content)
   build(tmp_path / "data", photos)
   build(tmp_path / "fresh", photos)
-  assert contents(tmp_path / "data/photos/1.0.0") == contents(
-      tmp_path / "fresh/photos/1.0.0")
+  assert everything(folder) == everything(tmp_path / "fresh/photos/1.0.0")
 
 
 def test_finished_build(tmp_path, photos, capsys):
@@ -312,14 +315,16 @@ def repair(data_dir, manual_dir, builder=Photos):
 
 @pytest.fixture
 def built(tmp_path, photos, request):
-  """The folder of a built dataset, and of the same as a stopped build."""
+  """The folder of a built dataset, and of the same as a build that stopped just
+  before its end."""
   (photos / "0-3.jpg").write_bytes(b"no image")
   build(tmp_path / "data", photos, getattr(request, "param", Photos))
   folder = tmp_path / "data/photos/1.0.0"
-  staging = tmp_path / "stopped/photos/1.0.0.staging"
-  shutil.copytree(folder, staging, ignore=shutil.ignore_patterns(
-      "dataset_info.json", "features.json", "*.txt", "rejected.csv"))
-  return folder, staging
+  stopped = tmp_path / "stopped/photos/1.0.0"
+  shutil.copytree(folder, stopped, ignore=shutil.ignore_patterns(
+      "dataset_info.json", "features.json", "*.txt", "rejected.csv", "*.npz",
+      "*.gz"))
+  return folder, stopped
 
 
 def everything(folder):
@@ -366,12 +371,11 @@ class Fine(Photos, skip_registration=True):
 
 @pytest.mark.parametrize("built", [Fine], indirect=True)
 def test_damaged_shards_are_built_alone(tmp_path, photos, built):
-  folder, staging = built
+  folder, stopped = built
   whole = everything(folder)
-  train = Fine(data_dir=tmp_path).make_plan(str(photos)).splits["train"]
   places = [(f"photos-train.tfrecord-{i:05d}-of-00022", clip.id)
-            for i, (clip,) in enumerate(builder.cut(
-                "train", train, Fine.NUM_SHARDS)) if clip.id != "0-3"]
+            for i, (clip,) in enumerate(cut(photos, Fine.NUM_SHARDS))
+            if clip.id != "0-3"]
   cases = [(suffix, damage) for suffix in DAMAGE for damage in DAMAGE[suffix]]
   names = {}
   for (name, clip), (suffix, damage) in zip(places, cases):
@@ -399,10 +403,8 @@ def test_damaged_shards_are_built_alone(tmp_path, photos, built):
     PhotoReader.seen.clear()
     clean(tmp_path / place, photos, Fine)
     assert sorted(PhotoReader.seen) == sorted(names)
-  finished = staging.with_name("1.0.0")
-  assert everything(folder) == whole == everything(finished)
-  assert times == {path: (finished / path.name if path.parent == staging
-                          else path).stat().st_mtime_ns for path in times}
+  assert everything(folder) == whole == everything(stopped)
+  assert times == {path: path.stat().st_mtime_ns for path in times}
 
 
 def test_a_repaired_dataset_can_be_read_meanwhile(
@@ -431,9 +433,9 @@ def test_a_repaired_dataset_can_be_read_meanwhile(
     do(source, target, **kwargs)  # of a shard, or of its sidecar
     return read()
 
-  reads, example, do = [], PhotoReader.__call__, tf.io.gfile.rename
+  reads, example, do = [], PhotoReader.read, tf.io.gfile.rename
   monkeypatch.setenv("HOME", str(tmp_path / "home"))  # where scans are kept
-  monkeypatch.setattr(PhotoReader, "__call__", make)
+  monkeypatch.setattr(PhotoReader, "read", make)
   monkeypatch.setattr(tf.io.gfile, "rename", rename)
   repair(tmp_path / "data", photos)
   # Two clips were read, two files got their names: each had another before.
@@ -446,12 +448,15 @@ def test_what_describes_a_dataset_is_written_anew(
   folder, _ = built
   whole = everything(folder)
   names = ["dataset_info.json", "features.json", "label.labels.txt",
+           "photos-train.index.npz", "photos-train.captions.jsonl.gz",
            "rejected.csv"]
   for name in names:
     for content in (None, b"", whole[name][:-9] + b"=damaged",
                     b"\0\xff" + whole[name],
+                    whole[name] + b"more",
                     whole[name].replace(b'tfrecord"', b'photos"')):
-      if content == whole[name]:
+      if content == whole[name] or (
+          content is None and name == names[0]):  # as of a stopped build
         continue
       (folder / name).unlink(missing_ok=True)
       if content is not None:
@@ -467,12 +472,37 @@ def test_what_describes_a_dataset_is_written_anew(
   assert everything(folder) == whole and not PhotoReader.seen
   anew, last = capsys.readouterr().out.splitlines()[-2:]
   assert anew.startswith(f"{folder}: built anew: ")
-  assert all(name in anew for name in names)
+  assert anew.endswith(" and 1 more")
+  assert sum(name in anew for name in names) == 5
   assert last == (
       f"{folder}: repaired 23 clips (train 21, test 2; with pictures 23, sound "
       f"0, captions 22), rejected 1 (see {folder}/rejected.csv)")
   repair(tmp_path / "data", photos)
   assert "already built 23 clips" in capsys.readouterr().out
+  # What is missing last is written by any build.
+  (folder / names[0]).unlink()
+  build(tmp_path / "data", photos)
+  assert everything(folder) == whole and not PhotoReader.seen
+
+
+def test_one_file_says_where_the_records_of_a_split_are(tmp_path, photos):
+  """And one what is said in its clips."""
+  build(tmp_path / "data", photos)
+  folder = tmp_path / "data/photos/1.0.0"
+  for split, count in ("train", 5), ("test", 1):
+    shards = [list(raw_records(path)) for path in sorted(
+        folder.glob(f"photos-{split}.tfrecord-*[0-9]"))]
+    found = split_index.read(str(folder / f"photos-{split}.index.npz"))
+    assert found.counts.tolist() == list(map(len, shards))
+    assert len(shards) == count
+    records = [record for shard in shards for _, record in shard]
+    assert found.sizes.tolist() == [len(record) + 16 for record in records]
+    ids = [tf.train.Example.FromString(record).features.feature[
+        "id"].bytes_list.value[0] for record in records]
+    captions = folder / f"photos-{split}.captions.jsonl.gz"
+    assert list(caption_files.read(str(captions), len(ids))) == [
+        [] if i == b"0-4" else ["a photograph"] for i in ids]
+    assert (b"0-4" in ids) == (split == "train")
 
 
 def test_a_split_without_a_record(tmp_path, photos):
@@ -482,10 +512,10 @@ def test_a_split_without_a_record(tmp_path, photos):
 
     def make_plan(self, manual_dir):
       plan = super().make_plan(manual_dir)
-      train, test = plan.splits.values()
       return plan._replace(
-          splits={"train": train[2:], "train_test": train[:2], "test": test},
-          shards=dict(plan.shards, train_test=2))
+          clips=[*(("train_test", clip) for _, clip in plan.clips[:2]),
+                 *plan.clips[2:]],
+          least=dict(plan.least, train_test=2))
 
   for name in ("0-0.jpg", "0-1.jpg"):
     (photos / name).write_bytes(b"no image")
@@ -506,7 +536,7 @@ def test_what_cannot_be_built_is_listed_for_spreadsheets():
   names = ["=1+1.mp4", "+1", "-2.mp4", "@SUM(A1)", "\ta", "\rb", "\nc",
            "\udcff\udc80.mp4", 'a"b,c;=1', "x\n=1+1", " blank", "", "\0", "y"]
   table = rejected.table([(name, name, "why") for name in names])
-  assert rejected.count(table) == len(names)
+  assert rejected.count(table.splitlines(True)) == len(names)
   header, *rows = csv.reader(table.decode().splitlines())
   assert header == ["id", "file", "reason"]
   assert [row[0] for row in rows] == [
@@ -515,11 +545,12 @@ def test_what_cannot_be_built_is_listed_for_spreadsheets():
       "y"]
   assert b'"a""b,c;=1"' in table  # where semicolons part cells, too
   for damaged in (b"", b"id,file\n", table[:-6], table + b"\xff", b"\0"):
-    assert rejected.count(damaged) is None
+    assert rejected.count(damaged.splitlines(True)) is None
 
 
 def test_all_is_on_the_disk_before_it_has_its_name(
     tmp_path, photos, monkeypatch):
+  """And before that of which it is a part is said to be finished."""
   events = []
   sync, rename = os.fsync, tf.io.gfile.rename
   monkeypatch.setattr(os, "fsync", lambda file: events.append(
@@ -527,23 +558,29 @@ def test_all_is_on_the_disk_before_it_has_its_name(
   monkeypatch.setattr(tf.io.gfile, "rename", lambda *args, **kwargs: (
       events.append(args), rename(*args, **kwargs)))
   build(tmp_path, photos)
-  home = str(tmp_path / "photos")
-  last = events.index((f"{home}/1.0.0.staging", f"{home}/1.0.0"))
-  assert home in events[last:]
+  folder = str(tmp_path / "photos/1.0.0")
   before = {}  # by the name that each file gets
-  for i, event in enumerate(events[:last]):
+  for i, event in enumerate(events):
     if isinstance(event, tuple):
       before[os.path.basename(event[1])] = i
       assert event[0] in events[:i]
-      assert f"{home}/1.0.0.staging" in events[i:last]
-  assert sorted(before) == sorted(os.listdir(f"{home}/1.0.0"))
+      assert folder in events[i:]
+  assert set(before) == {*os.listdir(folder), "plan.jsonl"}
+  names = sorted(before, key=before.get)
+  assert names[0] == "plan.jsonl" and names[-1] == "dataset_info.json"
+  for name in names:
+    if f"{name}.index.json" in before:
+      # The disk has the shard's name when it gets that of what vouches for it.
+      assert folder in events[before[name]:before[f"{name}.index.json"]]
+  # And all other names when it gets the last.
+  assert folder in events[before[names[-2]]:before[names[-1]]]
 
 
 def test_bad_plans(tmp_path, photos):
   class Twice(Photos):
     def make_plan(self, manual_dir):
       plan = super().make_plan(manual_dir)
-      return plan._replace(splits={"train": plan.splits["test"] * 2})
+      return plan._replace(clips=plan.clips * 2)
 
   with pytest.raises(UserError, match="occurs twice"):
     build(tmp_path / "data", photos, Twice)
@@ -558,18 +595,48 @@ def test_bad_plans(tmp_path, photos):
 
 def test_a_shard_is_the_same_bytes_whenever_it_is_built(tmp_path, photos):
   dataset = Photos(data_dir=str(tmp_path), manual_dir=str(photos))
-  plan = dataset.make_plan(str(photos))
-  shard, = (shard for shard in dataset._shards(plan) if shard.split == "test")
-  folders = [tmp_path / name for name in "ab"]
-  for folder in folders:
-    folder.mkdir()
-  records = [shards.build(str(folder), shard, plan.read, ())
-             for folder in folders]
-  assert records[0] == records[1] and records[0]["count"] == 2
-  assert len({(folder / shard.name).read_bytes() for folder in folders}) == 1
+  plan, stored = dataset.make_plan(str(photos)), str(tmp_path / "plan")
+  shard, = (shard for shard in plans.store(plan, stored, "photos", "common")
+            if shard.split == "test")
+  made = []
+  for name in "ab":
+    (tmp_path / name).mkdir()
+    shards.build(shards.Job(str(tmp_path / name), stored, "common", plan.read,
+                            ()), shard)
+    made.append(everything(tmp_path / name))
+  assert made[0] == made[1] and sorted(made[0]) == [
+      shard.name, f"{shard.name}.index.json"]
+  assert shards.finished(f"{tmp_path}/a/{shard.name}")["count"] == 2
+
+
+def test_an_error_of_a_process_is_told_as_that_of_a_thread(tmp_path, photos):
+  """And nothing that is half written stays."""
+  missing = photos / cut(photos)[3][1].file
+
+  class Long(Photos, skip_registration=True):
+    name = "photos"
+
+    def make_plan(self, manual_dir):
+      plan = super().make_plan(manual_dir)._replace(is_long=True)
+      missing.unlink()
+      return plan
+
+  PhotoReader.seen.clear()
+  with pytest.raises(UserError, match=(
+      f"{tmp_path}/photos/1.0.0: the build stopped: .*No such file.*"
+      f"{missing.name}.*; what is finished is kept, run the same command to go "
+      "on$")):
+    build(tmp_path, photos, Long)
+  assert not PhotoReader.seen  # by this process
+  names = os.listdir(tmp_path / "photos/1.0.0")
+  assert plans.NAME in names
+  assert not [name for name in names if name.endswith(".tmp")]
 
 
 # ---- the command line
+
+
+DIGITS = "spoken_digits/official/1.0.1"
 
 
 def command(manual_dir, data_dir):
@@ -583,43 +650,39 @@ def test_kill_in_mid_run(tmp_path, media, python):
   manual_dir, _ = media.write_sources(
       tmp_path / "media", digits=range(10), each=170, takes=range(3, 7))
   process = python.start(*command(manual_dir, tmp_path / "killed"))
-  staging = tmp_path / "killed/spoken_digits/official/1.0.0.staging"
-  while process.poll() is None and not staging.exists():
+  folder = tmp_path / "killed" / DIGITS
+  while process.poll() is None and not folder.exists():
     time.sleep(0.002)
   second = python.run(*command(manual_dir, tmp_path / "killed"))
   assert second.returncode == 1 and second.stderr.splitlines()[-1].startswith(
-      f"error: {staging.parent}: in use by a build of spoken_digits/official/"
-      f"1.0.0, process {process.pid} of this host"), second.stderr
+      f"error: {folder.parent}: in use by a build of {DIGITS}, process "
+      f"{process.pid} of this host"), second.stderr
   while process.poll() is None and len(
-      list(staging.glob("*.index.json"))) < 4:
+      list(folder.glob("*.index.json"))) < 4:
     time.sleep(0.002)
   process.send_signal(signal.SIGKILL)
   assert process.wait() == -signal.SIGKILL, "finished before it was killed"
-  assert not staging.with_name("1.0.0").exists()
-  done = {path.name: path.stat().st_mtime_ns for path in staging.iterdir()
-          if staging.joinpath(path.name + builder.INDEX_SUFFIX).exists()}
+  assert not (folder / "dataset_info.json").exists()
+  done = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()
+          if folder.joinpath(path.name + builder.INDEX_SUFFIX).exists()}
   assert 4 <= len(done) < 20
-  assert os.listdir(staging.parent).count("owner.json") == 1
+  assert os.listdir(folder.parent).count("owner.json") == 1
 
   for name in ("killed", "undisturbed"):
     SpokenDigits(data_dir=tmp_path / name,
                  manual_dir=manual_dir).download_and_prepare()
-  finished = staging.with_name("1.0.0")
-  assert {n: (finished / n).stat().st_mtime_ns for n in done} == done
-  assert contents(finished) == contents(
-      tmp_path / "undisturbed/spoken_digits/official/1.0.0")
-  assert os.listdir(staging.parent) == ["1.0.0"]
-  assert not [name for name in os.listdir(finished) if "owner" in name
-              or "tmp" in name]
+  assert {n: (folder / n).stat().st_mtime_ns for n in done} == done
+  assert everything(folder) == everything(tmp_path / "undisturbed" / DIGITS)
+  assert os.listdir(folder.parent) == [folder.name]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_in_mid_run(tmp_path, media, python, number):
   manual_dir, _ = media.write_sources(tmp_path / "media", each=150)
   process = python.start(*command(manual_dir, tmp_path))
-  home = tmp_path / "spoken_digits/official"
+  folder = tmp_path / DIGITS
   while process.poll() is None and len(
-      list(home.glob("1.0.0.staging/*.index.json"))) < 2:
+      list(folder.glob("*.index.json"))) < 2:
     time.sleep(0.002)
   process.send_signal(number)
   assert process.wait() == 128 + number
@@ -627,8 +690,9 @@ def test_stopped_in_mid_run(tmp_path, media, python, number):
   assert errors.splitlines()[-1] == (
       "stopped; what is finished is kept, run the same command to go on")
   assert "Traceback" not in errors
-  assert os.listdir(home) == ["1.0.0.staging"]
-  assert not list(home.glob("*/*.tmp"))
+  assert os.listdir(folder.parent) == [folder.name]
+  assert not list(folder.glob("*.tmp"))
+  assert not (folder / "dataset_info.json").exists()
 
 
 def test_no_space_left(tmp_path, media, small_disk):
@@ -640,12 +704,11 @@ def test_no_space_left(tmp_path, media, small_disk):
   with pytest.raises(UserError, match="[Nn]o space left") as error:
     builder.download_and_prepare()
   assert "\n" not in str(error.value)
-  assert not (full / "spoken_digits/official/1.0.0").exists()
+  assert not (full / DIGITS / "dataset_info.json").exists()
   subprocess.run(["mount", "-o", "remount,size=9M", str(full)], check=True)
   builder.download_and_prepare()
   build(tmp_path / "fresh", manual_dir, SpokenDigits)
-  assert contents(full / "spoken_digits/official/1.0.0") == contents(
-      tmp_path / "fresh/spoken_digits/official/1.0.0")
+  assert everything(full / DIGITS) == everything(tmp_path / "fresh" / DIGITS)
 
 
 def test_file_size_limit(tmp_path, media, python_env):
@@ -662,7 +725,6 @@ def test_file_size_limit(tmp_path, media, python_env):
   assert last.startswith("error: ") and "run the same command" in last
   SpokenDigits(data_dir=tmp_path / "data",
                manual_dir=manual_dir).download_and_prepare()
-  folder = tmp_path / "data/spoken_digits/official/1.0.0"
-  builder = tfds.builder_from_directory(folder)
+  builder = tfds.builder_from_directory(tmp_path / "data" / DIGITS)
   assert len(list(builder.as_dataset(split="train"))) == (
       builder.info.splits["train"].num_examples)

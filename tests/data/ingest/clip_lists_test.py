@@ -15,7 +15,7 @@ from vatt.data.datasets.official import Official
 from vatt.data.ingest import (
   annotations,
   clip_lists,
-  clip_sources,
+  clips_csv,
   coverage,
   matching,
 )
@@ -170,7 +170,7 @@ def test_built_from_lists_and_nothing_lost(tmp_path, media, capsys):
   assert capsys.readouterr().out.splitlines()[-1].endswith("rejected 0")
   build(tmp_path, films, True, annotations=annotations_path)
   out = capsys.readouterr().out.splitlines()
-  assert out[-2].endswith("built anew: missing.csv, coverage.csv")
+  assert out[-2].endswith("built anew: coverage.csv, missing.csv")
   assert rows(folder / "missing.csv") == MISSING
   # Cut off.
   (folder / "missing.csv").write_bytes(
@@ -195,12 +195,13 @@ def test_media_come_later(tmp_path, media, capsys):
     with pytest.raises(UserError, match=(
         r"built before, from other sources than there are now \(5 of its clips "
         r"are the same, 1 are new, changed or were rejected\); to build it from"
-        r" these, delete it, or rename it to 1.0.0.staging, from which what")):
+        r" these, delete its dataset_info.json, and what is the same is taken"
+    )):
       build(tmp_path, films, annotations=path)
     os.rename(f"{films}/{later}", tmp_path / later)
   os.rename(tmp_path / later, f"{films}/{later}")
   # What the message says.
-  folder.rename(f"{folder}.staging")
+  (folder / "dataset_info.json").unlink()
   pathlib.Path(films, "a.mkv").write_bytes(
       pathlib.Path(films, "a.mkv").read_bytes().ljust(os.path.getsize(
           f"{films}/a.mkv"), b"\0"))
@@ -234,7 +235,7 @@ def test_a_list_in_another_folder_keeps_the_numbers(tmp_path, media, capsys):
   assert rows(output / "coverage.csv") == COVERAGE
   assert (output / "classes.txt").read_text() == "dive\njump\nrun\nswim\n"
   assert rows(output / "clips.csv") == [
-      [*clip_sources.COLUMNS, "sound_path"],
+      [*clips_csv.COLUMNS, "sound_path"],
       [f"{films}/a.mkv", "0.0", "1.0", "jump", "", "train", ""],
       [f"{films}/b.mp4", "0.0", "1.0", "run", "", "train", f"{films}/b.wav"],
       [f"{films}/b.mp4", "1.0", "2.0", "swim", "", "train", f"{films}/b.wav"],
@@ -270,7 +271,7 @@ def test_names_that_spreadsheets_take_for_formulas(tmp_path):
   (tmp_path / "list.csv").write_text("-a,0,1,run,train\n")
   list_sports(str(tmp_path / "list.csv"), str(tmp_path))
   assert rows(tmp_path / "clips.csv")[1][0] == "./-a.mp4"
-  (span,), _ = clip_sources.read_list(str(tmp_path / "clips.csv"))
+  span, = clips_csv.read(str(tmp_path / "clips.csv")).spans()
   assert span.file == "-a.mp4"
 
 
@@ -286,8 +287,9 @@ def test_a_list_beside_classes_that_do_not_fit(tmp_path):
     return Clips(data_dir=str(tmp_path)).find(
         str(tmp_path), Options(), None)
 
-  spans, _, classes, _ = find()
-  assert spans[0].labels == ("run", "walk") and classes is None
+  found = find()
+  span, = found.spans()
+  assert span.labels == found.classes == ("run", "walk")
   assert find(classes="walk\n\n run \n").classes == ("walk", "run")
   for text, match in (
       ("run\nwalking\n", "clips.csv: row 3, column label: 'walk', expected a "
@@ -300,9 +302,9 @@ def test_a_list_beside_classes_that_do_not_fit(tmp_path):
   (tmp_path / "clips.csv").write_text(
       f"video_path,start,end,sound_path\na.mp4,0,1,{tmp_path}/./a.wav\n"
       "a.mp4,1,2,b.wav\n")
-  spans, rejected, *_ = find()
-  assert [span.sound for span in spans] == ["a.wav"]
-  assert rejected == [("a.mp4:1.000-2.000", "a.mp4",
+  found = find()
+  assert [span.sound for span in found.spans()] == ["a.wav"]
+  assert found.rejected == [("a.mp4:1.000-2.000", "a.mp4",
                        "row 3: no such file of sound: b.wav")]
   (tmp_path / "clips.csv").write_text(
       "video_path,start,end,sound_path\na.mp4,0,1,a.wav\na.mp4,0,1,\n")

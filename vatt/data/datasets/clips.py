@@ -16,41 +16,44 @@ taken: for `talk.mp4` that is `talk.vtt`, `talk.en.srt` or the like, see
 `sidecars.read_cues`. They are those of the clip and, after them, those around
 it that are among the nearest to a window.
 """
-import collections
 import functools
-import hashlib
-import math
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from vatt.data.ingest import (
     builder,
     class_names,
     clip_sources,
+    clips_csv,
     encoding,
+    matching,
     media,
     plans,
     shards,
     sidecars,
+    splits,
 )
-from vatt.data.ingest.clip_sources import SPLITS
 from vatt.data.ingest.cues import Cues
-from vatt.data.ingest.workers import Workers
+from vatt.data.ingest.workers import Lost, Workers
 from vatt.errors import UserError
-from vatt.host import num_cores
 
-FEW = 20  # files
-LONG = 300.0  # seconds of clips, from which on processes build
-# What records hold, about: bytes for a pixel of a JPEG, and of FLAC by PCM.
-PIXEL_BYTES, FLAC_SHARE = 0.25, 0.5
+KNOWN = 1024  # files whose sizes are not asked for again
+LONG = 1e9  # bytes of records, from which on processes build; see Plan.is_long
+# What records hold, as measured: for a pixel of the finest JPEG 0.15 ... 0.4
+# bytes, which coarseness divides by itself to some power; and FLAC by PCM
+# 0.2 ... 0.35.
+PIXEL_BYTES, POWER, FLAC_SHARE = 0.25, 0.67, 0.3
+GAP = 60.0  # seconds from a keyframe on that a shard may have to decode before
 CHOICES = {"audio": encoding.AUDIO, "around": ("cues",)}
-# Seconds of processor time for a clip, and for each second of it.
-LIMIT, LIMIT_PER_SECOND = 120, 2
+# Seconds of processor time for a clip, and for each second that may have to be
+# decoded to get it; clips in a row that take longer, and end their file.
+LIMIT, LIMIT_PER_SECOND, LATE = 120, 2, 3
 
 
 class Options(NamedTuple):
@@ -62,19 +65,24 @@ class Options(NamedTuple):
   audio: str = "pcm"  # or flac: smaller, lossless; not for TPUs
   language: str = ""  # of subtitles that are taken; any if empty
   stride: float = 0.0  # seconds from clip to clip; 0: length. As length
+  jpeg: int = encoding.BEST  # how coarse frames are, to encoding.WORST
   around: str = ""  # cues: a clip around each, and not one each stride
 
-  def seconds(self, clip: plans.Clip) -> float:
-    """The length of a clip; a guess where it ends with its file."""
-    start, end, *_ = clip.data
-    return self.length if end is None else end - start
+  def bytes(self, file: str, start: float, end: float | None) -> int:
+    """How large the record of a clip will be, about."""
+    frame = PIXEL_BYTES * self.size * self.size * 16 / 9 * (
+        encoding.BEST / self.jpeg) ** POWER
+    if matching.is_sound(file):
+      frame = 0
+    sound = 2 * self.audio_rate * (FLAC_SHARE if self.audio == "flac" else 1)
+    # A guess where it ends with its file.
+    seconds = self.length if end is None else end - start
+    return 1 + round(seconds * (self.fps * frame + sound))
 
   def place(self, clip: plans.Clip) -> plans.Place:
     """The Place of a clip: beside the others of its file."""
-    frame = PIXEL_BYTES * self.size * self.size * 16 / 9
-    sound = 2 * self.audio_rate * (FLAC_SHARE if self.audio == "flac" else 1)
-    return plans.Place(clip.file, clip.data[0], 1 + round(
-        self.seconds(clip) * (self.fps * frame + sound)))
+    start, end, *_ = clip.data
+    return plans.Place(clip.file, start, self.bytes(clip.file, start, end))
 
 
 class Clips(builder.ClipsBuilder, skip_registration=True):
@@ -103,38 +111,41 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
                       "or of a clips.csv")
     if not os.path.isdir(manual_dir):
       raise UserError(f"--manual_dir={manual_dir}: no such folder")
-    spans, rejected, names, tables = self.find(manual_dir, options, Workers())
-    if names is None:
-      names = sorted({label for span in spans for label in span.labels})
-    number = {name: i for i, name in enumerate(names)}
-    captions_of = self.captions_of(manual_dir, spans, options)
+    workers = Workers()
+    found = self.find(manual_dir, options, workers)
+    number = {name: i for i, name in enumerate(found.classes)}
+    captions_of = self.captions_of(manual_dir, found, options)
+
+    @functools.lru_cache(KNOWN)
+    def size_of(file):
+      return os.path.getsize(os.path.join(manual_dir, file))
 
     def clip_of(span):
-      size, *sound = (
-          os.path.getsize(os.path.join(manual_dir, file))
-          for file in (span.file, span.sound) if file)
+      sound = [span.sound, size_of(span.sound)] if span.sound else []
       return plans.Clip(span.id, span.file, (
           span.start, span.end, list(map(number.get, span.labels)),
-          captions_of(span), size, *([span.sound, *sound] if sound else [])))
+          captions_of(span), size_of(span.file), *sound), self.where(span))
 
     read = self.reader(manual_dir, options)
-    clips = list(map(clip_of, spans))
-    if spans[0].split:
-      sides = [span.split for span in spans]
-    else:
-      sides = choose_splits(manual_dir, clips, read, self.TEST_SHARE)
+    split_of = lambda span: span.split
+    if not next(iter(found.spans())).split:
+      split_of = splits.choose(
+          manual_dir, found, lambda span: read.can(clip_of(span)),
+          self.TEST_SHARE)
     return plans.Plan(
-        clips=zip(sides, clips),
+        clips=((split_of(span), clip_of(span)) for span in found.spans()),
         read=read,
-        label_names=tuple(names),
+        label_names=tuple(found.classes),
         sources={  # what came later, and is not used, changes nothing
             field: value for field, value in options._asdict().items()
             if value != getattr(Options(), field)},
-        rejected=tuple(rejected),
-        tables=tables,
+        rejected=found.rejected,
+        tables=found.tables,
         place=options.place,
-        can_cut=functools.partial(_can_cut, manual_dir),
-        is_long=sum(map(options.seconds, clips)) > LONG)
+        can_cut=functools.partial(can_cut, manual_dir, workers),
+        is_long=any(sum_ > LONG for sum_ in itertools.accumulate(
+            options.bytes(span.file, span.start, span.end)
+            for span in found.spans())))
 
   def find(self, manual_dir: str, options: Options, workers: Workers
            ) -> clip_sources.Found:
@@ -144,22 +155,22 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
       UserError: there is nothing that can be built.
     """
     classes = None
-    if os.path.exists(f"{manual_dir}/clips.csv"):
-      if os.path.exists(f"{manual_dir}/{clip_sources.CLASSES}"):
-        classes = class_names.read(f"{manual_dir}/{clip_sources.CLASSES}")
-      spans, rejected = clip_sources.read_list(
-          f"{manual_dir}/clips.csv", classes)
+    if os.path.exists(f"{manual_dir}/{clips_csv.LIST}"):
+      if os.path.exists(f"{manual_dir}/{clips_csv.CLASSES}"):
+        classes = class_names.read(f"{manual_dir}/{clips_csv.CLASSES}")
+      found = clips_csv.read(f"{manual_dir}/{clips_csv.LIST}", classes)
       what = "usable row in clips.csv"
     else:
-      spans, rejected = clip_sources.cut_files(
+      found = clip_sources.cut_files(
           manual_dir, options.length, options.stride, workers)
       what = "usable media file in the folder"
-    if not spans:
-      first = [f"; the first: {file}: {why}" for _, file, why in rejected[:1]]
+    if not found.files:
+      first = [f"; the first: {file}: {why}"
+               for _, file, why in found.rejected[:1]]
       raise UserError(f"--manual_dir={manual_dir}: no {what}" + "".join(first))
-    return clip_sources.Found(spans, rejected, classes)
+    return found
 
-  def captions_of(self, manual_dir: str, spans: Sequence[clip_sources.Span],
+  def captions_of(self, manual_dir: str, found: clip_sources.Found,
                   options: Options) -> Callable[[clip_sources.Span], Any]:
     """Finds the captions of clips.
 
@@ -167,21 +178,40 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
       A function of a clip: what its data has of them, JSON values that change
       when they do, and that the reader makes them of.
     """
-    cues = sidecars.read_cues(
-        manual_dir, {span.file for span in spans if not span.captions},
-        clip_sources.SUFFIXES, options.language)
-    cues = {file: Cues(found) for file, found in cues.items()}
-    return lambda span: span.captions or cues[span.file].of_clip(
+    beside = sidecars.read_cues(manual_dir, found.silent, clip_sources.SUFFIXES,
+                                options.language)
+    # Those of a file come together.
+    cues = functools.lru_cache(1)(lambda file: Cues(beside[file]))
+    return lambda span: span.captions or cues(span.file).of_clip(
         span.start, span.end)
+
+  def where(self, span: clip_sources.Span) -> tuple:
+    """What the reader needs to know of a clip besides, that changes nothing in
+    its record: JSON values."""
+    return ()
 
   def reader(self, manual_dir: str, options: Options) -> "ClipReader":
     """What makes the examples."""
     return ClipReader(manual_dir, options)
 
 
-def _can_cut(manual_dir, clip):
-  """Whether clips of a file can be read from other places than its start."""
-  return True
+def can_cut(manual_dir: str, workers: Workers, first: plans.Clip,
+            last: plans.Clip) -> bool:
+  """Whether the clips of a file can be read from other places than its start:
+  whether a keyframe is near each. Where the file does not say it, they can.
+
+  Args:
+    manual_dir: folder of the media.
+    workers: processes to read the file in.
+    first, last: of the clips.
+  """
+  times = np.arange(first.data[0], last.data[0], GAP / 2)
+  try:
+    found = workers.call(LIMIT, media.keyframes_before, os.path.join(
+        manual_dir, first.file), times)
+  except media.MediaError:  # the build will tell
+    return True
+  return found is None or bool(np.all(times - found <= GAP))
 
 
 def parse_config(config: str, options: Options,
@@ -223,7 +253,10 @@ def parse_config(config: str, options: Options,
         seen[field] = kind(value)
       except ValueError:
         seen[field] = 0
-      if not 0 < seen[field] < 1e6:
+      least, most = encoding.BEST, encoding.WORST
+      if field == "jpeg" and not least <= seen[field] <= most:
+        wanted = f"int from {least} (the finest) to {most}"
+      elif not 0 < seen[field] < 1e6:
         wanted = f"{kind.__name__} > 0"
     if wanted:
       raise UserError(f"configuration {config!r}: {field} is {value!r}, "
@@ -236,56 +269,6 @@ def parse_config(config: str, options: Options,
     raise UserError(f"configuration {config!r}: length is {options.length}, "
                     f"expected at most {media.LONGEST:.0f} seconds")
   return options
-
-
-def choose_splits(manual_dir: str, clips: Sequence[plans.Clip],
-                  read: "ClipReader", share: int = Clips.TEST_SHARE
-                  ) -> list[str]:
-  """Chooses the split of each clip by a hash of its file's name.
-
-  All clips of a file are on one side; about one file in `share` is for
-  testing. Of up to FEW files each is tried, so that both sides have one that
-  can be read: if none is for testing, the one with the fewest clips is; if
-  there is only one such, its last clips are. Of more files, those for testing
-  are tried, if they are few, and another one is if none of them can be read.
-
-  Args:
-    manual_dir: folder of the media, for errors.
-    clips: all of them.
-    read: tells which can be read.
-    share: one file in so many is for testing.
-
-  Returns:
-    The split of each clip.
-
-  Raises:
-    UserError: there is only one clip.
-  """
-  first = {clip.file: clip for clip in reversed(clips)}
-  files = sorted(first, key=lambda file: (
-      hashlib.sha256(f"split\0{file}".encode()).digest()))
-  if len(files) <= FEW:
-    with ThreadPoolExecutor(num_cores()) as pool:
-      files = [file for file, good in zip(
-          files, pool.map(read.can, map(first.get, files))) if good] or files
-  if len(files) > 1:
-    test = {f for f in files if not plans.draw(share, "split", f)}
-    count = collections.Counter(clip.file for clip in clips)
-    if len(files) <= FEW:
-      test = test or {min(files, key=count.get)}
-    elif len(test) <= FEW and not any(read.can(first[f]) for f in test):
-      test.add(next((f for f in files if f not in test and read.can(first[f])),
-                    files[0]))
-    if len(test) == len(files):
-      test.remove(files[-1])
-    return [SPLITS[clip.file in test] for clip in clips]
-  own = sorted((clip for clip in clips if clip.file == files[0]),
-               key=lambda clip: clip.data[0])
-  if len(own) == 1:
-    raise UserError(f"--manual_dir={manual_dir}: {own[0].file} is the only clip"
-                    ", expected one to train and one to test at least")
-  test = {clip.id for clip in own[-math.ceil(len(own) / share):]}
-  return [SPLITS[clip.id in test] for clip in clips]
 
 
 class ClipReader:
@@ -309,31 +292,76 @@ class ClipReader:
 
   def __call__(self, clips: Sequence[plans.Clip]
                ) -> Iterator[dict[str, Any] | shards.Rejected]:
-    """Yields the example of each clip, or why there is none."""
-    options = self._options
-    for clip in clips:
-      start, end, labels, _, _, *sound = clip.data
-      longest = (start + media.LONGEST if end is None else end) - start
+    """Yields the example of each clip, or why there is none.
+
+    Clips that follow each other and are of one file are read in one pass.
+    """
+    for files, group in itertools.groupby(
+        clips, lambda clip: (clip.file, *clip.data[5:6])):
+      group = list(group)
+      paths = [os.path.join(self._manual_dir, file) for file in files]
+      read = self._read(*paths, spans=[clip.data[:2] for clip in group])
+      for clip, found in zip(group, read):
+        yield (shards.Rejected(str(found))
+               if isinstance(found, media.MediaError)
+               else self._example(clip, *found))
+
+  def _example(self, clip, frames, audio, length, damage):
+    start, _, labels, *_ = clip.data
+    return {
+        "id": clip.id,
+        "start": start,
+        "frames": frames,
+        "fps": self._options.fps,
+        "audio": audio,
+        "audio_rate": self._options.audio_rate,
+        "captions": [
+            dict(zip(("text", "start", "end"),
+                     (caption, 0.0, length) if isinstance(caption, str)
+                     else caption)) for caption in self.captions(clip)],
+        "label": labels,
+        shards.DAMAGE: damage,
+    }
+
+  def _read(self, path, sound_path="", *, spans):
+    """Yields the `encoding.Encoded` of each span of a file, or a MediaError.
+
+    What ends a pass costs the span that it belongs to and no others: that is
+    read alone, and then those behind it. Not if it was the first of the pass
+    and takes too long, which it would again.
+    """
+    first, late = 0, 0
+    while first < len(spans):
+      begin = first
       try:
-        frames, audio, length, damage = self._workers.call(
-            LIMIT + LIMIT_PER_SECOND * longest, encoding.read_encoded,
-            os.path.join(self._manual_dir, clip.file), start, end, options.fps,
-            options.size, options.audio_rate, options.audio,
-            *(os.path.join(self._manual_dir, file) for file in sound[:1]))
+        for found in self._pass(path, sound_path, spans[first:]):
+          first, late = first + 1, 0
+          yield found
+        return
       except media.MediaError as error:
-        yield shards.Rejected(str(error))
-        continue
-      yield {
-          "id": clip.id,
-          "start": start,
-          "frames": frames,
-          "fps": options.fps,
-          "audio": audio,
-          "audio_rate": options.audio_rate,
-          "captions": [
-              dict(zip(("text", "start", "end"),
-                       (caption, 0.0, length) if isinstance(caption, str)
-                       else caption)) for caption in self.captions(clip)],
-          "label": labels,
-          shards.DAMAGE: damage,
-      }
+        found = error
+      is_late = isinstance(found, Lost) and found.late
+      if first > begin or not is_late:
+        try:
+          found, = self._pass(path, sound_path, spans[first:first + 1])
+        except media.MediaError as error:
+          found = error
+          is_late = isinstance(found, Lost) and found.late
+      first, late = first + 1, (late + 1) * is_late
+      yield found
+      if late == LATE:
+        for _ in spans[first:]:
+          yield media.MediaError(f"{found}, as the clips before it")
+        return
+
+  def _pass(self, path, sound_path, spans):
+    """Yields of spans of a file what `encoding.read_clips` does."""
+    ends = [start + media.LONGEST if end is None else end
+            for start, end in spans]
+    # To get to a span, all may have to be decoded since the last one.
+    seconds = max(end - last for end, last in zip(ends, [0.0, *ends]))
+    options = self._options
+    return self._workers.stream(
+        LIMIT + LIMIT_PER_SECOND * seconds, encoding.read_clips, path, spans,
+        options.fps, options.size, options.audio_rate, options.audio,
+        sound_path, options.jpeg)

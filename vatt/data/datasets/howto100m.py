@@ -18,9 +18,10 @@ understood; captions that overlap are kept, for in HowTo100M most do. All that
 is counted and printed.
 """
 import collections
+import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
@@ -73,51 +74,18 @@ class Place(NamedTuple):
     path: of the file.
     offset, size: bytes in it; None for all of it.
     digest: of the captions.
-    last: seconds at which the last one starts.
+    first: seconds at which the first one starts.
+    last: seconds at which the last one does.
   """
   path: str
   offset: int | None
   size: int | None
   digest: str
+  first: float
   last: float
 
 
-class Captions:
-  """The captions of videos, of which no more than their places is known.
-
-  Args:
-    places: by video.
-  """
-
-  def __init__(self, places: Mapping[str, Place]):
-    self._places = places
-
-  def __contains__(self, video: str) -> bool:
-    return video in self._places
-
-  def digest(self, video: str) -> str:
-    """A hash of the captions of a video; "" without any."""
-    return self._places[video].digest if video in self._places else ""
-
-  def last(self, video: str) -> float:
-    """Seconds at which the last one starts."""
-    return self._places[video].last if video in self._places else 0.0
-
-  def read(self, video: str) -> list[tuple[str, float, float]]:
-    """The captions of a video, (text, start, end) with times in seconds.
-
-    Raises:
-      UserError: they are not what they were.
-    """
-    if video not in self._places:
-      return []
-    path, offset, size, digest, _ = self._places[video]
-    found = (spoken.of_csv(path) if offset is None else spoken.of_json(
-        json_stream.value_at(path, offset, size), path))
-    if found.digest != digest:
-      raise UserError(f"{path}: the captions of {video} have changed since "
-                      "this command began; run it again")
-    return found.cues
+NOWHERE = Place("", None, None, "", math.inf, -math.inf)
 
 
 class Howto100m(Official, skip_registration=True):
@@ -140,7 +108,7 @@ class Howto100m(Official, skip_registration=True):
     listed = {cells["video_id"]: None for path in lists.videos for _, cells in
               tables.read_table(path, ("video_id",), others=True)}
     files = files_of_videos(manual_dir)
-    self._captions, ids = read_captions(
+    self._places, ids = read_captions(
         lists, files.keys() & listed.keys() if listed else files.keys())
     listed = listed or ids
     used = {file: video for video, file in files.items() if video in listed}
@@ -152,55 +120,89 @@ class Howto100m(Official, skip_registration=True):
           " are listed" + "".join(f", such as {v}.mp4" for v, _ in missing[:1]))
     lengths, rejected = clip_sources.measure(
         manual_dir, list(used), workers, self.lengths())
+    places = {file: self._place(file) for file in lengths}
     for what, names in (
         (f"of {len(listed)} videos, without a file", [v for v, _ in missing]),
         ("videos without captions", [
-            video for video in used.values()
-            if not self._captions.digest(video)]),
+            video for video in used.values() if video not in self._places]),
         ("videos whose captions go on behind their end", [
             used[file] for file, seconds in lengths.items()
-            if self._captions.last(used[file]) >= seconds])):
+            if places[file].last >= seconds])):
       sidecars.tell(self._annotations, what, names)
     sidecars.tell(manual_dir, "media files of videos that are not listed",
                   [file for file in files.values() if file not in used])
-    spans = [
-        clip_sources.Span(file, *part) for file, seconds in lengths.items()
-        for part in (clip_sources.parts_around(
-            self._captions.read(used[file]), seconds, options.length)
-                     if options.around else
-                     clip_sources.parts(seconds, options.length,
-                                        options.stride))]
-    if not spans:
+    if options.around:  # a clip for each caption
+      lengths = {file: seconds for file, seconds in lengths.items()
+                 if places[file].first < seconds}
+    if not lengths:
       first = [f"; the first: {file}: {why}" for _, file, why in rejected[:1]]
       raise UserError(f"--manual_dir={manual_dir}: no clip of any video"
                       + "".join(first))
-    return clip_sources.Found(spans, rejected, tables={MISSING: table(
-        ((*row, "", "") for row in missing), HEADERS[MISSING])})
 
-  def captions_of(self, manual_dir: str, spans: Iterable[clip_sources.Span],
+    def spans():
+      for file, seconds in lengths.items():
+        stopping.check()
+        for part in (
+            clip_sources.parts_around(
+                read_place(used[file], *places[file][:4]), seconds,
+                options.length)
+            if options.around else
+            clip_sources.parts(seconds, options.length, options.stride)):
+          yield clip_sources.Span(file, *part)
+
+    return clip_sources.Found(
+        spans, lengths.keys(), lengths.keys(), rejected, tables={MISSING: table(
+            ((*row, "", "") for row in missing), HEADERS[MISSING])})
+
+  def captions_of(self, manual_dir: str, found: clip_sources.Found,
                   options: clips.Options
                   ) -> Callable[[clip_sources.Span], Any]:
-    return lambda span: self._captions.digest(video_of(span.file))
+    return lambda span: self._place(span.file).digest
+
+  def where(self, span: clip_sources.Span) -> tuple:
+    return self._place(span.file)[:3]
+
+  def _place(self, file):
+    return self._places.get(video_of(file), NOWHERE)
 
   def reader(self, manual_dir: str, options: clips.Options
              ) -> clips.ClipReader:
-    return Reader(manual_dir, options, self._captions)
+    return Reader(manual_dir, options)
 
 
 class Reader(clips.ClipReader):
   """Makes the example of a clip, whose captions it reads."""
 
-  def __init__(self, manual_dir: str, options: clips.Options,
-               captions: Captions):
-    super().__init__(manual_dir, options)
-    self._captions = captions
-
-  def __reduce__(self):
-    return Reader, (self._manual_dir, self._options, self._captions)
+  _last = None, None  # a video and its place, and what is said in it
 
   def captions(self, clip: plans.Clip) -> list[tuple[str, float, float]]:
-    start, end, *_ = clip.data
-    return Cues(self._captions.read(video_of(clip.file))).of_clip(start, end)
+    start, end, _, digest, *_ = clip.data
+    if not digest:
+      return []
+    place = video_of(clip.file), *clip.where, digest
+    known = self._last
+    if known[0] != place:  # as the clips of a video come together
+      known = self._last = place, Cues(read_place(*place))
+    return known[1].of_clip(start, end)
+
+
+def read_place(video: str, path: str, offset: int | None, size: int | None,
+               digest: str) -> list[tuple[str, float, float]]:
+  """The captions of a video, (text, start, end) with times in seconds.
+
+  Args:
+    video: its id.
+    path, offset, size, digest: of its Place.
+
+  Raises:
+    UserError: they are not what they were.
+  """
+  found = (spoken.of_csv(path) if offset is None else spoken.of_json(
+      json_stream.value_at(path, offset, size), path))
+  if found.digest != digest:
+    raise UserError(f"{path}: the captions of {video} have changed since "
+                    "this command began; run it again")
+  return found.cues
 
 
 def video_of(file: str) -> str:
@@ -285,7 +287,7 @@ def find_lists(path: str) -> Lists:
 
 
 def read_captions(lists: Lists, wanted: Iterable[str]
-                  ) -> tuple[Captions, dict[str, None]]:
+                  ) -> tuple[dict[str, Place], dict[str, None]]:
   """Reads all captions once, and says what is wrong with them.
 
   Args:
@@ -293,7 +295,7 @@ def read_captions(lists: Lists, wanted: Iterable[str]
     wanted: the videos of which captions are needed.
 
   Returns:
-    The captions of those, and the videos of which there are any.
+    Where those of each video are, and the videos of which there are any.
 
   Raises:
     UserError: the JSON file is none, or nothing is understood of any video.
@@ -312,7 +314,8 @@ def read_captions(lists: Lists, wanted: Iterable[str]
       wrong.append(found.wrong)
     if found.cues:
       *_, (_, last, _) = found.cues
-      places[video] = Place(path, *part, found.digest, last)
+      first = min(start for _, start, _ in found.cues)
+      places[video] = Place(path, *part, found.digest, first, last)
   if wrong and not places:
     raise UserError(wrong[0])
   sidecars.tell(lists.name, "captions or files of them that are not understood",
@@ -321,7 +324,7 @@ def read_captions(lists: Lists, wanted: Iterable[str]
   left = ", ".join(f"{counts[kind]} {kind}" for kind in spoken.LEFT_OUT)
   print(f"{lists.name}: {counts['captions']} captions of {len(places)} videos "
         f"({kept}); left out: {left}")
-  return Captions(places), ids
+  return places, ids
 
 
 def _of_json(path, wanted):

@@ -5,6 +5,7 @@ from vatt.data.datasets import clips
 from vatt.data.ingest import (
     annotations,
     clip_sources,
+    clips_csv,
     coverage,
     matching,
     plans,
@@ -50,7 +51,7 @@ class Official(clips.Clips, skip_registration=True):
 
   def has_sources(self, manual_dir: str | None) -> bool:
     return bool(manual_dir and (self._annotations or os.path.exists(
-        f"{manual_dir}/{clip_sources.LIST}")))
+        f"{manual_dir}/{clips_csv.LIST}")))
 
   def lengths(self) -> Measured:
     """What is known of the lengths of files: kept beside the versions."""
@@ -68,33 +69,43 @@ class Official(clips.Clips, skip_registration=True):
         raise UserError(f"--trimmed: the times in {manual_dir}/clips.csv are "
                         "those in the files; it is for --annotations")
       found = super().find(manual_dir, options, workers)
-      if found.classes is None and any(span.labels for span in found.spans):
+      if found.classes and not os.path.exists(
+          f"{manual_dir}/{clips_csv.CLASSES}"):
         raise UserError(
-            f"{manual_dir}/{clip_sources.CLASSES}: no such file, expected the "
+            f"{manual_dir}/{clips_csv.CLASSES}: no such file, expected the "
             f"classes of {self.name} in the order of their numbers, as "
-            f"scripts/list_clips.py writes them with {clip_sources.LIST}")
+            f"scripts/list_clips.py writes them with {clips_csv.LIST}")
       return found
-    if os.path.exists(f"{manual_dir}/{clip_sources.LIST}"):
-      print(f"{manual_dir}/{clip_sources.LIST}: not read, as --annotations is "
+    if os.path.exists(f"{manual_dir}/{clips_csv.LIST}"):
+      print(f"{manual_dir}/{clips_csv.LIST}: not read, as --annotations is "
             "given")
     listing = annotations.read(self.name, self.FORMAT, self._annotations)
     matches = matching.find(
         listing.clips, self.FORMAT, manual_dir, self._trimmed, self.lengths())
     print(f"{manual_dir}: {coverage.line(listing, matches)}")
-    spans, rejected = [], []
-    for clip, path, start, end, sound in matches.found:
-      span = clip_sources.Span(
-          path, round(start or 0.0, 3), None if end is None else round(end, 3),
-          0, "_".join(sorted(clip.splits, key=plans.split_order)),
-          clip.labels, clip.captions, sound)
+    usable, rejected, silent = [], [], set()
+    for match in sorted(matches.found, key=lambda match: match.path):
+      span = _span(match)
       why = span.why_unusable()
       if why:
-        rejected.append((span.id, path, why))
+        rejected.append((span.id, span.file, why))
       else:
-        spans.append(span)
-    if not spans:  # all times are no clip's
+        usable.append(match)
+        if not span.captions:
+          silent.add(span.file)
+    if not usable:  # all times are no clip's
       raise UserError(f"--manual_dir={manual_dir}: none of {len(rejected)} "
                       f"clips can be built; the first: {rejected[0][1]}: "
                       f"{rejected[0][2]}")
-    return clip_sources.Found(spans, rejected, listing.classes,
-                              coverage.tables(listing, matches))
+    return clip_sources.Found(
+        lambda: map(_span, usable), {match.path for match in usable}, silent,
+        rejected, listing.classes, coverage.tables(listing, matches))
+
+
+def _span(match):
+  """The Span of a Match."""
+  return clip_sources.Span(
+      match.path, round(match.start or 0.0, 3),
+      None if match.end is None else round(match.end, 3),
+      "_".join(sorted(match.clip.splits, key=plans.split_order)),
+      match.clip.labels, match.clip.captions, match.sound)

@@ -1,9 +1,12 @@
 """Builds raw media into shards of records, in a way that survives a kill."""
+import collections
+import itertools
 import os
 import re
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import dataset_builder
@@ -11,10 +14,10 @@ from tqdm import tqdm
 
 from vatt import files, locks
 from vatt.data import record_index
-from vatt.data.ingest import description, engines, plans
+from vatt.data.ingest import description, engines, plans, threads
 from vatt.data.ingest import rejected as rejected_lib
 from vatt.data.ingest import shards as shards_lib
-from vatt.data.ingest.plans import Clip, Plan, Shard, draw
+from vatt.data.ingest.plans import Clip, Plan, Shards, draw
 from vatt.data.ingest.shards import INDEX_SUFFIX, Rejected, features
 from vatt.errors import UserError, one_line
 from vatt.host import num_cores
@@ -41,15 +44,18 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
   DEFAULT_CONFIG = None  # None for a dataset without configurations
 
   def __init__(self, *, data_dir: str, config: str | None = None,
-               manual_dir: str | None = None):
+               manual_dir: str | None = None,
+               engine: Callable[..., None] | None = None):
     """Describes a build; nothing is read or written yet.
 
     Args:
       data_dir: folder of the built datasets.
       config: name of the configuration, checked by `make_plan`.
       manual_dir: folder of the raw media.
+      engine: builds shards, engine(job, shards, progress), as
+        `beam_engine.Engine` does; None for the cores of this machine.
     """
-    self._manual_dir = manual_dir
+    self._manual_dir, self._engine = manual_dir, engine
     if config and not self.DEFAULT_CONFIG:
       raise UserError(f"{self.name} has no configurations, found {config!r}")
     config = config or self.DEFAULT_CONFIG
@@ -73,6 +79,11 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
     """Whether `make_plan` has what it needs, so that a finished dataset can be
     compared with its sources."""
     return bool(manual_dir)
+
+  def _build_data_dir(self, given_data_dir):
+    # tfds looks for other versions, and fails where a store has none yet.
+    parts = (self.name, self.builder_config_name, str(self.version))
+    return given_data_dir, os.path.join(given_data_dir, *filter(None, parts))
 
   def _info(self):
     return description.Info(builder=self, features=features())
@@ -141,41 +152,46 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
     with tempfile.TemporaryDirectory() as local:
       known = shards_lib.set_aside(folder, shards, f"{local}/known.sqlite")
       self._build_shards(plan, folder, stored, shards, known)
-    records = [shards_lib.finished(f"{folder}/{shard.name}")
-               for shard in shards]
-    whole, contents = self._describe(plan, shards, records)
-    # Of a split without records, what says why.
-    keep = {shard.name for shard in whole.shards} | {
-        shard.name + INDEX_SUFFIX for shard in shards}
-    for name in tf.io.gfile.listdir(folder):
-      if name not in keep:  # of another plan, or cut off
-        tf.io.gfile.remove(f"{folder}/{name}")
-    last = contents.pop(description.INFO)
-    for name, content in contents.items():
-      files.write_whole(f"{folder}/{name}", content)
-    files.write_whole(f"{folder}/{description.INFO}", last)
-    self._report("built", whole, len(whole.rejected))
+    with tempfile.TemporaryDirectory() as local:
+      whole, names = self._describe(plan, shards, folder, local)
+      # Of a split without records, sidecars say why.
+      keep = {shard.name + INDEX_SUFFIX for shard in shards} | {
+          shard.name for shard in shards if shard.split in whole.there()}
+      for name in files.listdir(folder):
+        if name not in keep:  # of another plan, or cut off
+          tf.io.gfile.remove(f"{folder}/{name}")
+      for name in names:
+        description.copy(f"{local}/{name}", f"{folder}/{name}")
+    self._report("built", whole, whole.rejected)
 
   def _build_shards(self, plan, folder, stored, shards, known=None):
     job = shards_lib.Job(folder, stored, self._common(plan), plan.read,
                          plan.label_names, known)
     with tqdm(total=sum(shard.count for shard in shards), unit="clip",
               desc=self.info.full_name, mininterval=1) as bar:
-      engines.run(job, shards, num_cores(), plan.is_long, bar.update)
+      if self._engine:
+        self._engine(job, shards, bar.update)
+      else:
+        engines.run(job, shards, num_cores(), plan.is_long, bar.update)
 
-  def _describe(self, plan, shards, records):
-    """The Description of a dataset, and its files."""
-    whole = description.Description(
-        shards, records, plan.rejected, plan.tables)
-    there = {part for split in whole.facts() for part in split.split("_")}
-    for shard, record in zip(shards, records):
-      for part in shard.split.split("_"):
+  def _describe(self, plan, shards, folder, local):
+    """The Description of a dataset whose shards are all there, and the names of
+    its files, which are written into a local folder."""
+    whole = description.Description(local, self.name, plan.rejected)
+    for split, of_split in itertools.groupby(shards, lambda shard: shard.split):
+      whole.take(split, (record for _, record in _ahead(
+          lambda shard: shards_lib.finished(f"{folder}/{shard.name}"),
+          of_split, "shards")))
+    there = {part for split in whole.there() for part in split.split("_")}
+    for split, facts in whole.splits.items():
+      for part in split.split("_"):
         if part not in there:
           raise UserError(
               f"{self.info.full_name}: every clip of split {part!r} was "
-              "rejected; the first: {0}: {2}".format(*record["rejected"][0]))
-    return whole, whole.files(
-        self._info(), plan.label_names, self._get_filename_template)
+              "rejected; the first: {0}: {2}".format(*facts.first))
+    return whole, whole.finish(
+        self._info(), plan.label_names, self._get_filename_template,
+        plan.tables)
 
   def _report(self, done, whole, rejected):
     """Prints the last line, and has tfds' methods know the dataset."""
@@ -183,11 +199,10 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
     line = f"{self.data_path}: {done} {whole.line(rejected)}"
     if rejected:
       line += f" (see {self.data_path}/{rejected_lib.NAME})"
-    if whole.damaged:
-      line += (f", damaged {len(whole.damaged)} (see {self.data_path}/"
+    if whole.damaged():
+      line += (f", damaged {whole.damaged()} (see {self.data_path}/"
                f"{rejected_lib.DAMAGED})")
-    missing = description.count_tables(str(self.data_path)).get(
-        rejected_lib.MISSING)
+    missing = description.count_rows(str(self.data_path), rejected_lib.MISSING)
     if missing:
       line += (f", listed and not used {missing} (see {self.data_path}/"
                f"{rejected_lib.MISSING})")
@@ -197,47 +212,47 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
   def _check_finished(self, final, manual_dir):
     """Says that a dataset is finished, if it is and of this plan."""
     self.info.read_from_directory(final)
-    facts = description.read_facts(self.info)
+    counts = description.read_counts(self.info)
     plan = self.make_plan(manual_dir) if self.has_sources(manual_dir) else None
     with tempfile.TemporaryDirectory() as local:
       stored = f"{local}/{plans.NAME}" if plan else None
-      shards = self._store(plan, stored) if plan else [
-          Shard(split, name, 0, 0, 0, "")
-          for split, named in facts.items() for name, _ in named]
-      records = self._records(
-          final, plan, stored, shards, record_index.has_records_at)
-    damaged = [shard.name for shard, record in zip(shards, records)
-               if not record]
-    if not damaged:
-      whole = description.Description(
-          shards, records, plan.rejected if plan else ())
-      if not shards or facts != whole.facts():
-        damaged.append(description.INFO)
-      damaged += description.misread(final, plan and plan.label_names)
-      table = description.content(f"{final}/{rejected_lib.NAME}") or b""
-      rejected = rejected_lib.count(table)
-      # What is rejected while planning may be other files by now.
-      stated = rejected_lib.table(
-          row for record in whole.records for row in record["rejected"])
-      if rejected is None or (
-          set(stated.splitlines()) - set(table.splitlines())):
-        damaged.append(rejected_lib.NAME)
-      if description.content(f"{final}/{rejected_lib.DAMAGED}") != (
-          rejected_lib.table(whole.damaged) if whole.damaged else None):
-        damaged.append(rejected_lib.DAMAGED)
-      # What is missing may be other clips by now.
-      damaged += [name for name, count in description.count_tables(
-          final).items() if count is None]
-    if damaged:
+      shards = self._store(plan, stored) if plan else Shards(self.name, [
+          (split, np.zeros(len(lengths), Shards.FACTS))
+          for split, lengths in counts.items()])
+      made = f"{local}/made"
+      os.mkdir(made)
+      whole = description.Description(made, self.name)
+      damaged = self._look(final, plan, stored, shards, _has_records_at, whole)
+      names = [shard.name for shard in damaged]
+      if not damaged:
+        whole.end()
+        there = whole.there()
+        if not there or counts != {split: list(facts.counts)
+                                   for split, facts in there.items()}:
+          names.append(description.INFO)
+        names += description.misread(final, plan and plan.label_names)
+        rejected = description.count_rows(final, rejected_lib.NAME)
+        # What is rejected while planning may be other files by now.
+        if rejected is None or not description.has_lines(
+            f"{final}/{rejected_lib.NAME}", f"{made}/{rejected_lib.NAME}"):
+          names.append(rejected_lib.NAME)
+        names += [
+            name for name in (rejected_lib.DAMAGED, *(
+                name for split in there for name in whole.files_of(split)))
+            if not description.is_same(f"{final}/{name}", f"{made}/{name}")]
+        # What is missing may be other clips by now.
+        names += [name for name in rejected_lib.HEADERS
+                  if description.count_rows(final, name) is None]
+    if names:
       raise UserError(
           f"{final}: damaged, or not built by this program "
-          f"({_some(damaged)}); the same command with --repair, and the "
+          f"({_some(names)}); the same command with --repair, and the "
           "--manual_dir and --annotations that it was built from, builds what "
           "is damaged anew")
     self._report("already built", whole, rejected)
 
-  def _records(self, final, plan, stored, shards, is_whole):
-    """What the sidecars of shards say, None where either is damaged.
+  def _look(self, final, plan, stored, shards, is_whole, whole=None):
+    """Looks at all shards of a dataset.
 
     Args:
       final: folder of the dataset.
@@ -245,48 +260,81 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
       stored: the file of its clips.
       shards: of the dataset.
       is_whole: tells whether a file has records at such offsets.
+      whole: a Description, which gets those that are not damaged.
+
+    Returns:
+      The damaged ones: the shard, or its sidecar.
 
     Raises:
       UserError: they are of another plan.
     """
+    damaged = []
+
     def look(shard):
       path = f"{final}/{shard.name}"
       record, there = shards_lib.finished(path), tf.io.gfile.exists(path)
       whole = record and (not there or is_whole(path, record["offsets"]))
       return (record if whole else None), there
 
-    with ThreadPoolExecutor(record_index.THREADS) as pool:
-      found = list(pool.map(look, shards))
-    # A shard without records may be missing if its split has none.
-    full = {shard.split for shard, (record, _) in zip(shards, found)
-            if not record or record["count"]}
-    records = [record if there or shard.split not in full else None
-               for shard, (record, there) in zip(shards, found)]
-    if plan:
-      self._check_plan(final, plan, stored, shards, records)
-    return records
+    def good(looked):
+      """Yields what the sidecars of a split say."""
+      bare, full = [], False  # shards without a file; whether there are records
+      for shard, (record, there) in looked:
+        if plan and record and record["fingerprint"] != shard.fingerprint:
+          self._refuse(final, plan, stored, shards)
+        full |= not record or record["count"] > 0
+        if not record:
+          damaged.append(shard)
+        else:
+          bare += [] if there else [shard]
+          yield record
+      if full:  # else they may be missing
+        damaged.extend(bare)
 
-  def _check_plan(self, final, plan, stored, shards, records):
-    """Raises UserError if a dataset is not of a plan."""
+    if plan:
+      self._check_names(final, plan, stored, shards)
+    for split, of_split in itertools.groupby(shards, lambda shard: shard.split):
+      records = good(_ahead(look, of_split, "checked"))
+      if whole:
+        whole.take(split, records)
+      else:
+        collections.deque(records, 0)
+    return damaged
+
+  def _names(self, folder):
+    """{name of a shard that a folder has, or a sidecar of: its split}."""
     form = re.compile(
-        rf"({self.name}-.+\.tfrecord-\d+-of-\d+)({re.escape(INDEX_SUFFIX)})?")
-    there = [*filter(None, map(form.fullmatch, tf.io.gfile.listdir(final)))]
+        rf"({self.name}-(.+)\.tfrecord-\d+-of-\d+)({re.escape(INDEX_SUFFIX)})?")
+    return {match[1]: match[2] for match in filter(None, map(
+        form.fullmatch, files.listdir(folder)))}
+
+  def _check_names(self, final, plan, stored, shards):
+    """Raises UserError if a dataset has shards of another plan, or of the plan
+    there is a split of which it has nothing."""
+    there = self._names(final)
+    self.info.read_from_directory(final)
     # Each shard has a sidecar, also one without records.
-    if all(record is None or record["fingerprint"] == shard.fingerprint
-           for shard, record in zip(shards, records)) and (
-        {match[1] for match in there} <= {shard.name for shard in shards}):
-      return
+    splits = {*there.values(), *description.read_counts(self.info)}
+    wanted = {shard.name for shard in shards}
+    if not (there.keys() <= wanted
+            and {shard.split for shard in shards} <= splits):
+      self._refuse(final, plan, stored, shards)
+
+  def _refuse(self, final, plan, stored, shards):
+    """Raises the UserError of a dataset that is of another plan."""
     # Of all that are there: more clips are in shards of other names.
-    with ThreadPoolExecutor(record_index.THREADS) as pool:
-      sidecars = pool.map(
-          lambda name: shards_lib.read_sidecar(f"{final}/{name}"),
-          {match[1] for match in there})
-      before = {key for record in sidecars if record for key in record["keys"]}
-    now = {key for shard in shards for key in plans.keys_of(
-        plans.read_clips(stored, shard), self._common(plan))}
+    before, now = (np.unique(np.fromiter((
+        int(key[:16], 16) for _, keys in found for key in keys), np.uint64))
+                   for found in (
+        _ahead(lambda name: (shards_lib.read_sidecar(f"{final}/{name}") or {}
+                             ).get("keys", ()), self._names(final), "compared"),
+        _ahead(lambda shard: plans.keys_of(
+            plans.read_clips(stored, shard), self._common(plan)), shards,
+               "compared")))
+    same = len(np.intersect1d(before, now, assume_unique=True))
     raise UserError(
         f"{final}: built before, from other sources than there are now ("
-        f"{len(before & now)} of its clips are the same, {len(now - before)} "
+        f"{same} of its clips are the same, {len(now) - same} "
         "are new, changed or were rejected); to build it from these, delete "
         f"its {description.INFO}, and what is the same is taken; or build with "
         "another --data_dir")
@@ -297,25 +345,42 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
     with tempfile.TemporaryDirectory() as local:
       stored = f"{local}/{plans.NAME}"
       shards = self._store(plan, stored)
-      records = self._records(
-          final, plan, stored, shards, record_index.has_whole_records_at)
-      damaged = [shard for shard, record in zip(shards, records) if not record]
+      damaged = self._look(final, plan, stored, shards,
+                           record_index.has_whole_records_at)
       self._build_shards(plan, final, stored, damaged)
     mended = [shard.name for shard in damaged]
-    records = [shards_lib.finished(f"{final}/{shard.name}") for shard in shards]
-    whole, contents = self._describe(plan, shards, records)
-    for name, content in contents.items():
-      if description.content(f"{final}/{name}") != content:
-        files.write_whole(f"{final}/{name}", content)
-        mended.append(name)
-    for name in ({shard.name for shard in shards} | {rejected_lib.DAMAGED}
-                 ) - {shard.name for shard in whole.shards} - contents.keys():
-      if tf.io.gfile.exists(f"{final}/{name}"):  # without records
+    with tempfile.TemporaryDirectory() as local:
+      whole, names = self._describe(plan, shards, final, local)
+      for name in names:
+        if not description.is_same(f"{final}/{name}", f"{local}/{name}"):
+          description.copy(f"{local}/{name}", f"{final}/{name}")
+          mended.append(name)
+    # Of splits without records, and what is damaged no more.
+    stale = {shard.name for shard in shards
+             if shard.split not in whole.there()} | {rejected_lib.DAMAGED, *(
+                 name for split in whole.splits
+                 for name in whole.files_of(split))} - {*names}
+    for name in stale:
+      if tf.io.gfile.exists(f"{final}/{name}"):
         tf.io.gfile.remove(f"{final}/{name}")
     if mended:
       print(f"{final}: built anew: {_some(mended)}")
     self._report("repaired" if mended else "already built", whole,
-                 len(whole.rejected))
+                 whole.rejected)
+
+
+def _has_records_at(path, offsets):
+  """Whether a file has records at such offsets, by their headers. What a store
+  of objects has is whole, and each look at it takes a while."""
+  return "://" in path or record_index.has_records_at(path, offsets)
+
+
+def _ahead(function, items, what):
+  """Yields (item, what a function returns of it), in order, with a bar if it
+  takes some seconds."""
+  yield from tqdm(
+      threads.in_order(function, items, record_index.THREADS), what,
+      unit="shard", mininterval=1, delay=3)
 
 
 def _some(names):

@@ -4,7 +4,7 @@ import io
 import itertools
 import os
 
-from vatt.data.ingest import clip_sources, coverage, matching
+from vatt.data.ingest import clips_csv, coverage, matching
 from vatt.data.ingest.annotations import Format, Listing
 from vatt.data.ingest.rejected import FORMULA, HEADERS, MISSING
 from vatt.errors import UserError, one_line
@@ -37,16 +37,16 @@ def write_clips(listing: Listing, form: Format, manual_dir: str,
   base = ""  # of paths
   if output and not os.path.samefile(manual_dir, _made(output)):
     base = os.path.abspath(manual_dir)
-  for name in (clip_sources.LIST, clip_sources.CLASSES, *HEADERS):
+  for name in (clips_csv.LIST, clips_csv.CLASSES, *HEADERS):
     if os.path.exists(f"{folder}/{name}") and not overwrite:
       raise UserError(
           f"{folder}/{name}: is there already; --overwrite replaces it")
   matches = matching.find(listing.clips, form, manual_dir, trimmed)
   # The list comes last: where it is, the rest is.
   contents = coverage.tables(listing, matches) | {
-      clip_sources.CLASSES: "".join(
+      clips_csv.CLASSES: "".join(
           f"{name}\n" for name in listing.classes).encode(),
-      clip_sources.LIST: _table(matches, base)}
+      clips_csv.LIST: _table(matches, base)}
   for name, content in contents.items():
     target = f"{folder}/{name}"
     try:
@@ -56,7 +56,7 @@ def write_clips(listing: Listing, form: Format, manual_dir: str,
       raise UserError(f"{target}: cannot be written: {one_line(error)}"
                       + ("" if output else "; --output=FOLDER writes elsewhere")
                       ) from None
-  print(f"{folder}/{clip_sources.LIST}: {coverage.line(listing, matches)} "
+  print(f"{folder}/{clips_csv.LIST}: {coverage.line(listing, matches)} "
         f"(see {folder}/{MISSING})")
 
 
@@ -72,7 +72,7 @@ def _table(matches, base):
   """The bytes of the list, its paths below `base`."""
   file = io.StringIO()
   write = csv.writer(file, lineterminator="\n").writerow
-  columns = [*clip_sources.COLUMNS, clip_sources.SOUND]
+  columns = [*clips_csv.COLUMNS, clips_csv.SOUND]
   if not any(match.sound for match in matches.found):
     columns.pop()
   write(columns)

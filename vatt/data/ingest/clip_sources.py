@@ -1,10 +1,8 @@
-"""Finds what clips is built from: a list, or media files, and subtitles."""
+"""Finds media files, and cuts them into clips."""
 import collections
 import math
 import os
-import re
 import time
-import unicodedata
 from collections.abc import (
   Callable,
   Collection,
@@ -13,28 +11,17 @@ from collections.abc import (
   Mapping,
   Sequence,
 )
-from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from vatt.data.ingest import media, sidecars, tables
+from vatt.data.ingest import media, sidecars, tables, threads
 from vatt.data.ingest.measured import Measured
-from vatt.data.ingest.plans import split_order
 from vatt.data.ingest.workers import Workers
 from vatt.errors import UserError, visible
 from vatt.host import num_cores
 
-LIST, CLASSES = "clips.csv", "classes.txt"
-COLUMNS = ("video_path", "start", "end", "label", "caption", "split")
-NEEDED, TIMES = COLUMNS[:3], COLUMNS[1:3]
-SOUND = "sound_path"  # another, of a file that has the sound
-SPLITS = ("train", "test")
-# One of a clip's splits. They are joined by "_" to the name of a built split,
-# which is a part of files' names; "all" is taken by tensorflow-datasets.
-SPLIT = re.compile(r"(?!all$)[A-Za-z0-9]+")
-LONGEST_SPLIT = 150  # characters
 SUFFIXES = frozenset((
     ".3g2 .3gp .aac .ac3 .aif .aifc .aiff .amr .asf .au .avi .caf .divx .dts "
     ".dv .eac3 .f4v .flac .flv .gif .h264 .h265 .hevc .ivf .m1v .m2t .m2ts "
@@ -43,7 +30,6 @@ SUFFIXES = frozenset((
     ".qt .ra .rm .rmvb .spx .ts .tta .vob .w64 .wav .weba .webm .wma .wmv "
     ".wtv .wv .y4m").split())
 SAVED = 60.0  # seconds after which lengths are saved again
-AT_ONCE = 4096  # items that threads are given
 LONGEST_FILE = 24 * 3600  # seconds; damaged headers say any length
 
 
@@ -52,7 +38,6 @@ class Span(NamedTuple):
   file: str
   start: float
   end: float | None  # None for the file's end
-  row: int = 0  # in clips.csv, from 1, as spreadsheets count
   split: str = ""
   labels: tuple[str, ...] = ()
   captions: tuple[str, ...] = ()
@@ -77,94 +62,30 @@ class Found(NamedTuple):
   """What a dataset can be built from.
 
   Attributes:
-    spans: the clips.
-    rejected: (id, file, reason) of those that cannot be built.
-    classes: in the order of their numbers; None for the names among the clips.
+    spans: gives all clips, those of a file together; each time that it is
+      called, as they are not in memory.
+    files: those that they are of.
+    silent: those of which a clip has no caption.
+    rejected: (id, file, reason) of clips that cannot be built.
+    classes: in the order of their numbers.
     tables: files that say what official lists have besides, by their names.
   """
-  spans: list[Span]
-  rejected: list[tuple[str, str, str]]
-  classes: tuple[str, ...] | None = None
+  spans: Callable[[], Iterable[Span]]
+  files: Collection[str]
+  silent: Collection[str]
+  rejected: Sequence[tuple[str, str, str]]
+  classes: Sequence[str] = ()
   tables: Mapping[str, bytes] = MappingProxyType({})
 
 
-def read_list(path: str, classes: Collection[str] | None = None
-              ) -> tuple[list[Span], list[tuple[str, str, str]]]:
-  """Reads `clips.csv`.
-
-  Args:
-    path: of the list.
-    classes: those that labels must be of; None for any.
-
-  Returns:
-    The clips, in the order of their first rows, and (id, file, reason) of those
-    that cannot be built.
-
-  Raises:
-    UserError: it is no such list; names the row, as spreadsheets count.
-  """
-  spans, rejected = {}, {}
-  folder = os.path.dirname(path)
-  inside = os.path.join(os.path.abspath(folder), "")
-  if classes is not None:
-    classes = frozenset(classes)
-  for row, cells in tables.read_table(
-      path, NEEDED, (*COLUMNS[len(NEEDED):], SOUND), times=TIMES,
-      sentences=("caption",)):
-    file, sound = (  # one file has one name
-        os.path.normpath(name).removeprefix(inside)
-        for name in (cells["video_path"], cells.get(SOUND, "")))
-    sound = "" if sound == "." else sound
-    start, end = (None if cells[name] is None else round(cells[name], 3)
-                  for name in TIMES)
-    names = set(cells.get("split", "").split())
-    span = Span(file, start or 0.0, end, row,
-                "_".join(sorted(names, key=split_order)), sound=sound)
-    known = spans.get(span.id)
-    if "split" in cells and not (names and all(map(SPLIT.fullmatch, names))
-                                 and len(span.split) <= LONGEST_SPLIT):
-      raise UserError(f"{path}: row {row}, column split: {cells['split']!r}, "
-                      "expected train, test or other names of letters and "
-                      "digits (not all), with spaces between")
-    if known and known.split != span.split:
-      raise UserError(f"{path}: row {row}, column split: {span.split!r}, but "
-                      f"the same clip is in {known.split!r} in row {known.row}")
-    if known and known.sound != span.sound:
-      raise UserError(f"{path}: row {row}, column {SOUND}: {span.sound!r}, but "
-                      f"{known.sound!r} for the same clip in row {known.row}")
-    label = unicodedata.normalize("NFC", cells.get("label", ""))
-    if label and classes is not None and label not in classes:
-      raise UserError(f"{path}: row {row}, column label: {label!r}, expected a "
-                      f"class of {CLASSES} beside it")
-    why = span.why_unusable()
-    if not os.path.isfile(os.path.join(folder, file)):
-      why = "no such file"
-    elif sound and not os.path.isfile(os.path.join(folder, sound)):
-      why = f"no such file of sound: {sound}"
-    if why:
-      rejected.setdefault(span.id, (span.id, file, f"row {row}: {why}"))
-      continue
-    known = known or span
-    added = {
-        field: getattr(known, field) + (text,)
-        for field, column in (("labels", "label"), ("captions", "caption"))
-        if (text := unicodedata.normalize("NFC", cells.get(column, "")))
-        and text not in getattr(known, field)}
-    spans[span.id] = known._replace(**added)
-  return list(spans.values()), list(rejected.values())
-
-
 def cut_files(manual_dir: str, length: float, stride: float, workers: Workers
-              ) -> tuple[list[Span], list[tuple[str, str, str]]]:
+              ) -> Found:
   """Finds media files and cuts them into clips.
 
   Args:
     manual_dir: folder of the media.
     length, stride: as of `parts`.
     workers: processes to read the files in.
-
-  Returns:
-    The clips, and (id, file, reason) of the files of no use.
 
   Raises:
     UserError: there is no media file.
@@ -174,8 +95,10 @@ def cut_files(manual_dir: str, length: float, stride: float, workers: Workers
     raise UserError(f"--manual_dir={manual_dir}: neither clips.csv nor a media "
                     f"file ({' '.join(sorted(SUFFIXES))}) in it")
   lengths, rejected = measure(manual_dir, files, workers)
-  return [Span(file, *part) for file, seconds in lengths.items()
-          for part in parts(seconds, length, stride)], rejected
+  return Found(
+      lambda: (Span(file, *part) for file, seconds in lengths.items()
+               for part in parts(seconds, length, stride)),
+      lengths.keys(), lengths.keys(), rejected)
 
 
 def measure(manual_dir: str, files: Sequence[str], workers: Workers,
@@ -237,17 +160,8 @@ def in_threads(function: Callable[[Any], Any], items: Sequence[Any], what: str,
     items: any number of them.
     what, unit: of the bar that is shown if it takes some seconds.
   """
-  pool = ThreadPoolExecutor(num_cores())
-  try:
-    with tqdm(total=len(items), desc=what, unit=unit, mininterval=1,
-              delay=3) as bar:
-      for i in range(0, len(items), AT_ONCE):
-        part = items[i:i + AT_ONCE]
-        for item, found in zip(part, pool.map(function, part)):
-          yield item, found
-          bar.update()
-  finally:  # whoever stops it does not wait for those that have not begun
-    pool.shutdown(cancel_futures=True)
+  yield from tqdm(threads.in_order(function, items, num_cores()), what,
+                  len(items), unit=unit, mininterval=1, delay=3)
 
 
 def parts(seconds: float, length: float, stride: float = 0.0

@@ -1,11 +1,13 @@
 """What describes a built dataset: tfds' files, a list of what is rejected, and
 the line that is printed."""
+import array
 import collections
 import contextlib
+import gzip
+import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -13,9 +15,10 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import dataset_info
 from tensorflow_datasets.core import splits as splits_lib
 
+from vatt.data import caption_files, split_index
 from vatt.data.ingest import rejected as rejected_lib
 from vatt.data.ingest import shards as shards_lib
-from vatt.data.ingest.plans import Shard
+from vatt.files import CHUNK, REFUSED, write_whole_by
 
 INFO, FEATURES, LABELS = (
     "dataset_info.json", "features.json", "label.labels.txt")
@@ -38,98 +41,157 @@ class Info(tfds.core.DatasetInfo):
       self._fully_initialized = False
 
 
-class Description:
-  """Of the shards of a dataset, by what their sidecars say.
+class Facts:
+  """What a built split has, in numbers.
 
   Attributes:
-    shards: that it has; those of a split without any record are left out.
-    records: what the sidecars say.
-    rejected: (id, file, reason) of all clips that are rejected.
-    damaged: the same of those that are there though they are damaged.
+    counts: of the records of each of its shards.
+    bytes: of all.
+    having: how many records have each of `shards.KINDS`.
+    rejected, damaged: how many clips are so.
+    first: of those that are rejected, or None.
   """
 
-  def __init__(self, shards: Sequence[Shard],
-               records: Sequence[Mapping[str, Any]],
-               rejected: Sequence[Sequence[str]] = (),
-               tables: Mapping[str, bytes] = MappingProxyType({})):
-    """Describes a dataset.
+  def __init__(self):
+    self.counts = array.array("q")
+    self.bytes = self.rejected = self.damaged = 0
+    self.having, self.first = collections.Counter(), None
+
+  def add(self, record: Mapping[str, Any]) -> None:
+    """Adds a shard, by what its sidecar says."""
+    self.counts.append(record["count"])
+    self.bytes += record["bytes"]
+    self.having.update(record["having"])
+    self.rejected += len(record["rejected"])
+    self.damaged += len(record["damaged"])
+    self.first = self.first or next(iter(record["rejected"]), None)
+
+
+class Description:
+  """Makes the files that describe a dataset, of what the sidecars of its shards
+  say: these pass by once, and no more than numbers is kept in memory.
+
+  Attributes:
+    splits: the Facts of each, those to train first. One without a record is no
+      split of the dataset.
+    rejected: how many clips are so.
+  """
+
+  def __init__(self, folder: str, base: str,
+               rejected: Iterable[Sequence[str]] = ()):
+    """Begins the files.
 
     Args:
-      shards: of the plan.
-      records: of each.
-      rejected: what was so while planning.
-      tables: of the plan.
+      folder: a local one, empty, to write them into.
+      base: how the names of the shards begin.
+      rejected: (id, file, reason) of clips that were so while planning.
     """
-    self._tables = tables
-    full = {shard.split for shard, record in zip(shards, records)
-            if record["count"]}
-    pairs = [(shard, record) for shard, record in zip(shards, records)
-             if shard.split in full]
-    self.shards = [shard for shard, _ in pairs]
-    self.records = [record for _, record in pairs]
-    self.rejected = [*rejected, *(row for record in records
-                                  for row in record["rejected"])]
-    self.damaged = [row for record in records
-                    for row in record["damaged"].values()]
+    self._folder, self._base = folder, base
+    self.splits, self.rejected = {}, 0
+    for name in rejected_lib.NAME, rejected_lib.DAMAGED:
+      self._append(name, [rejected_lib.HEADER])
+    for row in rejected:
+      self.rejected += 1
+      self._append(rejected_lib.NAME, [row])
 
-  def facts(self) -> dict[str, list[tuple[str, int]]]:
-    """Names and numbers of records of the shards of each split."""
-    found = {}
-    for shard, record in zip(self.shards, self.records):
-      found.setdefault(shard.split, []).append((shard.name, record["count"]))
-    return found
+  def _append(self, name, rows):
+    with open(f"{self._folder}/{name}", "ab") as file:
+      file.writelines(map(rejected_lib.line, rows))
 
-  def files(self, info: Info, label_names: Sequence[str], template
-            ) -> dict[str, bytes]:
-    """Makes the files, by their names.
+  def take(self, split: str, records: Iterable[Mapping[str, Any]]) -> None:
+    """Adds a split.
+
+    Args:
+      split: its name.
+      records: what the sidecars of its shards say, in order.
+    """
+    facts = self.splits[split] = Facts()
+    with tempfile.TemporaryFile("w+") as captions:
+
+      def passing():
+        for record in records:
+          facts.add(record)
+          self._append(rejected_lib.NAME, record["rejected"])
+          self._append(rejected_lib.DAMAGED, record["damaged"].values())
+          for own in record["captions"]:
+            captions.write(json.dumps(own) + "\n")
+          yield record
+
+      split_index.write(self._folder, self._base, split, passing())
+      captions.seek(0)
+      caption_files.write(
+          self._folder, self._base, split, map(json.loads, captions))
+    self.rejected += facts.rejected
+    if not sum(facts.counts):
+      for name in self.files_of(split):
+        os.remove(f"{self._folder}/{name}")
+
+  def files_of(self, split: str) -> list[str]:
+    """Names of the files that a split has beside its shards."""
+    return [split_index.file_name(self._base, split),
+            caption_files.file_name(self._base, split)]
+
+  def finish(self, info: Info, label_names: Sequence[str], template,
+             tables: Mapping[str, bytes]) -> list[str]:
+    """Writes the other files.
 
     Args:
       info: a new one of the dataset.
       label_names: the classes, in the order of their numbers.
       template: gives tfds' template of the names of a split's shards.
+      tables: of the plan.
+
+    Returns:
+      The names of all that are to be in the dataset, INFO last.
     """
-    sizes = collections.Counter()
-    for shard, record in zip(self.shards, self.records):
-      sizes[shard.split] += record["bytes"]
     info.set_file_format(None)
     info.features["label"].feature.names = list(label_names)
     info.set_splits(splits_lib.SplitDict([
         splits_lib.SplitInfo(
-            name=split, shard_lengths=[count for _, count in shards],
-            num_bytes=sizes[split], filename_template=template(split))
-        for split, shards in self.facts().items()]))
-    found = {rejected_lib.NAME: rejected_lib.table(self.rejected),
-             **self._tables}
-    if self.damaged:
-      found[rejected_lib.DAMAGED] = rejected_lib.table(self.damaged)
-    # tfds writes into a folder, and not whole files.
-    with tempfile.TemporaryDirectory() as folder:
-      info.write_to_directory(folder)
-      for name in os.listdir(folder):
-        found[name] = content(os.path.join(folder, name))
-    return found
+            name=split, shard_lengths=facts.counts.tolist(),
+            num_bytes=facts.bytes, filename_template=template(split))
+        for split, facts in self.there().items()]))
+    info.write_to_directory(self._folder)
+    for name, data in tables.items():
+      with open(f"{self._folder}/{name}", "wb") as file:
+        file.write(data)
+    self.end()
+    return sorted(os.listdir(self._folder), key=lambda name: (
+        name == INFO, name))
+
+  def end(self) -> None:
+    """Takes away what of the files is not needed."""
+    if not self.damaged():
+      os.remove(f"{self._folder}/{rejected_lib.DAMAGED}")
+
+  def there(self) -> dict[str, Facts]:
+    """Of the splits that have records."""
+    return {split: facts for split, facts in self.splits.items()
+            if sum(facts.counts)}
+
+  def damaged(self) -> int:
+    """How many clips are there though they are damaged."""
+    return sum(facts.damaged for facts in self.splits.values())
 
   def line(self, rejected: int) -> str:
     """How many clips there are, and are not."""
     clips, having = collections.Counter(), collections.Counter()
-    for shard, record in zip(self.shards, self.records):
-      clips.update(dict.fromkeys(shard.split.split("_"), record["count"]))
-      having.update(record["having"])
+    for split, facts in self.there().items():
+      clips.update(dict.fromkeys(split.split("_"), sum(facts.counts)))
+      having.update(facts.having)
     each = ", ".join(f"{part} {count}" for part, count in clips.items())
     each += "; with " + ", ".join(
         f"{kind} {having[kind]}" for kind in shards_lib.KINDS)
-    total = sum(record["count"] for record in self.records)
+    total = sum(sum(facts.counts) for facts in self.splits.values())
     return f"{total} clips ({each}), rejected {rejected}"
 
 
-def read_facts(info: Info) -> dict[str, list[tuple[str, int]]]:
-  """As `Description.facts`, what a dataset's files say; {} if they cannot be
-  read."""
+def read_counts(info: Info) -> dict[str, list[int]]:
+  """The number of records of each shard of each split, as a dataset's files say
+  it; {} if they cannot be read."""
   if not info.initialized:
     return {}
-  return {split: [(os.path.basename(path), count) for path, count in zip(
-      map(str, found.filepaths), found.shard_lengths)]
-          for split, found in info.splits.items()}
+  return {split: found.shard_lengths for split, found in info.splits.items()}
 
 
 def misread(folder: str, label_names: Sequence[str] | None) -> list[str]:
@@ -152,16 +214,53 @@ def misread(folder: str, label_names: Sequence[str] | None) -> list[str]:
   return [] if label_names in (None, tuple(names)) else [LABELS]
 
 
-def count_tables(folder: str) -> dict[str, int | None]:
-  """The number of rows of each of `rejected.HEADERS` that a dataset has; None
-  of one that is not as it was written."""
-  found = {name: content(f"{folder}/{name}") for name in rejected_lib.HEADERS}
-  return {name: rejected_lib.count(data, rejected_lib.HEADERS[name])
-          for name, data in found.items() if data is not None}
+def count_rows(folder: str, name: str) -> int | None:
+  """The number of clips in such a file of a dataset; 0 if it is not there, None
+  if it is not as it was written."""
+  header = rejected_lib.HEADERS.get(name, rejected_lib.HEADER)
+  path = f"{folder}/{name}"
+  if not tf.io.gfile.exists(path):  # the lines of an object would just be none
+    return 0
+  with tf.io.gfile.GFile(path, "rb") as file:
+    return rejected_lib.count(file, header)
 
 
-def content(path: str) -> bytes | None:
-  """The bytes of a file; None if there is none."""
-  with contextlib.suppress(tf.errors.NotFoundError):
-    with tf.io.gfile.GFile(path, "rb") as file:
-      return file.read()
+def is_same(path: str, local: str) -> bool:
+  """Whether a file is what it should be: that of a local one, which need not be
+  there. Compressed ones are, if what is in them is."""
+  if not os.path.exists(local):
+    return not tf.io.gfile.exists(path)
+  try:
+    with contextlib.ExitStack() as files:
+      one, other = (files.enter_context(tf.io.gfile.GFile(name, "rb"))
+                    for name in (path, local))
+      if path.endswith(".gz"):
+        one, other = (files.enter_context(gzip.GzipFile(fileobj=file))
+                      for file in (one, other))
+      while part := other.read(CHUNK):
+        if one.read(CHUNK) != part:
+          return False
+      return not one.read(1)
+  except (EOFError, gzip.zlib.error, *REFUSED):
+    return False
+
+
+def has_lines(path: str, local: str) -> bool:
+  """Whether a file has all lines of a local one, in their order."""
+  try:
+    with tf.io.gfile.GFile(path, "rb") as file, open(local, "rb") as wanted:
+      lines = iter(file)
+      return all(line in lines for line in wanted)
+  except REFUSED:
+    return False
+
+
+def copy(local: str, path: str) -> None:
+  """Writes a file whole that is what a local one is."""
+  def write(temporary):
+    with open(local, "rb") as source, tf.io.gfile.GFile(
+        temporary, "wb") as file:
+      while part := source.read(CHUNK):
+        file.write(part)
+
+  write_whole_by(path, write)

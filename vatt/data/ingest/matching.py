@@ -77,9 +77,9 @@ def find(clips: Sequence[Listed], form: Format, manual_dir: str,
       continue
     own, own_sound = files.of(clip, form.own_names(clip))
     path = sound = ""
-    if not own or _is_sound(own):
+    if not own or is_sound(own):
       path, sound = files.of(clip, form.names(clip))
-    if own and (not path or _is_sound(path)):
+    if own and (not path or is_sound(path)):
       found.append(Match(clip, own, None, None, own_sound))
     elif path:  # also where the clip alone has a file of sound alone
       if trimmed is not False:
@@ -284,7 +284,7 @@ class _Files:
         self._same.add(path)
     pictures, sound = [], []
     for path in same.values():
-      (sound if _is_sound(path) else pictures).append(path)
+      (sound if is_sound(path) else pictures).append(path)
     apart = [path for path in pictures if _parts(path) & SOUND_FOLDERS]
     if not sound and 0 < len(apart) < len(pictures):
       sound = apart
@@ -337,7 +337,7 @@ class _Files:
             f"the name of no clip that is used, such as {first}")
 
 
-def _is_sound(path):
+def is_sound(path: str) -> bool:
   """Whether a file has sound alone, by its suffix."""
   return os.path.splitext(path)[1].lower() in SOUND
 

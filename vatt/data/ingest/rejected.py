@@ -4,7 +4,6 @@ that it has though something of them is damaged.
 missing.csv: the clips of official lists whose files are not there;
 coverage.csv: how many of each split and label are."""
 import csv
-import io
 from collections.abc import Iterable, Sequence
 
 from vatt.errors import visible
@@ -34,8 +33,12 @@ def table(rows: Iterable[Sequence[str]], header: Sequence[str] = HEADER
     CSV in UTF-8. Control characters and what is no character are escaped; a
     cell that a spreadsheet would run begins with an apostrophe.
   """
-  lines = [",".join(map(_cell, row)) for row in (header, *rows)]
-  return "".join(f"{line}\n" for line in lines).encode()
+  return b"".join(map(line, (header, *rows)))
+
+
+def line(row: Sequence[str]) -> bytes:
+  """A row of such a file."""
+  return (",".join(map(_cell, row)) + "\n").encode()
 
 
 def _cell(text):
@@ -48,11 +51,16 @@ def _cell(text):
   return text
 
 
-def count(data: bytes, header: Sequence[str] = HEADER) -> int | None:
-  """The number of clips in a file; None if it is not one that was written."""
+def count(lines: Iterable[bytes], header: Sequence[str] = HEADER
+          ) -> int | None:
+  """The number of clips in a file, by its lines; None if it is not one that was
+  written."""
+  number = -1
   try:
-    first, *rows = csv.reader(io.StringIO(data.decode()), strict=True)
+    for row in csv.reader((line.decode() for line in lines), strict=True):
+      if len(row) != len(header) or number < 0 and tuple(row) != header:
+        return None
+      number += 1
   except (ValueError, csv.Error):
     return None
-  whole = all(len(row) == len(header) for row in rows)
-  return len(rows) if whole and tuple(first) == header else None
+  return number if number >= 0 else None

@@ -5,6 +5,9 @@ at any moment leaves nothing that looks finished and is not. What a sidecar says
 is believed if it is what was written, by its digest, and if the shard has its
 size; what the shard holds, once the CRCs of all records are right.
 """
+import concurrent.futures
+import contextlib
+import json
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +18,18 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import example_serializer
 
-from vatt.data import record_index
+from vatt.data import caption_files, record_index
 from vatt.data.ingest import plans
 from vatt.data.ingest.plans import Clip, Shard
 from vatt.data.record_index import FOOTER, HEADER, INDEX_SUFFIX
 from vatt.errors import one_line
-from vatt.files import TEMPORARY, write_whole, write_whole_by
+from vatt.files import (
+  TEMPORARY,
+  know,
+  listdir,
+  write_whole,
+  write_whole_by,
+)
 
 # What a reader of clips may add to an example: what of it is damaged, or "".
 DAMAGE = "damage"
@@ -29,7 +38,7 @@ KINDS = {"pictures": "frames", "sound": "audio", "captions": "captions/text"}
 # What a sidecar says.
 FIELDS = {"fingerprint": str, "count": int, "bytes": int, "offsets": list,
           "rejected": list, "keys": list, "having": dict, "damaged": dict,
-          "digest": str}
+          "captions": list, "digest": str}
 
 
 class Rejected(Exception):
@@ -92,9 +101,9 @@ def build(job: Job, shard: Shard,
   """Builds one shard, unless it is built: a pure function of its arguments.
 
   The sidecar that is written says: fingerprint, count (records), bytes (size of
-  the file), offsets (of each record), keys (of each), having (how many have
-  pictures, sound, captions), rejected (id, file, reason), damaged (the same by
-  key).
+  the file), offsets, keys and captions (of each record, the clip's own), having
+  (how many have pictures, sound, captions), rejected (id, file, reason),
+  damaged (the same by key).
 
   Args:
     job: of all shards.
@@ -102,29 +111,30 @@ def build(job: Job, shard: Shard,
     progress: called with the number of clips done. May raise, to stop.
   """
   path = f"{job.folder}/{shard.name}"
+  know(path)
   record = finished(path, shard.fingerprint)
-  if record and tf.io.gfile.exists(path) and (
-      record_index.has_whole_records_at(path, record["offsets"])):
+  # What a store of objects has is what was written.
+  if record and tf.io.gfile.exists(path) and ("://" in path or (
+      record_index.has_whole_records_at(path, record["offsets"]))):
     progress(shard.count)
     return
   clips = plans.read_clips(job.plan, shard)
   keys = plans.keys_of(clips, job.common)
-  serializer = example_serializer.ExampleSerializer(
-      features(job.label_names).get_serialized_info())
   record = {"fingerprint": shard.fingerprint, "count": 0, "bytes": 0,
             "offsets": [], "keys": [], "having": dict.fromkeys(KINDS, 0),
-            "damaged": {}, "rejected": []}
+            "damaged": {}, "rejected": [], "captions": []}
 
   def write(temporary):
     with tf.io.TFRecordWriter(temporary) as writer:
-      for clip, key, made in zip(clips, keys, _made(job, clips, keys)):
+      for clip, key, made in zip(clips, keys, _make(job, clips, keys)):
         if isinstance(made, Rejected):
           record["rejected"].append([clip.id, clip.file, one_line(made)])
         else:
-          raw, example, damage = made(serializer)
+          raw, example, damage = made
           writer.write(raw)
           record["offsets"].append(record["bytes"])
           record["keys"].append(key)
+          record["captions"].append(caption_files.own_captions(example))
           if damage:
             record["damaged"][key] = [clip.id, clip.file, damage]
           record["bytes"] += HEADER + len(raw) + FOOTER
@@ -145,32 +155,31 @@ def build(job: Job, shard: Shard,
   write_whole(path + INDEX_SUFFIX, record_index.sidecar_of(record))
 
 
-def _made(job, clips, keys):
-  """Yields of each clip a function of a serializer, which returns the record,
-  its Example and what of it is damaged; or the Rejected."""
-  known = [job.known and job.known(key) for key in keys]
-  read = iter(job.read(
-      [clip for clip, found in zip(clips, known) if not found]))
+def _make(job, clips, keys):
+  """Yields of each clip its record, as bytes and as an Example, and what of it
+  is damaged; or the Rejected."""
+  spec = features(job.label_names)
+  serializer = example_serializer.ExampleSerializer(spec.get_serialized_info())
 
-  def of_known(raw, damage):
-    return lambda serializer: (raw, tf.train.Example.FromString(raw), damage)
+  def serialize(values):
+    if isinstance(values, Rejected):
+      return values
+    values = dict(values)
+    damage = values.pop(DAMAGE, "")
+    example = serializer.get_tf_example(spec.encode_example(values))
+    # Deterministic: the order of a map's keys may differ between processes.
+    return example.SerializeToString(deterministic=True), example, damage
 
-  def of_values(values):
-    def serialize(serializer):
-      values_ = dict(values)
-      damage = values_.pop(DAMAGE, "")
-      example = serializer.get_tf_example(
-          features(job.label_names).encode_example(values_))
-      # Deterministic: the order of a map's keys may differ between processes.
-      return example.SerializeToString(deterministic=True), example, damage
-    return serialize
-
-  for found in known:
-    if found:
-      yield of_known(*found)
-    else:
-      values = next(read)
-      yield values if isinstance(values, Rejected) else of_values(values)
+  known = job.known.find(keys) if job.known else {}
+  made = map(serialize, job.read(
+      [clip for clip, key in zip(clips, keys) if key not in known]))
+  for clip, key in zip(clips, keys):
+    if key not in known:
+      yield next(made)
+    elif raw := known[key].read():
+      yield raw, tf.train.Example.FromString(raw), known[key].damage
+    else:  # it is no longer what was written
+      yield from map(serialize, job.read([clip]))
 
 
 def finished(path: str, fingerprint: str | None = None
@@ -196,11 +205,30 @@ def read_sidecar(path: str) -> dict[str, Any] | None:
       isinstance(record[name], kind) for name, kind in FIELDS.items()):
     return None
   rows = [*record["rejected"], *record["damaged"].values()]
-  if record["count"] != len(record["offsets"]) or not all(
+  if not record["count"] == len(record["offsets"]) == len(
+      record["captions"]) or not all(
       isinstance(row, list) and len(row) == 3
       and all(isinstance(cell, str) for cell in row) for row in rows):
     return None
   return record
+
+
+class Place(NamedTuple):
+  """Where a record is: its file, the bytes there; and what of its clip is
+  damaged."""
+  file: str
+  offset: int
+  size: int
+  damage: str
+
+  def read(self) -> bytes | None:
+    """The record; None if it is not what was written."""
+    index = record_index.RecordIndex([self.file], np.array([0, 1]), np.array(
+        [self.offset]), np.array([self.size]))
+    try:
+      return record_index.read_one(index, 0).numpy()
+    except tf.errors.OpError:
+      return None
 
 
 class Known:
@@ -208,34 +236,21 @@ class Known:
   again for the clips of others.
 
   Such are those of a stopped build that goes on with one file more: where the
-  shards are cut has moved, and nearly all clips are the same.
+  shards are cut has moved, and nearly all clips are the same. Where they are is
+  in a file, and not in memory.
   """
 
   def __init__(self, path: str):
-    """Opens what `set_aside` wrote."""
-    self._path, self._table = path, None
+    """Reads what `set_aside` wrote."""
+    self._path = path
 
-  def __reduce__(self):
-    return Known, (self._path,)
-
-  def __call__(self, key: str) -> tuple[bytes, str] | None:
-    """The record of a clip, and what of the clip is damaged; None if there is
-    none that is whole."""
-    if self._table is None:
-      # Its threads take turns.
-      self._table = sqlite3.connect(self._path, check_same_thread=False)
-    found = self._table.execute(
-        "SELECT file, offset, damage FROM records WHERE key = ?", (key,)
-    ).fetchone()
-    if not found:
-      return None
-    file, offset, damage = found
-    try:
-      raw = record_index.read_one(record_index.RecordIndex(
-          [file], np.zeros([1], np.int32), np.array([offset])), 0).numpy()
-    except tf.errors.OpError:
-      return None
-    return raw, damage
+  def find(self, keys: Sequence[str]) -> dict[str, Place]:
+    """Where the records of clips are, by their keys, of those that there are.
+    """
+    with contextlib.closing(sqlite3.connect(self._path)) as table:
+      return {key: Place(*place) for key, *place in table.execute(
+          "SELECT * FROM records WHERE key IN (SELECT value FROM json_each(?))",
+          (json.dumps(keys),))}
 
 
 def set_aside(folder: str, shards: Sequence[Shard], path: str
@@ -251,37 +266,51 @@ def set_aside(folder: str, shards: Sequence[Shard], path: str
     What finds these; None if there are none.
   """
   wanted = {shard.name: shard.fingerprint for shard in shards}
-  table, count = None, 0
-  for sidecar in sorted(tf.io.gfile.listdir(folder)):
-    name = sidecar.removesuffix(INDEX_SUFFIX)
-    file = f"{folder}/{name}"
-    record = finished(file) if name != sidecar else None
-    if not record or record["fingerprint"] == wanted.get(name):
-      continue
-    if name in wanted:
-      file = f"{file}.{uuid.uuid4().hex[:8]}"
-      for suffix in ("", INDEX_SUFFIX):
-        if tf.io.gfile.exists(f"{folder}/{name}{suffix}"):
-          tf.io.gfile.rename(f"{folder}/{name}{suffix}", file + suffix)
-    if table is None:
-      table = sqlite3.connect(path)
-      table.execute("CREATE TABLE records (key TEXT PRIMARY KEY, file, offset, "
-                    "damage) WITHOUT ROWID")
-    table.executemany(
-        "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)",
-        ((key, file, offset, record["damaged"].get(key, [""])[-1])
-         for key, offset in zip(record["keys"], record["offsets"])))
-    count += 1
-  if table is None:
+  names = sorted(name.removesuffix(INDEX_SUFFIX)
+                 for name in listdir(folder)
+                 if name.endswith(INDEX_SUFFIX))
+  with concurrent.futures.ThreadPoolExecutor(record_index.THREADS) as pool:
+    others = [name for name, is_other in zip(names, pool.map(
+        lambda name: not _has_fingerprint(
+            f"{folder}/{name}", wanted.get(name)), names)) if is_other]
+  if not others:
     return None
-  table.commit()
-  table.close()
+  with contextlib.closing(sqlite3.connect(path)) as table:
+    table.execute("CREATE TABLE records (key TEXT PRIMARY KEY, file, offset, "
+                  "size, damage) WITHOUT ROWID")
+    for name in others:
+      file = f"{folder}/{name}"
+      record = finished(file)
+      if not record:
+        continue
+      if name in wanted:
+        file = f"{file}.{uuid.uuid4().hex[:8]}"
+        for suffix in ("", INDEX_SUFFIX):
+          if tf.io.gfile.exists(f"{folder}/{name}{suffix}"):
+            tf.io.gfile.rename(f"{folder}/{name}{suffix}", file + suffix)
+      ends = [*record["offsets"][1:], record["bytes"]]
+      table.executemany(
+          "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?)",
+          ((key, file, offset, end - offset,
+            record["damaged"].get(key, [""])[-1]) for key, offset, end in zip(
+                record["keys"], record["offsets"], ends)))
+    table.commit()
   return Known(path)
+
+
+def _has_fingerprint(path, fingerprint):
+  """Whether a shard's sidecar begins with a fingerprint: a look at each must
+  cost little, where thousands are finished and none is of another plan."""
+  if fingerprint is None:
+    return False
+  start = json.dumps({"fingerprint": fingerprint})[:-1].encode()
+  with tf.io.gfile.GFile(path + INDEX_SUFFIX, "rb") as file:
+    return file.read(len(start)) == start
 
 
 def remove_temporaries(folder: str, prefix: str = "") -> None:
   """Removes what a kill left, of names that begin so; only who owns the folder
   may."""
-  for name in tf.io.gfile.listdir(folder):
+  for name in listdir(folder):
     if name.startswith(prefix) and name.endswith(TEMPORARY):
       tf.io.gfile.remove(f"{folder}/{name}")

@@ -3,11 +3,12 @@ import collections
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from vatt import stopping
 from vatt.data.ingest import subtitles
-from vatt.errors import one_line, visible
+from vatt.errors import UserError, one_line, visible
 
 SUBTITLES = (".vtt", ".srt")
 FOLDERS = frozenset(("subs", "subtitles"))
@@ -65,7 +66,7 @@ def language_of(tag: str) -> str:
 
 def read_cues(manual_dir: str, files: Collection[str],
               suffixes: Collection[str], language: str = ""
-              ) -> dict[str, list[tuple[str, float, float]]]:
+              ) -> "CuesBeside":
   """Reads what is said in media files from the subtitle files beside them.
 
   Those of `talk.mp4` are `talk.vtt` and `talk.srt`, in the same folder or one
@@ -86,12 +87,14 @@ def read_cues(manual_dir: str, files: Collection[str],
     language: the one to take, as `language_of` has it; "" for any.
 
   Returns:
-    The cues (text, start, end) of each file, times in seconds; [] without any.
+    What is said in each file. It is not kept in memory, but read again where it
+    is asked for.
   """
   fits, orphans, foreign = _find(manual_dir, files, suffixes, language)
-  cues, several, unusable, damaged, without = {}, [], [], [], []
+  taken, several, unusable, damaged, without = {}, [], [], [], []
   for file in sorted(files):
-    cues[file], paths = [], [fit.path for fit in sorted(fits[file])]
+    stopping.check()
+    taken[file], paths = "", [fit.path for fit in sorted(fits[file])]
     for path in paths:
       try:
         found = _read(os.path.join(manual_dir, path))
@@ -99,7 +102,7 @@ def read_cues(manual_dir: str, files: Collection[str],
         why = getattr(error, "strerror", None) or one_line(error)
         unusable.append(f"{path} ({why})")
         continue
-      cues[file] = found.cues
+      taken[file] = path
       if found.damaged:
         damaged.append(f"{path} ({found.damaged})")
       if len(paths) > 1:
@@ -115,7 +118,35 @@ def read_cues(manual_dir: str, files: Collection[str],
   tell(manual_dir, "subtitle files with damaged sentences, which are left out",
         damaged)
   tell(manual_dir, "subtitle files taken of several", several)
-  return cues
+  return CuesBeside(manual_dir, taken)
+
+
+class CuesBeside(Mapping):
+  """The cues (text, start, end) of each media file, times in seconds, from the
+  subtitle file beside it; [] without one.
+
+  Args:
+    manual_dir: folder of the media.
+    taken: the path in it of the subtitle file of each media file, or "".
+  """
+
+  def __init__(self, manual_dir: str, taken: dict[str, str]):
+    self._manual_dir, self._taken = manual_dir, taken
+
+  def __len__(self) -> int:
+    return len(self._taken)
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self._taken)
+
+  def __getitem__(self, file: str) -> list[tuple[str, float, float]]:
+    path = self._taken[file] and os.path.join(
+        self._manual_dir, self._taken[file])
+    try:
+      return _read(path).cues if path else []
+    except (OSError, ValueError) as error:
+      raise UserError(f"{path}: has changed since this command began "
+                      f"({one_line(error)}); run it again") from error
 
 
 def tell(folder: str, what: str, names: Iterable[str]) -> None:

@@ -7,12 +7,15 @@ import contextlib
 import inspect
 import os
 import resource
+import select
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing import Pipe, connection
+from types import MappingProxyType
 from typing import Any
 
 from vatt import stopping
@@ -28,11 +31,23 @@ NOTED = 0.2  # seconds, until a signal is noted everywhere
 WAIT = 0.1  # seconds, until a thread notes that the program is stopped
 
 
+class Lost(MediaError):
+  """A process ended in the midst of its work.
+
+  Attributes:
+    late: whether that took too long; else it crashed, or was killed.
+  """
+
+  def __init__(self, message: str, late: bool = False):
+    super().__init__(message)
+    self.late = late
+
+
 class Workers:
   """Processes, one for each thread that calls at the same time.
 
   They start when they are first needed, and end with this object or with the
-  process that has it, however that ends.
+  process that has it, however that ends, in the midst of their work, too.
   """
 
   def __init__(self):
@@ -52,7 +67,8 @@ class Workers:
       What the function returns.
 
     Raises:
-      MediaError: the function raised anything, took too long or crashed.
+      MediaError: the function raised anything; Lost if it took too long or
+        crashed.
       KeyboardInterrupt: the process was stopped by a signal.
       Stopped: this one was.
     """
@@ -77,8 +93,8 @@ class Workers:
         stopping.check()
         raise KeyboardInterrupt from error
       if -code in (signal.SIGPROF, signal.SIGALRM):
-        raise MediaError(f"took longer than {limit:.0f} s") from error
-      raise MediaError(f"the decoder crashed (exit code {code})") from error
+        raise Lost(f"took longer than {limit:.0f} s", late=True) from error
+      raise Lost(f"the decoder crashed (exit code {code})") from error
     except BaseException:  # such as the user's Ctrl-C: the answer is not read
       process.kill()
       process.wait()  # else a zombie would be left
@@ -108,23 +124,50 @@ def _receive(pipe):
 
 def _start():
   ours, theirs = Pipe()
-  # Inherited: Ctrl-C is to end a process, but not with the traceback that
-  # Python has for it before the first line of ours.
+  with theirs:
+    return start(__spec__.name, [theirs]), ours
+
+
+def start(module: str, pipes: Sequence[connection.Connection],
+          environment: Mapping[str, str] = MappingProxyType({})
+          ) -> subprocess.Popen:
+  """Starts a process that runs a module, with SIGINT blocked: Ctrl-C is to end
+  it, but not with the traceback that Python has before the first line of ours.
+
+  Args:
+    module: its name.
+    pipes: that it gets; their numbers are the arguments.
+    environment: variables that it has besides those of this process.
+  """
+  numbers = [pipe.fileno() for pipe in pipes]
   blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
   try:
-    with theirs:
-      process = subprocess.Popen(
-          [sys.executable, "-m", "vatt.data.ingest.workers",
-           str(theirs.fileno())],
-          env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
-          stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *map(str, numbers)],
+        env={**os.environ, **environment,
+             "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.DEVNULL, pass_fds=numbers)
   finally:
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-  return process, ours
+
+
+def end_with(pipe: connection.Connection) -> None:
+  """Has this process end as soon as nobody has the other end of a pipe, as
+  whoever had it was killed: in the midst of what it does, but for native code
+  that holds Python's lock, as decoders do not."""
+  closed = select.poll()
+  closed.register(pipe, 0)  # for that alone, and not for what is to be read
+
+  def watch():
+    closed.poll()
+    os._exit(1)
+
+  threading.Thread(target=watch, daemon=True).start()
 
 
 def _serve(pipe):
   """Answers calls until the other end is closed, however that ends."""
+  end_with(pipe)
   with contextlib.suppress(EOFError, ConnectionError):
     _answer_calls(pipe)
 

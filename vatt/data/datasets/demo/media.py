@@ -3,8 +3,6 @@
 As in collected media, some clips have no captions or no sound, and three files
 are broken.
 """
-import collections
-import concurrent.futures
 import csv
 import io
 from collections.abc import Sequence
@@ -18,6 +16,7 @@ from vatt import locks, stopping
 from vatt.data.datasets.demo import captions, sounds
 from vatt.data.datasets.demo import scenes as scenes_lib
 from vatt.data.datasets.demo.scenes import Scene
+from vatt.data.ingest import forks
 from vatt.data.ingest.plans import draw
 from vatt.errors import UserError, one_line
 from vatt.files import TEMPORARY, write_whole
@@ -28,15 +27,16 @@ BROKEN = ("train/cut_off.mp4", "train/garbage.mp4", "train/empty.mp4")
 # Of every so many training clips, in an order by hash, one lacks ...
 WITHOUT_CAPTIONS = 5
 WITHOUT_SOUND = 40
+MANY = 100  # clips, for which it is worth while to start processes
 
 
 def render(folder: str, num_train: int, num_test: int) -> None:
   """Writes the media, or what is missing of them, and last `clips.csv`.
 
   Each file is written whole or not at all, and a function of its name: a
-  stopped rendering goes on where it was. Frames are encoded outside of Python's
-  lock, so threads use all cores. Who renders owns the folder; where nothing is
-  missing, nothing is written.
+  stopped rendering goes on where it was. Many are rendered by processes, one
+  for each core. Who renders owns the folder; where nothing is missing, nothing
+  is written.
 
   Args:
     folder: where the media are written.
@@ -85,19 +85,20 @@ def _render(folder, scenes):
     for name in tf.io.gfile.listdir(f"{folder}/{split}"):
       if name.endswith(TEMPORARY):  # left by a kill
         tf.io.gfile.remove(f"{folder}/{split}/{name}")
-  with (tqdm(total=len(scenes), unit="clip", desc=f"rendering {folder}",
-             mininterval=1) as bar,
-        concurrent.futures.ThreadPoolExecutor(num_cores()) as pool):
-    tasks = collections.deque(
-        pool.submit(render_clip, folder, scene) for scene in scenes)
-    try:
-      while tasks:
-        tasks.popleft().result()
-        bar.update()
+  with tqdm(total=len(scenes), unit="clip", desc=f"rendering {folder}",
+            mininterval=1) as bar:
+    if len(scenes) < MANY:
+      for scene in scenes:
         stopping.check()
-    finally:  # after an error or an interrupt no further clip is begun
-      pool.shutdown(wait=False, cancel_futures=True)
+        _render_item(folder, scene, bar.update)
+    else:
+      forks.run(_render_item, folder, scenes, num_cores(), bar.update)
   _write_broken(folder, scenes[0])
+
+
+def _render_item(folder, scene, report):
+  render_clip(folder, scene)
+  report(1)
 
 
 def names_of(scene: Scene) -> list[str]:
