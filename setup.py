@@ -26,6 +26,9 @@ REQUIRED = [
     "tqdm",
 ]
 
+# Datasets built by many machines; 2.77 goes with protobuf 4.
+BEAM = ["apache-beam==2.77.0"]
+
 setup(
     name="vatt",
     version="0.1.0",
@@ -63,11 +66,12 @@ setup(
         "vatt-search = vatt.cli:entry",
     ]},
     extras_require={
+        "beam": BEAM,
         "faiss": ["faiss-cpu"],  # search in millions of windows
         "gpu": ["tensorflow[and-cuda]==2.15.1"],
         # pytest-xdist 3.8 cannot keep tests together with pytest 9.
         # transformers: another's ViT and T5, to compare ours with.
-        "dev": ["import-linter", "pytest<9", "pytest-xdist", "ruff",
+        "dev": [*BEAM, "import-linter", "pytest<9", "pytest-xdist", "ruff",
                 "transformers==4.45.2"],
     },
 )

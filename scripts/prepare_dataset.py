@@ -12,6 +12,13 @@
 The last is built by tensorflow-datasets, as any that it knows: what it cannot
 download is in --manual_dir, as it says.
 
+With --runner, shards are built by Apache Beam on other machines, which see the
+media and --data_dir by the same paths:
+
+  python scripts/prepare_dataset.py --dataset=kinetics400 --annotations=LISTS \
+      --manual_dir=/shared/VIDEOS --data_dir=/shared/DATA --runner=flink \
+      --beam_options=flink_master=HOST:8081 --beam_options=parallelism=64
+
 A build that was stopped goes on when the same command is run again. With
 --repair all of a finished dataset is read, and what is damaged is built anew.
 """
@@ -35,14 +42,46 @@ cli.require("dataset")
 cli.require("data_dir")
 flags.DEFINE_bool("repair", False, "Check each record of a finished dataset, "
                   "and build the damaged shards anew.")
+flags.DEFINE_string("runner", None, "Builds shards by a runner of Apache Beam, "
+                    "such as direct, dataflow, flink, spark; without it, the "
+                    "cores of this machine do.")
+flags.DEFINE_multi_string("beam_options", [], "An option of Beam or of its "
+                          "runner, NAME=VALUE; once for each of them.")
+
+
+def engine():
+  """What builds shards in place of this machine's cores, or None."""
+  if not FLAGS.runner:
+    if FLAGS.beam_options:
+      raise UserError("--runner is missing: the one of the --beam_options")
+    return None
+  if FLAGS.repair:
+    raise UserError("--runner: expected none with --repair, which builds on "
+                    "this machine")
+  try:
+    from vatt.data.ingest import beam_engine
+  except ModuleNotFoundError as error:
+    raise UserError(f"--runner={FLAGS.runner}: needs Apache Beam ({error}): "
+                    "pip install 'vatt[beam]'") from None
+  return beam_engine.Engine(FLAGS.runner, FLAGS.beam_options)
+
+
+def folder(path, shared):
+  """A folder as it is passed on: by its whole path where others see it, too."""
+  path = path and os.path.expanduser(path)
+  if not path or not shared or "://" in path:
+    return path
+  return os.path.abspath(path)
 
 
 def build_by_tfds(name):
   """Has tensorflow-datasets build one of its own."""
   import tensorflow_datasets as tfds
-  if FLAGS.repair or FLAGS.annotations or FLAGS.trimmed is not None:
+  if (FLAGS.repair or FLAGS.annotations or FLAGS.runner
+      or FLAGS.trimmed is not None):
     raise UserError(f"--dataset: tfds:{name} is built by tensorflow-datasets, "
-                    "expected neither --annotations, --trimmed nor --repair")
+                    "expected none of --annotations, --trimmed, --runner and "
+                    "--repair")
   try:
     builder = tfds.builder(name, data_dir=os.path.expanduser(FLAGS.data_dir))
     manual = builder.MANUAL_DOWNLOAD_INSTRUCTIONS
@@ -67,20 +106,26 @@ def main():
   if not builder_class:
     raise UserError(f"--dataset: no dataset {name!r}, expected one of "
                     + ", ".join(datasets.names()))
-  lists = {}
+  lists, shared = {}, engine()
   if issubclass(builder_class, Official):
-    lists = {"annotations": FLAGS.annotations and os.path.expanduser(
-        FLAGS.annotations), "trimmed": FLAGS.trimmed}
+    lists = {"annotations": folder(FLAGS.annotations, shared),
+             "trimmed": FLAGS.trimmed}
   elif FLAGS.annotations or FLAGS.trimmed is not None:
     raise UserError(f"--{'annotations' if FLAGS.annotations else 'trimmed'}: "
                     f"{name} has no official lists")
   stopping.check()
-  builder_class(
+  builder = builder_class(
       config=config,
-      data_dir=os.path.expanduser(FLAGS.data_dir),
-      manual_dir=FLAGS.manual_dir and os.path.expanduser(FLAGS.manual_dir),
-      **lists,
-  ).download_and_prepare(repair=FLAGS.repair)
+      data_dir=folder(FLAGS.data_dir, shared),
+      manual_dir=folder(FLAGS.manual_dir, shared),
+      engine=shared,
+      **lists)
+  try:
+    builder.download_and_prepare(repair=FLAGS.repair)
+  except UserError:
+    if shared:  # whose threads may wait for what has ended
+      stopping.end_at_once()
+    raise
   stopping.end_at_once()  # for nothing is left to be stopped
 
 

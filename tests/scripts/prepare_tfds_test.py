@@ -65,8 +65,8 @@ def test_imagenet_from_its_archives(tars, tmp_path, python):
      "--dataset: tensorflow-datasets cannot build imagenet2012: Manual direct"),
     (["--dataset=tfds:no_such"], "cannot build no_such: Dataset no_such not "),
     (["--dataset=tfds:mnist", "--repair"],
-     "tfds:mnist is built by tensorflow-datasets, expected neither"),
-    (["--dataset=tfds:mnist", "--notrimmed"], "neither --annotations, --tr")])
+     "tfds:mnist is built by tensorflow-datasets, expected none of"),
+    (["--dataset=tfds:mnist", "--notrimmed"], "none of --annotations, --tr")])
 def test_what_goes_wrong_is_told_in_a_line(tmp_path, python, flags, message):
   done = prepare(python, tmp_path, *flags)
   assert done.returncode == 1 and "Traceback" not in done.stderr
