@@ -141,6 +141,7 @@ FIELDS = {
         "classes": whole(0, 10 ** 6),
         "crop_area": rising(0, 1),
         "crop_aspect": rising(0, 100),
+        "enlarge_on_device": FLAG,
         "shuffle_captions": FLAG,
         "cache": FLAG,
         "max_corrupt_share": SHARE,

@@ -29,7 +29,8 @@ FACTS = ("step", "weights_sha256", "config", "dataset", "split", "label_names",
 # data.datasets, the first is embedded.
 FREE_FIELDS = (
     "data.cache", "data.classes", "data.crop_area", "data.crop_aspect",
-    "data.data_dir", "data.max_corrupt_share", "data.shares",
+    "data.data_dir", "data.enlarge_on_device", "data.max_corrupt_share",
+    "data.shares",
     "data.shuffle_captions", "data.train_split", "data.vocabulary",
     "eval.batch_size", "eval.captions", "eval.match", "eval.templates",
     "model.drop_rate", "model.dropout", "model.remat", "model.word_vectors")

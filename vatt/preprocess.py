@@ -26,6 +26,13 @@ def input_shapes(config: ConfigDict) -> dict[str, tuple[int, ...]]:
               text=(data.words,))
 
 
+def signal_of(batch: dict[str, tf.Tensor], modality: str
+              ) -> dict[str, tf.Tensor]:
+  """What of a batch `model_inputs` makes the input of one modality of."""
+  return {name: batch[name] for name in (modality, f"{modality}_part")
+          if name in batch}
+
+
 def model_inputs(batch: dict[str, tf.Tensor], config: ConfigDict,
                  training: bool = False, seed: tf.Tensor | None = None
                  ) -> dict[str, tf.Tensor]:
@@ -33,7 +40,8 @@ def model_inputs(batch: dict[str, tf.Tensor], config: ConfigDict,
 
   Args:
     batch: batch dict; any of `video` uint8 [B, T, H, W, 3], `audio` int16
-      [B, S, 1], `text` int32 [B, K, W] and the masks.
+      [B, S, 1], `text` int32 [B, K, W] and the masks; with `video_part` int32
+      [B, 2], only so much of the video is there, and enlarged first.
     config: of the run.
     training: whether to augment.
     seed: int32 [2], needed when training.
@@ -44,11 +52,14 @@ def model_inputs(batch: dict[str, tf.Tensor], config: ConfigDict,
   """
   inputs = dict(batch)
   if "video" in batch:
+    frames = batch["video"]
+    if "video_part" in batch:
+      frames = video.enlarge(frames, inputs.pop("video_part"))
     if training:
       inputs["video"] = video.augment_video(
-          batch["video"], seeds.fold(seed, "video"), config.augment)
+          frames, seeds.fold(seed, "video"), config.augment)
     else:
-      inputs["video"] = video.normalize_video(batch["video"])
+      inputs["video"] = video.normalize_video(frames)
   if "audio" in batch:
     if training:
       wave = audio.augment_audio(

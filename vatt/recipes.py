@@ -147,6 +147,8 @@ def pretraining(variant: str, flavour: str = "paper") -> ConfigDict:
       captions=5, words=16,
       classes=0,  # of labels; of the dataset, where a task needs them
       crop_area=(0.08, 1.0), crop_aspect=(0.5, 2.0),
+      # Or on the host, which then makes fewer clips a second.
+      enlarge_on_device=False,
       shuffle_captions=False,  # breaks the labels, for a control run
       cache=False,  # holds the encoded records in memory
       max_corrupt_share=1e-3,

@@ -17,6 +17,7 @@ EXPORT = "export.json"  # says what an exported model's folder has
 # Fields that workdirs of older code lack, as their runs were.
 ADDED = {
     "augment": dict(color_probability=1.0),
+    "data": dict(enlarge_on_device=False),
     "eval": dict(crops=1, average="embedding", captions=1),
     "finetune": dict(freeze="", labels_per_class=0, rare_classes=False),
     "model": dict(remat=False),
@@ -28,7 +29,8 @@ ADDED = {
 FREE_FIELDS = ("strategy", "log_every", "checkpoint_every", "eval_every",
                "keep_checkpoints", "steps_per_loop", "eval", "model.remat",
                "data.data_dir", "data.cache", "data.eval_split",
-               "data.vocabulary", "data.max_corrupt_share")
+               "data.enlarge_on_device", "data.vocabulary",
+               "data.max_corrupt_share")
 # Fields that say what a model computes, of which its variables tell but some.
 MODEL_FIELDS = ("task", "model", "finetune.modality", "finetune.multi_label",
                 "data.frames", "data.size", "data.audio_samples",
@@ -87,6 +89,7 @@ def read_config(workdir: str) -> FrozenConfigDict:
   Raises:
     UserError: there is none.
   """
+  files.know(workdir)
   config = read_json(os.path.join(workdir, "config.json"))
   if not isinstance(config, dict):
     raise UserError(f"{workdir}/config.json: no fields, expected the config of "

@@ -1,7 +1,9 @@
 """The input on the host: clips a second by stage, beside the naive way, and of
 ingesting films."""
 import csv
+import dataclasses
 import io
+import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -32,6 +34,7 @@ from ml_collections import ConfigDict
 from benchmarks import timing
 
 DATASET = "clips/benchmark"  # with the defaults of `clips`
+SMALLER = 192, 160  # pixels of the frames' shorter side, in place of 256
 SECONDS = 10
 WALL = 3, 5  # scenes below and beside each other: 288 x 480 pixels
 
@@ -71,25 +74,27 @@ def make_films(folder: str, count: int = 12) -> None:
   files.write_whole(f"{folder}/clips.csv", table.getvalue())
 
 
-def make_records(folder: str, films: str | None = None, count: int = 12
-                 ) -> sources.Source:
+def make_records(folder: str, films: str | None = None, count: int = 12,
+                 choice: str = "") -> sources.Source:
   """Builds a dataset of films by the project's own path, unless it is there.
 
   Args:
     folder: where to; kept for the next time.
     films: folder of media that the `clips` dataset reads; None renders some.
     count: how many to render.
+    choice: fields of `clips` and their values, such as "+size=160".
 
   Returns:
-    The records.
+    The records; under one name, so that crops of all choices are the same.
   """
   if not films:
     films = f"{folder}/films"
     make_films(films, count)
-  builder = Clips(config=DATASET.partition("/")[2], data_dir=folder,
+  builder = Clips(config=DATASET.partition("/")[2] + choice, data_dir=folder,
                   manual_dir=films)
   builder.download_and_prepare()
-  source = sources.open_source(DATASET, folder, "train")
+  source = dataclasses.replace(
+      sources.open_source(DATASET + choice, folder, "train"), name=DATASET)
   vocabulary = f"{source.directory}/vocabulary.txt"
   if not tf.io.gfile.exists(vocabulary):
     captions = record_index.process_records(
@@ -165,6 +170,29 @@ def train_batches(data: ConfigDict, source: sources.Source, batch_size: int,
         data, [source], batch_size, seed=0, start_step=0)
 
 
+def data_of(config: ConfigDict, source: sources.Source) -> ConfigDict:
+  """The `data` of a run's config, for these records."""
+  return replace(config, {
+      "data.datasets": (source.name,), "data.shares": (), "data.vocabulary":
+      config.data.vocabulary or f"{source.directory}/vocabulary.txt"}).data
+
+
+def runner(dataset: tf.data.Dataset, warm_up: int
+           ) -> Callable[[], timing.Seconds]:
+  """A function that runs through a dataset and returns the processor time in
+  seconds, all cores' together, after `warm_up` elements that do not count."""
+  def run():
+    # Of a run's first step most goes into setting functions up.
+    elements = iter(dataset)
+    for _ in range(warm_up):
+      next(elements)
+    start = time.process_time()
+    for _ in elements:
+      pass
+    return timing.Seconds(time.process_time() - start)
+  return run
+
+
 def input_stages(config: ConfigDict, source: sources.Source, num_clips: int,
                  batch_size: int = 4
                  ) -> dict[str, Callable[[], timing.Seconds]]:
@@ -182,9 +210,7 @@ def input_stages(config: ConfigDict, source: sources.Source, num_clips: int,
     with the same records and crops; "pipeline" makes training batches, "naive
     frames" are decoded whole, "naive pipeline" makes batches of these.
   """
-  data = replace(config, {
-      "data.datasets": (source.name,), "data.shares": (), "data.vocabulary":
-      config.data.vocabulary or f"{source.directory}/vocabulary.txt"}).data
+  data = data_of(config, source)
   table = text.make_table(text.load_vocabulary(data.vocabulary))
   tensors = record_index.file_tensors(source.index)
   stream = seeds.fold(seeds.root(0), source.name)
@@ -226,18 +252,6 @@ def input_stages(config: ConfigDict, source: sources.Source, num_clips: int,
             record_index.read_record(tensors, record), draw),
         num_parallel_calls=num_cores()).with_options(options)
 
-  def runner(dataset, warm_up):
-    def run():
-      # Of a run's first step most goes into setting functions up.
-      elements = iter(dataset)
-      for _ in range(warm_up):
-        next(elements)
-      start = time.perf_counter()
-      for _ in elements:
-        pass
-      return timing.Seconds(time.perf_counter() - start)
-    return run
-
   return {name: runner(dataset_of(stage), batch_size)
           for name, stage in stages.items()} | {
               name: runner(train_batches(data, source, batch_size, naive).take(
@@ -246,9 +260,47 @@ def input_stages(config: ConfigDict, source: sources.Source, num_clips: int,
                                   ("naive pipeline", True))}
 
 
+def input_choices(folder: str, config: ConfigDict, num_clips: int,
+                  batch_size: int = 4
+                  ) -> dict[str, Callable[[], timing.Seconds]]:
+  """The pipeline by what may be chosen to have it faster.
+
+  Args:
+    folder: for films and records.
+    config, num_clips, batch_size: those of `input_stages`.
+
+  Returns:
+    {name: function that runs it, as of `input_stages`}: crops that the device
+    enlarges, of records as they are and of smaller frames, and these alone.
+  """
+  batches, runs = num_clips // batch_size + 1, {}
+  for size in (None, *SMALLER):
+    source = make_records(folder, choice=f"+size={size}" if size else "")
+    for device in (False, True):
+      data = data_of(replace(
+          config, {"data.enlarge_on_device": device}), source)
+      name = ", ".join([f"frames of {size}"] * bool(size)
+                       + ["enlarged on the device"] * device)
+      if name:  # else it is the pipeline that all are compared with
+        runs[name] = runner(train_batches(
+            data, source, batch_size).take(batches), 1)
+  return runs
+
+
+def processor() -> str:
+  """What the system calls the processor."""
+  try:
+    with open("/proc/cpuinfo") as file:  # of Linux
+      names = [line.partition(":")[2].strip() for line in file
+               if line.startswith("model name")]
+  except OSError:
+    names = []
+  return names[0] if names else platform.processor() or platform.machine()
+
+
 def measure_input(folder: str, config: ConfigDict, repeats: int,
                   num_clips: int = 24) -> dict[str, Any]:
-  """Times the stages of the input, and the naive way.
+  """Times the stages of the input, the naive way and faster ones.
 
   Args:
     folder: for films and records.
@@ -257,13 +309,18 @@ def measure_input(folder: str, config: ConfigDict, repeats: int,
     num_clips: of a turn.
 
   Returns:
-    Figures by name: clips a second of each stage, and ratios.
+    Figures by name: the processor, clips a second of its time by each stage,
+    and ratios.
   """
-  runs = input_stages(config, make_records(folder), num_clips)
+  config = replace(config, {"data.enlarge_on_device": False})
+  choices = input_choices(folder, config, num_clips)
+  runs = input_stages(config, make_records(folder), num_clips) | choices
   seconds = timing.interleave(runs, repeats, "input")
   figures = {f"{name}, clips/s": timing.spread(num_clips / values)
              for name, values in seconds.items()}
-  return figures | {
+  return {"processor": processor()} | figures | {
       f"pipeline over {naive}": timing.spread(
           seconds[naive] / seconds["pipeline"])
-      for naive in ("naive pipeline", "naive frames")}
+      for naive in ("naive pipeline", "naive frames")} | {
+          f"{name}, over pipeline": timing.spread(
+              seconds["pipeline"] / seconds[name]) for name in choices}

@@ -43,6 +43,9 @@ def random_batch(config: ConfigDict) -> dict[str, tf.Tensor]:
       corrupt=~mask, index=tf.range(rows, dtype=tf.int64),
       record=tf.range(rows),
       label=draw("label", [rows], 0, max(1, data.classes), tf.int32))
+  if data.enlarge_on_device:
+    batch["video_part"] = draw(
+        "video_part", [rows, 2], 1, data.size + 1, tf.int32)
   if data.classes:
     batch["labels"] = tf.one_hot(batch["label"], data.classes) > 0
   return batch

@@ -198,6 +198,62 @@ def test_frames_are_filtered_where_they_shrink_much(records):
   assert np.ptp(got[:, 2:-2].astype(int)) < 64
 
 
+@pytest.mark.parametrize("area, kept", [
+    ((0.1, 0.1), "both"), ((0.6, 0.6), "height"), ((1.0, 1.0), "none")])
+def test_what_is_not_enlarged_is_decode_then_crop_then_shrink(
+    records, area, kept):
+  """Against tf.image on the crop, along each axis by itself; then `enlarge`
+  makes of it what `decode_frames` makes on the host."""
+  height, width, size = 40, 90, 36
+  frames = [tf.io.encode_png(records.picture(2, t, height, width)).numpy()
+            for t in range(3)]
+  frames = tf.constant(frames + frames[2:])  # The last one twice.
+  draw = tf.random.stateless_uniform(video.CROP_DRAW, seeds.root(1))
+  aspect = (1.9, 2.0)
+  top, left, h, w = video.crop_box(
+      tf.constant(height), tf.constant(width), area, aspect, draw).numpy()
+  assert kept == ("both" if h <= size and w <= size else
+                  "height" if h <= size else "none")
+  assert not max(h, w) > 2 * size or kept == "none"
+  expected = []
+  for frame in frames:
+    crop = tf.io.decode_png(frame)[top:top + h, left:left + w]
+    small = tf.image.resize(crop, [min(h, size), min(w, size)],
+                            antialias=bool(max(h, w) > 2 * size))
+    expected.append(small.numpy())
+  def decode(frames):
+    return video.decode_unenlarged(
+        tf.ensure_shape(frames, [4]), size, area, aspect, draw)
+  for got, part in decode(frames), records.in_dataset(decode, frames):
+    assert got.dtype == tf.uint8 and got.shape == [4, size, size, 3]
+    assert part.numpy().tolist() == [min(h, size), min(w, size)]
+    corner = got.numpy()[:, :part[0], :part[1]]
+    # At halves between levels, either.
+    assert np.abs(corner - expected).max() < 0.5 + 1e-3
+    assert got.numpy().astype(int).sum() == corner.astype(int).sum()  # 0 else
+  # Rounded to levels between both axes, where one of them shrinks.
+  np.testing.assert_allclose(
+      video.enlarge(got[None], part[None])[0].numpy().astype(int),
+      video.decode_frames(frames, size, area, aspect, draw).numpy().astype(int),
+      atol=1)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_enlarge_is_bilinear(jit):
+  """Each clip by its own part, as tf.image.resize does; compiled, too."""
+  rng = np.random.default_rng(0)
+  clips = rng.integers(0, 256, [4, 2, 24, 24, 3]).astype(np.uint8)
+  parts = [(24, 24), (1, 1), (7, 24), (23, 10)]
+  got = tf.function(video.enlarge, jit_compile=jit)(
+      tf.constant(clips), tf.constant(parts)).numpy()
+  assert got.dtype == np.uint8
+  for found, clip, (height, width) in zip(got, clips, parts):
+    expected = tf.image.resize(clip[:, :height, :width], [24, 24]).numpy()
+    # At halves between levels sums of other order may go the other way.
+    assert np.abs(found - expected).max() < 0.5 + 1e-4
+  np.testing.assert_array_equal(got[0], clips[0])
+
+
 def test_a_frame_that_is_no_image_is_an_error(records):
   good = tf.io.encode_jpeg(records.picture(0, 0)).numpy()
   for frames in [b"nothing"], [good, good[:40]], [b""]:

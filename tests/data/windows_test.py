@@ -2,7 +2,9 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from ml_collections import ConfigDict
 
+from vatt import preprocess
 from vatt.data import input_pipeline, sources
 from vatt.data.ingest.cues import Cues
 
@@ -32,8 +34,9 @@ def test_what_a_record_has_not_is_masked(read, records):
       {"captions": []}, {"captions": [("", 0.0, 1.0), ("!?", 0.0, 1.0)]},
       {"label": []}, {"audio": whole["audio"][:6000]},
       {"audio": fast["audio"], "audio_rate": 16000})]
-  rows = read(raw)
+  rows = read(raw, enlarge_on_device=True)
   assert not rows["corrupt"].any()
+  assert "video_part" not in rows  # That is for training alone.
   assert rows["video_mask"].tolist() == [1, 0, 1, 1, 1, 1, 1, 1]
   assert rows["audio_mask"].tolist() == [1, 1, 0, 1, 1, 1, 1, 1]
   assert rows["caption_mask"].tolist() == [
@@ -128,6 +131,30 @@ def test_captions_that_a_record_keeps_are_as_good_as_all(tmp_path, records):
         data, [source], 100, 0, 0)))["text"][:, :, 1].numpy())
   np.testing.assert_array_equal(*batches)
   assert len(np.unique(batches[0])) > 30
+
+
+def test_clips_may_be_enlarged_on_the_device(tmp_path, records):
+  """The same windows and crops, up to a rounding."""
+  raw = [records.serialize(records.clip(i) | changes) for i, changes in
+         enumerate(({}, {"frames": [], "fps": 0.0}, {}))]
+  records.write_built(tmp_path, "clips", {"train": raw}, 1)
+  source = sources.open_source("clips", str(tmp_path), "train")
+  videos = []
+  for device in False, True:
+    data = records.config(
+        tmp_path, crop_area=(0.05, 1.0), enlarge_on_device=device, captions=0,
+        audio_samples=0)
+    batch = next(iter(input_pipeline.train_dataset(data, [source], 9, 0, 0)))
+    assert ("video_part" in batch) == device
+    inputs = preprocess.model_inputs(
+        preprocess.signal_of(batch, "video"),
+        ConfigDict(dict(data=data, model=dict(audio_input="waveform"))))
+    assert set(inputs) == {"video"}
+    videos.append(inputs["video"].numpy())
+  np.testing.assert_allclose(*videos, atol=2.01 / 255)
+  part, mask = batch["video_part"].numpy(), batch["video_mask"].numpy()
+  assert (part[~mask] == data.size).all() and (part[mask] < data.size).any()
+  assert (part >= 1).all() and (part <= data.size).all() and not mask.all()
 
 
 def test_flac(read, records):

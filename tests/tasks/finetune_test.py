@@ -229,6 +229,20 @@ def test_loss_of_a_step_by_hand(digits_dir):
   assert float(loss) == pytest.approx(expected, rel=1e-5)
   assert float(parts["accuracy"]) * 2 == pytest.approx(  # of the labelled
       labels[np.arange(3), logits.argmax(1)].sum())
+  # A corner that is to be enlarged is, first.
+  batch["video_part"] = tf.constant([[32, 32]] * 3)
+  same, _ = task.loss_and_metrics(model, batch, seeds.root(0))
+  assert float(same) == pytest.approx(float(loss), rel=1e-5)
+  batch["video_part"] = tf.constant([[16, 16]] * 3)
+  other, _ = task.loss_and_metrics(model, batch, seeds.root(0))
+  large = np.stack([tf.image.resize(clip[:, :16, :16], [32, 32])
+                    for clip in video])
+  large = tf.constant(np.floor(large + 0.5).astype(np.uint8))
+  found, _ = task.loss_and_metrics(
+      model, dict(video=large, labels=batch["labels"],
+                  video_mask=batch["video_mask"]), seeds.root(0))
+  assert float(other) == pytest.approx(float(found), rel=1e-3) != float(loss)
+  del batch["video_part"]
   # Nor does a row without its signal.
   batch["video_mask"] = tf.constant([True, False, True])
   loss, _ = task.loss_and_metrics(model, batch, seeds.root(0))

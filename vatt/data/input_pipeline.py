@@ -47,9 +47,10 @@ def train_dataset(data: ConfigDict, sources: Sequence[Source], batch_size: int,
     1], text int32 [R, K, W], word_mask bool [R, K, W], caption_mask bool [R,
     K], video_mask, audio_mask and corrupt bool [R], index int64 [R] (the stream
     position), record int32 [R] (its number in the data set of the row), label
-    int32 [R] (for tasks where a clip has one: the record's first, or -1) and,
-    with data.classes, labels bool [R, classes] (all of them, of which any is
-    right).
+    int32 [R] (for tasks where a clip has one: the record's first, or -1); with
+    data.classes, labels bool [R, classes] (all of them, of which any is right);
+    and, with data.enlarge_on_device, video_part int32 [R, 2], which
+    `video.enlarge` needs.
 
   Raises:
     UserError: the batch cannot be divided as asked, the config and the data do
@@ -307,15 +308,14 @@ def _windows(data, source, requests, read, load, num_crops=1):
     Dataset of tuples, a request's parts and the window's dict.
   """
   tensors = record_index.file_tensors(source.index)
-  files, _, file_ids, offsets = tensors
 
   def check(i, *rest):
     """Ends the run if a label is no class; -1 is none, as in tfds."""
     label = rest[-1]["label"]
     wrong = tf.boolean_mask(label, (label < -1) | (label >= data.classes))
+    path, offset, _ = tensors.place(i)
     fits = tf.debugging.Assert(tf.equal(tf.size(wrong), 0), [tf.strings.join([
-        tf.gather(files, tf.gather(file_ids, i)), ": the record at byte ",
-        tf.as_string(tf.gather(offsets, i)), " has label ",
+        path, ": the record at byte ", tf.as_string(offset), " has label ",
         tf.strings.reduce_join(tf.as_string(wrong[:1])),
         f", expected 0 to {data.classes - 1}"])])
     with tf.control_dependencies([fits]):

@@ -114,6 +114,54 @@ def decode_frames(encoded: tf.Tensor, size: int,
       height, width, area, aspect, draw)[None])[0]
 
 
+def decode_unenlarged(encoded: tf.Tensor, size: int, area: Sequence[float],
+                      aspect: Sequence[float], draw: tf.Tensor
+                      ) -> tuple[tf.Tensor, tf.Tensor]:
+  """Decodes and crops frames, and shrinks the crop where it is larger than the
+  result; where it is smaller, `enlarge` is left to do, on the device.
+
+  Enlarging takes as long a pixel of the result, whatever the crop: of frames
+  that are not much larger than the result, a third of the input's time.
+
+  Args:
+    encoded, size, area, aspect, draw: those of `decode_frames`.
+
+  Returns:
+    uint8 [T, size, size, 3], in whose top left corner the crop is; and int32
+    [2], the height and width that it has there.
+
+  Raises:
+    tf.errors.InvalidArgumentError: a frame cannot be decoded.
+  """
+  num_frames = encoded.shape[0]
+
+  def use(boxes):
+    crop = boxes[0, 2:]
+    shape = tf.minimum(crop, size)
+    filtered = tf.reduce_any(crop > 2 * size)
+    smaller = tf.reduce_all(crop <= size)
+    return lambda part: tf.cond(
+        smaller, lambda: part, lambda: _resize(part, shape, filtered))
+
+  parts, position = decode_parts(
+      encoded, lambda height, width: crop_box(
+          height, width, area, aspect, draw)[None],
+      use, tf.TensorSpec([None, None, 3], tf.uint8))
+  parts = tf.cond(tf.shape(parts)[0] == num_frames, lambda: parts,
+                  lambda: tf.gather(parts, position))
+  height, width = tf.unstack(tf.shape(parts)[1:3])
+  # tf.pad takes three times as long as these copies of whole rows.
+  rows = tf.concat([
+      tf.reshape(parts, [num_frames, height, width * 3]),
+      tf.zeros([num_frames, height, (size - width) * 3], tf.uint8)], 2)
+  frames = tf.concat([
+      tf.reshape(rows, [num_frames, height * size * 3]),
+      tf.zeros([num_frames, (size - height) * size * 3], tf.uint8)], 1)
+  # [T, size * size * 3] -> [T, size, size, 3]
+  return (tf.reshape(frames, [num_frames, size, size, 3]),
+          tf.stack([height, width]))
+
+
 def decode_crops(encoded: tf.Tensor, size: int, crops: int) -> tf.Tensor:
   """Decodes frames once and takes several crops of them, for evaluation.
 
@@ -189,9 +237,9 @@ def _resizer(boxes, size, num_crops):
 
   def resize(part):
     if num_crops == 1:  # It is all of the part.
-      return (_resize(part, size, filtered[0]),)
+      return (_resize(part, [size, size], filtered[0]),)
     return tuple(
-        _resize(part[top:top + height, left:left + width], size, much)
+        _resize(part[top:top + height, left:left + width], [size, size], much)
         for (top, left, height, width), much in zip(boxes, filtered))
 
   return resize
@@ -244,8 +292,8 @@ def _decode_image(encoded):
   return tf.io.decode_image(encoded, channels=3, expand_animations=False)
 
 
-def _resize(frame, size, filtered):
-  """Resizes uint8 [h, w, 3] bilinearly to [size, size, 3].
+def _resize(frame, shape, filtered):
+  """Resizes uint8 [h, w, 3] bilinearly to [*shape, 3].
 
   A pixel is one bilinear sample (the paper says just "resized"), but `filtered`
   in frames that shrink to less than half, of whose pixels samples would leave
@@ -255,7 +303,7 @@ def _resize(frame, size, filtered):
 
   def resize(antialias):
     # The half that makes truncation round is added where pixels are few.
-    resized = tf.image.resize(tf.cast(frame, tf.float32) + 0.5, [size, size],
+    resized = tf.image.resize(tf.cast(frame, tf.float32) + 0.5, shape,
                               "bilinear", antialias=antialias)
     return tf.cast(resized, tf.uint8)
 
@@ -268,6 +316,34 @@ def _resize(frame, size, filtered):
 def normalize_video(video: tf.Tensor) -> tf.Tensor:
   """Scales uint8 frames to float32 in [-1, 1]."""
   return tf.cast(video, tf.float32) * (2.0 / 255.0) - 1.0
+
+
+def enlarge(video: tf.Tensor, part: tf.Tensor) -> tf.Tensor:
+  """Resizes what `decode_unenlarged` left: a corner of frames, to all of them.
+
+  Bilinearly as tf.image.resize does it on the host, but as matrix products:
+  these have static shapes, and a TPU gathers pixels slowly.
+
+  Args:
+    video: uint8 [B, T, S, S, 3].
+    part: int32 [B, 2], height and width of the top left corner to resize.
+
+  Returns:
+    uint8 [B, T, S, S, 3].
+  """
+  size = video.shape[2]
+  pixel = tf.range(size, dtype=tf.float32)
+
+  def weights(length):  # [B] -> [B, S, S], of each pixel for each of the result
+    length = tf.cast(length, tf.float32)[:, None]
+    place = tf.clip_by_value(
+        (pixel + 0.5) * (length / size) - 0.5, 0.0, length - 1.0)  # [B, S]
+    return tf.nn.relu(1.0 - tf.abs(place[..., None] - pixel))
+
+  x = tf.cast(video, tf.float32)
+  x = tf.einsum("bij,btjwc->btiwc", weights(part[:, 0]), x)
+  x = tf.einsum("bjw,btiwc->btijc", weights(part[:, 1]), x)
+  return tf.cast(x + 0.5, tf.uint8)
 
 
 def augment_video(video: tf.Tensor, seed: tf.Tensor, augment: ConfigDict

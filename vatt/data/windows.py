@@ -12,6 +12,8 @@ from vatt.data import video as video_lib
 from vatt.data.sources import Source
 
 CAPTIONS = ("captions/text", "captions/start", "captions/end")
+# Times are to the millisecond, but floats: half of one is none.
+HALF = 0.0005
 
 
 def span(data: ConfigDict) -> float:
@@ -39,10 +41,12 @@ def read_window(data: ConfigDict, source: Source, raw: tf.Tensor,
     num_crops: M, square crops along the frame's longer side; 1 with `crop`.
 
   Returns:
-    dict: video uint8 [M, T, H, W, 3], has_video bool [], start float64 [] in
-    seconds, corrupt bool [], and of the whole clip length float64 [] in
-    seconds, audio int16 [S], audio_rate, label, captions/text, captions/start
-    and captions/end.
+    dict: video uint8 [M, T, H, W, 3], video_part int32 [2] (height and width of
+    what `video.enlarge` is left to enlarge; all, but for a random crop with
+    data.enlarge_on_device), has_video bool [], start float64 [] in seconds,
+    corrupt bool [], and of the whole clip length float64 [] in seconds, audio
+    int16 [S], audio_rate, label, captions/text, captions/start and
+    captions/end.
   """
   example = source.parse(raw)
   stored, fps = example["frames"], tf.cast(example["fps"], tf.float64)
@@ -58,16 +62,21 @@ def read_window(data: ConfigDict, source: Source, raw: tf.Tensor,
     taken = tf.gather(stored, video_lib.sample_indices(
         tf.size(stored), fps, start, data.frames, data.fps))
     if crop is None:
-      return video_lib.decode_crops(taken, data.size, num_crops)
-    return video_lib.decode_frames(
-        taken, data.size, data.crop_area, data.crop_aspect, crop)[None]
+      return (video_lib.decode_crops(taken, data.size, num_crops),
+              window["video_part"])
+    how = taken, data.size, data.crop_area, data.crop_aspect, crop
+    if data.enlarge_on_device:
+      video, part = video_lib.decode_unenlarged(*how)
+      return video[None], part
+    return video_lib.decode_frames(*how)[None], window["video_part"]
 
   def nothing():
-    return empty_window(data, corrupt=False, num_crops=num_crops)
+    empty = empty_window(data, corrupt=False, num_crops=num_crops)
+    return empty["video"], empty["video_part"]
 
-  window = nothing()
+  window = empty_window(data, corrupt=False, num_crops=num_crops)
   if data.frames:
-    window["video"] = tf.cond(has_video, frames, lambda: nothing()["video"])
+    window["video"], window["video_part"] = tf.cond(has_video, frames, nothing)
   return window | {
       "has_video": has_video, "start": start, "audio": sound,
       "length": clip_length(example, sound)} | {
@@ -138,6 +147,7 @@ def empty_window(data: ConfigDict, corrupt: bool, num_crops: int = 1
   return {
       "video": tf.zeros(
           [num_crops, data.frames, data.size, data.size, 3], tf.uint8),
+      "video_part": tf.constant([data.size, data.size]),
       "has_video": tf.constant(False),
       "start": tf.constant(0.0, tf.float64),
       "length": tf.constant(0.0, tf.float64),
@@ -166,7 +176,8 @@ def make_row(data: ConfigDict, table: tf.lookup.StaticHashTable | None,
 
   Returns:
     A row of the dict of `input_pipeline.train_dataset`, without index; the
-    video is the first crop.
+    video is the first crop. Of training it has video_part, if asked for by
+    `data.enlarge_on_device`.
   """
   if data.captions:
     captions = (own_captions(window)[:data.captions] if ties is None
@@ -180,11 +191,13 @@ def make_row(data: ConfigDict, table: tf.lookup.StaticHashTable | None,
   audio = audio_lib.cut_audio(
       window["audio"], window["audio_rate"], window["start"],
       data.audio_samples, data.audio_rate)
-  labels = {}
+  some = {}  # that not every row has
+  if ties is not None and data.enlarge_on_device:
+    some["video_part"] = window["video_part"]
   if data.classes:
-    labels["labels"] = tf.reduce_any(tf.equal(  # [N, 1] and [C] -> [C]
+    some["labels"] = tf.reduce_any(tf.equal(  # [N, 1] and [C] -> [C]
         window["label"][:, None], tf.range(data.classes, dtype=tf.int64)), 0)
-  return labels | {
+  return some | {
       "video": window["video"][0],
       "audio": audio,
       "text": text_ids,
@@ -206,10 +219,8 @@ def own_captions(window: dict[str, tf.Tensor]) -> tf.Tensor:
   """
   start, end = (tf.cast(window[f"captions/{edge}"], tf.float64)
                 for edge in ("start", "end"))
-  # Times are to the millisecond, but floats: half of one is none.
-  half = 0.0005
-  before = (start < 0) & (end < half)
-  behind = (window["length"] > half) & (start > window["length"] - half)
+  before = (start < 0) & (end < HALF)
+  behind = (window["length"] > HALF) & (start > window["length"] - HALF)
   return tf.boolean_mask(window["captions/text"], ~(before | behind))
 
 

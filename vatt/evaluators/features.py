@@ -53,16 +53,18 @@ def union(sources: list[Source]) -> tuple[Source, list[np.ndarray]]:
   """
   files = sorted({path for source in sources for path in source.index.files})
   number = {path: i for i, path in enumerate(files)}
-  places = []  # [N, 2]: file and offset
+  places = []  # [N, 3]: file, offset and size
   for source in sources:
     index = source.index
     numbers = np.array([number[path] for path in index.files])
-    places.append(np.stack([numbers[index.file_ids], index.offsets], axis=1))
+    places.append(np.stack(
+        [numbers[index.file_ids], index.offsets, index.sizes], axis=1))
   unique, inverse = np.unique(
       np.concatenate(places), axis=0, return_inverse=True)
   ends = np.cumsum([len(place) for place in places])
   index = record_index.RecordIndex(
-      files, unique[:, 0].astype(np.int32), unique[:, 1])
+      files, np.searchsorted(unique[:, 0], np.arange(len(files) + 1)),
+      unique[:, 1], unique[:, 2])
   return (dataclasses.replace(sources[0], index=index),
           np.split(inverse.reshape(-1), ends[:-1]))
 
@@ -78,7 +80,7 @@ def labels_of(sources: list[Source]) -> list[np.ndarray]:
 def _extract(config, tower, batch, seed=None):
   """Features [b, D] of a replica's batch; augmented with a seed."""
   inputs = preprocess.model_inputs(
-      {tower.modality: batch[tower.modality]}, config,
+      preprocess.signal_of(batch, tower.modality), config,
       training=seed is not None, seed=seed)
   pooled, _ = tower(inputs[tower.modality])
   return tf.cast(pooled, tf.float32)

@@ -100,7 +100,8 @@ class Finetune(Task):
     config, options = self.config, self.config.finetune
     modality = options.modality
     inputs = preprocess.model_inputs(
-        {modality: batch[modality]}, config, training=True, seed=seed)[modality]
+        preprocess.signal_of(batch, modality), config, training=True,
+        seed=seed)[modality]
     labels = tf.cast(batch["labels"], model.classifier.variable_dtype)
     mask = batch[f"{modality}_mask"]
     if options.mixup:

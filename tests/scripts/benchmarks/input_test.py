@@ -29,6 +29,18 @@ def test_stages_run(config, source):
     assert run() > 0
 
 
+@pytest.mark.slow  # likewise
+def test_choices_run(config, tmp_path):
+  choices = input_benchmark.input_choices(
+      str(tmp_path), config, num_clips=2, batch_size=1)
+  assert list(choices) == [
+      "enlarged on the device", "frames of 192",
+      "frames of 192, enlarged on the device", "frames of 160",
+      "frames of 160, enlarged on the device"]
+  for run in choices.values():
+    assert run() > 0
+
+
 def test_the_naive_way_makes_the_same_batch(config, source):
   config.data.vocabulary = f"{source.directory}/vocabulary.txt"
   config.data.datasets = (source.name,)
