@@ -88,8 +88,7 @@ class Plan(NamedTuple):
       several: given the first and the last of it. Threads ask.
     least: shards of each split, at least; SHARDS where it does not say.
     is_long: whether building takes so long that processes are started for it,
-      which takes some three seconds: on 16 cores it was worth while from some
-      hundred clips of 10 s on, on fewer cores later.
+      which takes some three seconds.
   """
   clips: Iterable[tuple[str, Clip]]
   read: Callable[[Sequence[Clip]], Iterator[Any]]
