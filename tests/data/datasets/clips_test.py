@@ -217,6 +217,18 @@ def test_folders_without_media(tmp_path):
     plan(tmp_path)
 
 
+def test_files_are_read_by_one_process(folder):
+  """A new one for each would take longer than a short file."""
+  first = {clip.file: clip for _, clip in plan(folder).clips}
+  assert first.keys() == {"a.mp4", "sub/b.mkv", "c.mp3"}
+  read = clips.ClipReader(
+      str(folder), clips.Options(fps=5.0, size=32, audio_rate=8000))
+  process = read._workers.call(1, os.getpid)
+  for example, clip in zip(read(first.values()), first.values(), strict=True):
+    assert example["id"] == clip.id
+  assert read._workers.call(1, os.getpid) == process
+
+
 def test_links_and_names_that_are_odd(tmp_path, media, capsys):
   """Loops and second names lead to no second copy; what cannot be named or read
   costs itself alone."""

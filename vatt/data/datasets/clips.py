@@ -301,7 +301,7 @@ class ClipReader:
       group = list(group)
       paths = [os.path.join(self._manual_dir, file) for file in files]
       read = self._read(*paths, spans=[clip.data[:2] for clip in group])
-      for clip, found in zip(group, read):
+      for clip, found in zip(group, read, strict=True):
         yield (shards.Rejected(str(found))
                if isinstance(found, media.MediaError)
                else self._example(clip, *found))

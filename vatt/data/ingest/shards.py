@@ -126,7 +126,8 @@ def build(job: Job, shard: Shard,
 
   def write(temporary):
     with tf.io.TFRecordWriter(temporary) as writer:
-      for clip, key, made in zip(clips, keys, _make(job, clips, keys)):
+      for clip, key, made in zip(
+          clips, keys, _make(job, clips, keys), strict=True):
         if isinstance(made, Rejected):
           record["rejected"].append([clip.id, clip.file, one_line(made)])
         else:
