@@ -6,7 +6,7 @@ import pytest
 
 from tests import lost_decoders
 from vatt.data.datasets import clips
-from vatt.data.ingest import encoding, plans, shards
+from vatt.data.ingest import encoding, plans, shards, workers
 from vatt.data.ingest.workers import Workers
 
 OPTIONS = clips.Options(fps=5.0, size=32, audio_rate=8000)
@@ -135,6 +135,23 @@ def test_a_reader_that_is_left_leaves_no_decoder_busy(folder):
   assert next(examples)["id"] == "good:0"
   examples.close()
   assert not read._workers._idle  # it was ended, and waits for nobody
+
+
+def test_one_decoder_reads_all_files_of_all_shards(
+    folder, tmp_path, monkeypatch):
+  """As its start takes as long as decoding some seconds."""
+  started, start = [], workers._start
+  monkeypatch.setattr(workers, "_start", lambda: started.append(1) or start())
+  plan, stored = plans.Plan(
+      [("train", clip) for clip in clips_of("good", "none", "last")],
+      clips.ClipReader(str(folder), OPTIONS), least={"train": 2},
+      place=OPTIONS.place), str(tmp_path / "plan")
+  names = [[], []]
+  for own, shard in zip(names, plans.store(plan, stored, "x", ""), strict=True):
+    shards.build(shards.Job(str(tmp_path), stored, "", plan.read,
+                             tuple("012345")), shard)
+    own += {clip.file for clip in plans.read_clips(stored, shard)}
+  assert sorted(map(len, names)) == [1, 2] and len(started) == 1
 
 
 def test_frames_are_as_coarse_as_the_configuration_says(folder):

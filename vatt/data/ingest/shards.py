@@ -181,6 +181,8 @@ def _make(job, clips, keys):
       yield raw, tf.train.Example.FromString(raw), known[key].damage
     else:  # it is no longer what was written
       yield from map(serialize, job.read([clip]))
+  for _ in made:  # to its end: the process of a reader that is left is ended
+    raise ValueError("the reader yields more examples than there are clips")
 
 
 def finished(path: str, fingerprint: str | None = None
