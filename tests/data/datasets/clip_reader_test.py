@@ -8,6 +8,7 @@ from tests import lost_decoders
 from vatt.data.datasets import clips
 from vatt.data.ingest import encoding, plans, shards, workers
 from vatt.data.ingest.workers import Workers
+from vatt.errors import UserError
 
 OPTIONS = clips.Options(fps=5.0, size=32, audio_rate=8000)
 
@@ -35,10 +36,13 @@ def folder(tmp_path_factory, media):
   return folder
 
 
-def clips_of(*names):
-  return [plans.Clip(f"{name}:{i}", f"{name}.mp4", (
-      float(i), i + 1.0 if i < 5 else None, [i], [f"second {i}"], 1))
-          for name in names for i in range(6)]
+@pytest.fixture(scope="module")
+def clips_of(folder):
+  """A function of names of files -> their clips, six of each."""
+  return lambda *names: [plans.Clip(f"{name}:{i}", f"{name}.mp4", (
+      float(i), i + 1.0 if i < 5 else None, [i], [f"second {i}"],
+      os.path.getsize(folder / f"{name}.mp4")))
+                         for name in names for i in range(6)]
 
 
 def same(one, other):
@@ -48,7 +52,7 @@ def same(one, other):
       np.testing.assert_array_equal(one[field], other[field])
 
 
-def test_who_is_lost_costs_its_clip_alone(folder, monkeypatch):
+def test_who_is_lost_costs_its_clip_alone(folder, clips_of, monkeypatch):
   alone = clips.ClipReader(str(folder), OPTIONS)
   good = [example for clip in clips_of("good") for example in alone([clip])]
   assert all(len(example["frames"]) == 5 and len(example["audio"]) == 16_000
@@ -85,7 +89,7 @@ def test_who_is_lost_costs_its_clip_alone(folder, monkeypatch):
 
 
 def test_a_file_that_takes_too_long_again_and_again_is_given_up(
-    folder, monkeypatch):
+    folder, clips_of, monkeypatch):
   monkeypatch.setattr(clips, "Workers", Disturbed)
   monkeypatch.setattr(clips, "LIMIT_PER_SECOND", 0)
   monkeypatch.setattr(clips, "LIMIT", 0.3)
@@ -118,7 +122,7 @@ def test_what_a_clip_may_take_depends_on_what_is_before_it(folder, monkeypatch):
     assert limits.pop() == 120 + 2 * seconds and not limits
 
 
-def test_sound_of_another_file_is_another_pass(folder, monkeypatch):
+def test_sound_of_another_file_is_another_pass(folder, clips_of, monkeypatch):
   monkeypatch.setattr(clips, "Workers", Disturbed)
   read = clips.ClipReader(str(folder), OPTIONS)
   Disturbed.passes.clear()
@@ -129,7 +133,29 @@ def test_sound_of_another_file_is_another_pass(folder, monkeypatch):
   assert Disturbed.passes == [("good.mp4", [0]), ("good.mp4", [1, 2])]
 
 
-def test_a_reader_that_is_left_leaves_no_decoder_busy(folder):
+def test_what_has_gone_is_no_fault_of_the_clip(folder, clips_of, tmp_path):
+  """As of a disk that is no longer mounted; nor what another writes."""
+  read = clips.ClipReader(str(tmp_path), OPTIONS)
+  for name in "good", "none":
+    (tmp_path / f"{name}.mp4").write_bytes(
+        (folder / f"{name}.mp4").read_bytes())
+  good, none = clips_of("good"), clips_of("none")
+  late = good[0]._replace(data=(100.0, 101.0, *good[0].data[2:]))
+  sound = none[0]._replace(data=(*none[0].data, "good.mp4", good[0].data[4]))
+  refused = [late, none[0], sound]
+  assert all(isinstance(each, shards.Rejected) for each in read(refused))
+  with open(tmp_path / "good.mp4", "ab") as file:
+    file.write(b"x")
+  for clip in late, sound:
+    with pytest.raises(UserError, match=r"/good.mp4: \d+ bytes, expected \d+ "
+                       "as when this command began; run it again$"):
+      list(read([clip]))
+  (tmp_path / "none.mp4").unlink()
+  with pytest.raises(FileNotFoundError):
+    list(read(none))
+
+
+def test_a_reader_that_is_left_leaves_no_decoder_busy(folder, clips_of):
   read = clips.ClipReader(str(folder), OPTIONS)
   examples = read(clips_of("good"))
   assert next(examples)["id"] == "good:0"
@@ -138,7 +164,7 @@ def test_a_reader_that_is_left_leaves_no_decoder_busy(folder):
 
 
 def test_one_decoder_reads_all_files_of_all_shards(
-    folder, tmp_path, monkeypatch):
+    folder, clips_of, tmp_path, monkeypatch):
   """As its start takes as long as decoding some seconds."""
   started, start = [], workers._start
   monkeypatch.setattr(workers, "_start", lambda: started.append(1) or start())
@@ -150,11 +176,11 @@ def test_one_decoder_reads_all_files_of_all_shards(
   for own, shard in zip(names, plans.store(plan, stored, "x", ""), strict=True):
     shards.build(shards.Job(str(tmp_path), stored, "", plan.read,
                              tuple("012345")), shard)
-    own += {clip.file for clip in plans.read_clips(stored, shard)}
+    own += {clip.file for clip in plans.read_clips(stored, shard, "")}
   assert sorted(map(len, names)) == [1, 2] and len(started) == 1
 
 
-def test_frames_are_as_coarse_as_the_configuration_says(folder):
+def test_frames_are_as_coarse_as_the_configuration_says(folder, clips_of):
   clip, *_ = clips_of("good")
   fine, coarse = (next(clips.ClipReader(str(folder), options)([clip]))
                   for options in (OPTIONS, OPTIONS._replace(jpeg=20)))

@@ -272,9 +272,47 @@ def test_what_else_is_in_the_folder_of_a_build_goes(tmp_path, photos):
       ("train.tfrecord-00001-of-00005", "cut"),
       ("train.tfrecord-00002-of-00005.index.json", "{")):
     (folder / f"photos-{name}").write_text(content)
+  # What file systems have in any folder is not ours.
+  (folder / "@eaDir").mkdir()
+  (folder / ".nfs0001").touch()
   build(tmp_path / "data", photos)
+  (folder / "@eaDir").rmdir()
+  (folder / ".nfs0001").unlink()
   build(tmp_path / "fresh", photos)
   assert everything(folder) == everything(tmp_path / "fresh/photos/1.0.0")
+
+
+def test_what_is_not_there_in_the_end_or_is_of_another(tmp_path, photos):
+  """As of workers that write to another disk, and of a job of before."""
+  def build_by(change):
+    def engine(job, all_shards, progress):
+      for shard in all_shards:
+        shards.build(job, shard)
+      change(tmp_path / "data/photos/1.0.0" / f"photos-train.{name}")
+
+    build(tmp_path / "data", photos, engine=engine)
+
+  def of_another(path):
+    sidecar = path.with_name(f"{path.name}.index.json")
+    content = json.loads(sidecar.read_text()) | {"fingerprint": "0" * 64}
+    del content["digest"]
+    sidecar.write_text(record_index.sidecar_of(content))
+
+  name = "tfrecord-00002-of-00005"
+  for change in os.remove, of_another:
+    with pytest.raises(UserError, match=f"{name}: missing, or another than was "
+                       "built, .*; run the same command to go on$"):
+      build_by(change)
+  build_by(str)
+
+
+def test_databases_that_fail_are_told_as_other_files(tmp_path, photos):
+  build(tmp_path / "data", photos)
+  nowhere = f"{tmp_path}/none/known.sqlite"
+  with pytest.raises(OSError, match=f"^{nowhere}: unable to open"):
+    shards.set_aside(f"{tmp_path}/data/photos/1.0.0", [], nowhere)
+  with pytest.raises(OSError, match=f"^{nowhere}: unable to open"):
+    shards.Known(nowhere).find(["key"])
 
 
 def test_finished_build(tmp_path, photos, capsys):

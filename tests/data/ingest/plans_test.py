@@ -34,7 +34,7 @@ def stored(tmp_path, plan, common="common", **options):
   shards = plans.store(plan, path, "x", common, **options)
   found = {}
   for shard in shards:
-    clips = plans.read_clips(path, shard)
+    clips = plans.read_clips(path, shard, common)
     assert shard.count == len(clips)
     found[shard.name] = [clip.id for clip in clips]
   assert shards.clips() == sum(map(len, found.values()))
@@ -66,7 +66,7 @@ def test_clips_alone_are_cut_evenly_by_a_hash(tmp_path):
   assert list(map(len, found.values())) == [1, 1, 1]
   by_id = {clip.id: clip for clip in clips[:3]}
   for shard in shards:
-    clip, = plans.read_clips(str(tmp_path / "plan.jsonl"), shard)
+    clip, = plans.read_clips(str(tmp_path / "plan.jsonl"), shard, "common")
     assert json.dumps(clip) == json.dumps(by_id[clip.id])
   with pytest.raises(IndexError):
     shards[3]
@@ -159,6 +159,23 @@ def test_fingerprints_change_with_what_a_shard_depends_on(tmp_path):
   clip = plans.Clip("a", "file", (1,))
   assert plans.keys_of([clip], "x") == plans.keys_of(
       [clip._replace(where=("y",))], "x") != plans.keys_of([clip], "y")
+
+
+def test_a_plan_that_is_written_anew_meanwhile(tmp_path):
+  """As by a second build, while a job of the first one still runs elsewhere."""
+  path = str(tmp_path / "plan.jsonl")
+  _, (first, *_) = stored(tmp_path, make(
+      ("train", f"a{i}", f"a{i}", 0, 1) for i in range(40)))
+  whole = (tmp_path / "plan.jsonl").read_bytes()
+  line = whole.splitlines(keepends=True)
+  for other in (whole[:first.size - 2], line[-1] + whole, b"",
+                whole.replace(b"a", b"b"), whole[:-1].replace(b"\n", b"\t", 1)):
+    (tmp_path / "plan.jsonl").write_bytes(other)
+    with pytest.raises(UserError, match=f"^{path}: no longer what it was when "
+                       f"the build of {first.name} began, expected .*; run"):
+      plans.read_clips(path, first, "common")
+  (tmp_path / "plan.jsonl").write_bytes(whole)
+  assert len(plans.read_clips(path, first, "common")) == first.count
 
 
 def test_against_a_sort_in_memory(tmp_path):

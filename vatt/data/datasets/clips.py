@@ -302,9 +302,22 @@ class ClipReader:
       paths = [os.path.join(self._manual_dir, file) for file in files]
       read = self._read(*paths, spans=[clip.data[:2] for clip in group])
       for clip, found in zip(group, read, strict=True):
-        yield (shards.Rejected(str(found))
-               if isinstance(found, media.MediaError)
-               else self._example(clip, *found))
+        if isinstance(found, media.MediaError):
+          self._check_files(clip)
+          yield shards.Rejected(str(found))
+        else:
+          yield self._example(clip, *found)
+
+  def _check_files(self, clip):
+    """Raises OSError or UserError unless the files of a clip are those of the
+    plan: that a disk has gone is no fault of the clips on it."""
+    _, _, _, _, size, *sound = clip.data
+    for file, planned in (clip.file, size), *([sound] if sound else []):
+      path = os.path.join(self._manual_dir, file)
+      found = os.path.getsize(path)
+      if found != planned:
+        raise UserError(f"{path}: {found} bytes, expected {planned} as when "
+                        "this command began; run it again")
 
   def _example(self, clip, frames, audio, length, damage):
     start, _, labels, *_ = clip.data

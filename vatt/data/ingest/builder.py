@@ -158,7 +158,9 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
       keep = {shard.name + INDEX_SUFFIX for shard in shards} | {
           shard.name for shard in shards if shard.split in whole.there()}
       for name in files.listdir(folder):
-        if name not in keep:  # of another plan, or cut off
+        # Of another plan, or cut off; but not what file systems have there.
+        if not (name in keep or name.startswith(".")
+                or tf.io.gfile.isdir(f"{folder}/{name}")):
           tf.io.gfile.remove(f"{folder}/{name}")
       for name in names:
         description.copy(f"{local}/{name}", f"{folder}/{name}")
@@ -177,11 +179,20 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
   def _describe(self, plan, shards, folder, local):
     """The Description of a dataset whose shards are all there, and the names of
     its files, which are written into a local folder."""
+    def said(shard):
+      path = f"{folder}/{shard.name}"
+      record = shards_lib.finished(path, shard.fingerprint)
+      if not record:
+        raise UserError(
+            f"{path}: missing, or another than was built, expected that none "
+            "else writes there and, with --runner, that its workers write to "
+            "this folder; run the same command to go on")
+      return record
+
     whole = description.Description(local, self.name, plan.rejected)
     for split, of_split in itertools.groupby(shards, lambda shard: shard.split):
       whole.take(split, (record for _, record in _ahead(
-          lambda shard: shards_lib.finished(f"{folder}/{shard.name}"),
-          of_split, "shards")))
+          said, of_split, "shards")))
     there = {part for split in whole.there() for part in split.split("_")}
     for split, facts in whole.splits.items():
       for part in split.split("_"):
@@ -322,15 +333,15 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
 
   def _refuse(self, final, plan, stored, shards):
     """Raises the UserError of a dataset that is of another plan."""
+    common = self._common(plan)
     # Of all that are there: more clips are in shards of other names.
     before, now = (np.unique(np.fromiter((
         int(key[:16], 16) for _, keys in found for key in keys), np.uint64))
                    for found in (
         _ahead(lambda name: (shards_lib.read_sidecar(f"{final}/{name}") or {}
                              ).get("keys", ()), self._names(final), "compared"),
-        _ahead(lambda shard: plans.keys_of(
-            plans.read_clips(stored, shard), self._common(plan)), shards,
-               "compared")))
+        _ahead(lambda shard: plans.keys_of(plans.read_clips(
+            stored, shard, common), common), shards, "compared")))
     same = len(np.intersect1d(before, now, assume_unique=True))
     raise UserError(
         f"{final}: built before, from other sources than there are now ("

@@ -213,7 +213,6 @@ def store(plan: Plan, path: str, base: str, common: Any,
   for split in (*plan.needed, *([] if row else ["train"])):
     if split not in totals:
       raise UserError(f"no clip for split {split!r}")
-  head = json.dumps(common).encode() + b"\n"
   shards = []  # (split, facts of each)
 
   def write(temporary):
@@ -230,11 +229,10 @@ def store(plan: Plan, path: str, base: str, common: Any,
         found = bytearray()
         for lines in _cut(_groups(rows_of_split), plan.can_cut, number, total):
           stopping.check()
-          start, clips, digest = offset, 0, hashlib.sha256(head)
+          start, clips, digest = offset, 0, _begin(common)
           while part := list(itertools.islice(lines, LINES)):
             file.write(b"".join(part))
-            digest.update(b"".join(
-                line.partition(b"\t")[0] + b"\n" for line in part))
+            _add(digest, part)
             offset += sum(map(len, part))
             clips += len(part)
             bar.update(len(part))
@@ -315,14 +313,40 @@ def _cut(groups, can_cut, number, total):
     yield (line for _, line in shard)
 
 
+def _begin(common):
+  """The digest of a shard without clips."""
+  return hashlib.sha256(json.dumps(common).encode() + b"\n")
+
+
+def _add(digest, lines):
+  """Adds clips, by their lines in a plan's file."""
+  digest.update(b"".join(line.partition(b"\t")[0] + b"\n" for line in lines))
+
+
 def read_clip(line: str | bytes) -> Clip:
   """The Clip of a line of a plan's file."""
   key, where = line.split(b"\t" if isinstance(line, bytes) else "\t")
   return Clip(*json.loads(key), json.loads(where))
 
 
-def read_clips(path: str, shard: Shard) -> list[Clip]:
-  """The clips of a shard, of a plan's file."""
+def read_clips(path: str, shard: Shard, common: Any) -> list[Clip]:
+  """The clips of a shard, of a plan's file.
+
+  Args:
+    path: of the file.
+    shard: as of `store`.
+    common: as of `store`.
+
+  Raises:
+    UserError: the file is not the one that was written with the shard.
+  """
   with tf.io.gfile.GFile(path, "rb") as file:
     file.seek(shard.offset)
-    return [read_clip(line) for line in file.read(shard.size).splitlines()]
+    data = file.read(shard.size)
+  lines, digest = data.splitlines(), _begin(common)
+  _add(digest, lines)
+  if (len(data), digest.hexdigest()) != (shard.size, shard.fingerprint):
+    raise UserError(f"{path}: no longer what it was when the build of "
+                    f"{shard.name} began, expected that no other writes it; "
+                    "run the command again")
+  return list(map(read_clip, lines))

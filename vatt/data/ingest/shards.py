@@ -118,7 +118,7 @@ def build(job: Job, shard: Shard,
       record_index.has_whole_records_at(path, record["offsets"]))):
     progress(shard.count)
     return
-  clips = plans.read_clips(job.plan, shard)
+  clips = plans.read_clips(job.plan, shard, job.common)
   keys = plans.keys_of(clips, job.common)
   record = {"fingerprint": shard.fingerprint, "count": 0, "bytes": 0,
             "offsets": [], "keys": [], "having": dict.fromkeys(KINDS, 0),
@@ -250,7 +250,7 @@ class Known:
   def find(self, keys: Sequence[str]) -> dict[str, Place]:
     """Where the records of clips are, by their keys, of those that there are.
     """
-    with contextlib.closing(sqlite3.connect(self._path)) as table:
+    with _table(self._path) as table:
       return {key: Place(*place) for key, *place in table.execute(
           "SELECT * FROM records WHERE key IN (SELECT value FROM json_each(?))",
           (json.dumps(keys),))}
@@ -278,7 +278,7 @@ def set_aside(folder: str, shards: Sequence[Shard], path: str
             f"{folder}/{name}", wanted.get(name)), names)) if is_other]
   if not others:
     return None
-  with contextlib.closing(sqlite3.connect(path)) as table:
+  with _table(path) as table:
     table.execute("CREATE TABLE records (key TEXT PRIMARY KEY, file, offset, "
                   "size, damage) WITHOUT ROWID")
     for name in others:
@@ -299,6 +299,16 @@ def set_aside(folder: str, shards: Sequence[Shard], path: str
                 record["keys"], record["offsets"], ends)))
     table.commit()
   return Known(path)
+
+
+@contextlib.contextmanager
+def _table(path):
+  """A database of SQLite; what fails of it is an OSError, as of other files."""
+  try:
+    with contextlib.closing(sqlite3.connect(path)) as table:
+      yield table
+  except sqlite3.Error as error:
+    raise OSError(f"{path}: {error}") from error
 
 
 def _has_fingerprint(path, fingerprint):
