@@ -580,6 +580,9 @@ def test_command_killed_and_repeated(tmp_path, folder, python, processes):
     time.sleep(0.01)
   assert decoder and any(
       "vatt.data.ingest.forks" in words for _, words in found.values())
+  # None of those that have looked at the files, which are needed no more.
+  assert not [words for parent, words in found.values()
+              if parent == killed.pid and "vatt.data.ingest.workers" in words]
   os.kill(killed.pid, signal.SIGKILL)
   assert killed.wait() == -signal.SIGKILL
   assert processes.are_gone(found)

@@ -126,15 +126,15 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
           span.start, span.end, list(map(number.get, span.labels)),
           captions_of(span), size_of(span.file), *sound), self.where(span))
 
-    read = self.reader(manual_dir, options)
     split_of = lambda span: span.split
     if not next(iter(found.spans())).split:
+      read = self.reader(manual_dir, options, workers)
       split_of = splits.choose(
           manual_dir, found, lambda span: read.can(clip_of(span)),
           self.TEST_SHARE)
     return plans.Plan(
         clips=((split_of(span), clip_of(span)) for span in found.spans()),
-        read=read,
+        read=self.reader(manual_dir, options),
         label_names=tuple(found.classes),
         sources={  # what came later, and is not used, changes nothing
             field: value for field, value in options._asdict().items()
@@ -143,6 +143,7 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
         tables=found.tables,
         place=options.place,
         can_cut=functools.partial(can_cut, manual_dir, workers),
+        end=workers.close,
         is_long=any(sum_ > LONG for sum_ in itertools.accumulate(
             options.bytes(span.file, span.start, span.end)
             for span in found.spans())))
@@ -190,9 +191,10 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
     its record: JSON values."""
     return ()
 
-  def reader(self, manual_dir: str, options: Options) -> "ClipReader":
-    """What makes the examples."""
-    return ClipReader(manual_dir, options)
+  def reader(self, manual_dir: str, options: Options,
+             workers: Workers | None = None) -> "ClipReader":
+    """What makes the examples, in processes of its own or in those."""
+    return ClipReader(manual_dir, options, workers)
 
 
 def can_cut(manual_dir: str, workers: Workers, first: plans.Clip,
@@ -272,11 +274,18 @@ def parse_config(config: str, options: Options,
 
 
 class ClipReader:
-  """Makes the examples of clips; decodes in a process of its own."""
+  """Makes the examples of clips.
 
-  def __init__(self, manual_dir: str, options: Options):
+  Args:
+    manual_dir: folder of the media.
+    options: of the configuration.
+    workers: processes to decode in; its own without any.
+  """
+
+  def __init__(self, manual_dir: str, options: Options,
+               workers: Workers | None = None):
     self._manual_dir, self._options = manual_dir, options
-    self._workers = Workers()
+    self._workers = workers or Workers()
 
   def __reduce__(self):
     return type(self), (self._manual_dir, self._options)

@@ -165,9 +165,9 @@ class Howto100m(Official, skip_registration=True):
   def _place(self, file):
     return self._places.get(video_of(file), NOWHERE)
 
-  def reader(self, manual_dir: str, options: clips.Options
-             ) -> clips.ClipReader:
-    return Reader(manual_dir, options)
+  def reader(self, manual_dir: str, options: clips.Options,
+             workers: Workers | None = None) -> clips.ClipReader:
+    return Reader(manual_dir, options, workers)
 
 
 class Reader(clips.ClipReader):

@@ -103,6 +103,13 @@ class Workers:
     if answer[0] == FAILED:
       raise MediaError(answer[1])
 
+  def close(self) -> None:
+    """Ends the processes that wait. The next call starts a new one."""
+    while self._idle:
+      process, pipe = self._idle.pop()
+      pipe.close()
+      process.wait()
+
   def _take(self):
     """A process that waits, or a new one."""
     while True:
