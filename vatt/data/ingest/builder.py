@@ -358,7 +358,8 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
       shards = self._store(plan, stored)
       damaged = self._look(final, plan, stored, shards,
                            record_index.has_whole_records_at)
-      self._build_shards(plan, final, stored, damaged)
+      if damaged:
+        self._build_shards(plan, final, stored, damaged)
     mended = [shard.name for shard in damaged]
     with tempfile.TemporaryDirectory() as local:
       whole, names = self._describe(plan, shards, final, local)

@@ -158,10 +158,6 @@ class Shards(Sequence[Shard]):
         split, split_index.shard_name(self._base, split, i, len(facts)),
         offset, size, count, fingerprint.hex())
 
-  def clips(self) -> int:
-    """How many clips they have."""
-    return sum(int(facts["f2"].sum()) for _, facts in self._splits)
-
 
 def draw(bound: int, *site: object) -> int:
   """A random number in 0 ... bound-1: a hash of where it is used.
