@@ -1,7 +1,9 @@
 """Which clips are in which shards: worked by hand, and by sorting in memory."""
 import collections
+import gc
 import hashlib
 import json
+import os
 import pathlib
 import random
 import subprocess
@@ -9,7 +11,7 @@ import sys
 
 import pytest
 
-from vatt.data.ingest import plans
+from vatt.data.ingest import plans, sorting
 from vatt.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -212,6 +214,33 @@ def test_against_a_sort_in_memory(tmp_path):
     expected += [shard for shard in shards if shard]
   assert list(found.values()) == expected
   assert any(len({name.split(":")[0] for name in s}) == 1 for s in expected)
+
+
+def test_rows_leave_the_disk_at_once():
+  """And not when Python looks for cycles, which may be days later."""
+  def files():
+    return sum("etilqs" in os.path.realpath(path)
+               for path in pathlib.Path("/proc/self/fd").iterdir())
+
+  gc.disable()
+  try:
+    before = files()
+    rows = sorting.Rows(((i, "x" * 1000) for i in range(4000)), 2, "", "")
+    assert files() > before
+    assert sum(1 for _ in rows.in_order(1)) == 4000
+    del rows
+    assert files() == before
+  finally:
+    gc.enable()
+
+
+def test_large_files_are_where_sqlite_has_its_own(tmp_path, monkeypatch):
+  for value, place in ((str(tmp_path), str(tmp_path)), ("", "/var/tmp"),
+                       (f"{tmp_path}/none", "/var/tmp")):
+    monkeypatch.setenv("TMPDIR", value)
+    with sorting.folder() as path:
+      assert os.path.dirname(path) == place
+    assert not os.path.exists(path)
 
 
 def test_no_room_to_sort(small_disk, python_env):

@@ -106,7 +106,7 @@ class Description:
       records: what the sidecars of its shards say, in order.
     """
     facts = self.splits[split] = Facts()
-    with tempfile.TemporaryFile("w+") as captions:
+    with tempfile.TemporaryFile("w+", dir=self._folder) as captions:
 
       def passing():
         for record in records:

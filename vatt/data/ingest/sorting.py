@@ -1,6 +1,8 @@
 """Keeps and sorts rows of any number, on the local disk."""
 import contextlib
+import os
 import sqlite3
+import tempfile
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -14,11 +16,19 @@ STEPS = 100_000  # of the database, after which a signal is noted
 PART = 1000  # rows, after which it is
 
 
+def folder() -> tempfile.TemporaryDirectory:
+  """A new folder where SQLite has its files, for what is as large as a plan:
+  where other temporary files are is often in memory."""
+  places = filter(None, (os.environ.get("TMPDIR"), "/var/tmp"))
+  return tempfile.TemporaryDirectory(dir=next((
+      place for place in places if os.access(place, os.W_OK | os.X_OK)), None))
+
+
 class Rows:
   """Rows that lie on the local disk: what they take in memory does not grow
   with them.
 
-  They are in files without a name, which go with the process: in the folder
+  They are in files without a name, which go with this object: in the folder
   TMPDIR or, without that, in /var/tmp. While they are sorted, these become
   about three times as large as the rows.
   """
@@ -55,6 +65,10 @@ class Rows:
       self._table.execute(f"CREATE TABLE rows ({', '.join(self._columns)})")
       self._table.executemany(
           f"INSERT INTO rows VALUES ({', '.join('?' * columns)})", taken())
+
+  def __del__(self):
+    # A connection refers to itself: it would stay until cycles are looked for.
+    self._table.close()
 
   def __iter__(self) -> Iterator[tuple[Any, ...]]:
     """Yields the rows as they came."""
