@@ -1,5 +1,6 @@
 """Clips of a file in one pass of a decoder, which may be lost in its midst."""
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -133,26 +134,31 @@ def test_sound_of_another_file_is_another_pass(folder, clips_of, monkeypatch):
   assert Disturbed.passes == [("good.mp4", [0]), ("good.mp4", [1, 2])]
 
 
-def test_what_has_gone_is_no_fault_of_the_clip(folder, clips_of, tmp_path):
+def test_what_has_gone_is_no_fault_of_the_clip(
+    folder, clips_of, tmp_path, media):
   """As of a disk that is no longer mounted; nor what another writes."""
   read = clips.ClipReader(str(tmp_path), OPTIONS)
-  for name in "good", "none":
-    (tmp_path / f"{name}.mp4").write_bytes(
-        (folder / f"{name}.mp4").read_bytes())
-  good, none = clips_of("good"), clips_of("none")
-  late = good[0]._replace(data=(100.0, 101.0, *good[0].data[2:]))
-  sound = none[0]._replace(data=(*none[0].data, "good.mp4", good[0].data[4]))
-  refused = [late, none[0], sound]
-  assert all(isinstance(each, shards.Rejected) for each in read(refused))
+  for name in "good.mp4", "none.mp4":
+    shutil.copy(folder / name, tmp_path)
+  silent = media.write_media(
+      tmp_path / "silent.mp4", [media.numbered(i) for i in range(5)], rate=5)
+  (good, *_), (none, *_) = clips_of("good"), clips_of("none")
+  late = good._replace(data=(100.0, 101.0, *good.data[2:]))
+  pair = plans.Clip("pair", "silent.mp4", (
+      *good.data[:4], os.path.getsize(silent), "good.mp4", good.data[4]))
+  *refused, taken = read([late, none, pair])
+  assert all(isinstance(each, shards.Rejected) for each in refused)
+  assert len(taken["audio"]) == 16_000
   with open(tmp_path / "good.mp4", "ab") as file:
     file.write(b"x")
-  for clip in late, sound:
-    with pytest.raises(UserError, match=r"/good.mp4: \d+ bytes, expected \d+ "
-                       "as when this command began; run it again$"):
+  with pytest.raises(UserError, match=r"/good.mp4: \d+ bytes, expected \d+ as "
+                     "when this command began; run it again$"):
+    list(read([late]))
+  for name in "good", "none":
+    (tmp_path / f"{name}.mp4").unlink()
+  for clip in pair, none:  # else the first would be there without its sound
+    with pytest.raises(FileNotFoundError):
       list(read([clip]))
-  (tmp_path / "none.mp4").unlink()
-  with pytest.raises(FileNotFoundError):
-    list(read(none))
 
 
 def test_a_reader_that_is_left_leaves_no_decoder_busy(folder, clips_of):

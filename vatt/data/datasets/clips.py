@@ -311,15 +311,15 @@ class ClipReader:
       paths = [os.path.join(self._manual_dir, file) for file in files]
       read = self._read(*paths, spans=[clip.data[:2] for clip in group])
       for clip, found in zip(group, read, strict=True):
-        if isinstance(found, media.MediaError):
+        refused = isinstance(found, media.MediaError)
+        if refused or found.damage:
           self._check_files(clip)
-          yield shards.Rejected(str(found))
-        else:
-          yield self._example(clip, *found)
+        yield (shards.Rejected(str(found)) if refused
+               else self._example(clip, *found))
 
   def _check_files(self, clip):
     """Raises OSError or UserError unless the files of a clip are those of the
-    plan: that a disk has gone is no fault of the clips on it."""
+    plan: what a clip lacks as a disk has gone is no damage of it."""
     _, _, _, _, size, *sound = clip.data
     for file, planned in (clip.file, size), *([sound] if sound else []):
       path = os.path.join(self._manual_dir, file)
