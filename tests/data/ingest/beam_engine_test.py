@@ -249,8 +249,10 @@ def films(tmp_path_factory, test_data):
 def test_kills(tmp_path, films, python_env, victim):
   """Killed at ten moments: twice before a worker builds, then with each shard
   that is there."""
-  (folder, plain), kills = films, 0
+  (folder, plain), kills, runs = films, 0, 0
   while kills < 10:
+    runs += 1
+    assert runs <= 30, f"{kills} kills came before a build was done"
     if shards_in(tmp_path) > 7:  # so that there are ten moments
       for path in [*sorted(tmp_path.rglob("*.index.json"))[:5],
                    *tmp_path.rglob("dataset_info.json")]:
