@@ -21,8 +21,10 @@ from vatt.data.datasets import clips
 from vatt.data.datasets.clips import Clips
 from vatt.data.ingest import builder, clip_sources, clips_csv, plans, splits
 from vatt.data.ingest import media as media_lib
+from vatt.data.ingest import workers as workers_lib
 from vatt.data.ingest.workers import Workers
 from vatt.errors import UserError
+from vatt.host import num_cores
 
 ROOT = pathlib.Path(__file__).parents[3]
 VERSION = str(Clips.VERSION)
@@ -97,8 +99,13 @@ def listed(tmp_path, folder):
 
 # ---- a folder
 
-def test_folder(tmp_path, folder, media, capsys):
+def test_folder(tmp_path, folder, media, capsys, monkeypatch):
+  started, start = [], workers_lib._start
+  monkeypatch.setattr(
+      workers_lib, "_start", lambda: started.append(1) or start())
   examples, refused, builder = build(tmp_path, folder)
+  # Those that have looked at the files decode them.
+  assert 1 <= len(started) <= num_cores()
   printed = capsys.readouterr().out.splitlines()
   assert printed[0].endswith("no media by their names, left out: 1 .txt")
   assert printed[-1].endswith(

@@ -126,15 +126,15 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
           span.start, span.end, list(map(number.get, span.labels)),
           captions_of(span), size_of(span.file), *sound), self.where(span))
 
+    read = self.reader(manual_dir, options, workers)
     split_of = lambda span: span.split
     if not next(iter(found.spans())).split:
-      read = self.reader(manual_dir, options, workers)
       split_of = splits.choose(
           manual_dir, found, lambda span: read.can(clip_of(span)),
           self.TEST_SHARE)
     return plans.Plan(
         clips=((split_of(span), clip_of(span)) for span in found.spans()),
-        read=self.reader(manual_dir, options),
+        read=read,
         label_names=tuple(found.classes),
         sources={  # what came later, and is not used, changes nothing
             field: value for field, value in options._asdict().items()

@@ -168,6 +168,8 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
   def _build_shards(self, plan, folder, stored, shards, known=None):
     job = shards_lib.Job(folder, stored, self._common(plan), plan.read,
                          plan.label_names, known)
+    if self._engine or plan.is_long:
+      plan.end()
     with tqdm(total=sum(shard.count for shard in shards), unit="clip",
               desc=self.info.full_name, mininterval=1) as bar:
       if self._engine:

@@ -86,7 +86,7 @@ class Plan(NamedTuple):
     needed: splits that must have a clip.
     can_cut: whether clips of a group that is larger than a shard can be in
       several: given the first and the last of it. Threads ask.
-    end: is called once all clips are taken, and what can be cut is known.
+    end: is called before other processes build, to end those of this one.
     least: shards of each split, at least; SHARDS where it does not say.
     is_long: whether building takes so long that processes are started for it,
       which takes some three seconds.
@@ -241,7 +241,6 @@ def store(plan: Plan, path: str, base: str, common: Any,
     return offset
 
   files.write_whole_by(path, write)
-  plan.end()
   return Shards(base, shards)
 
 
