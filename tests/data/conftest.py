@@ -8,6 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from vatt.data.datasets import clips
+from vatt.data.ingest import matching
+from vatt.data.ingest.workers import Workers
+
 RATE = 8000
 VOCABULARY = ("this", "is", "clip", "number")  # And 0 … 199.
 
@@ -147,6 +151,18 @@ def records():
   """The functions of this file: `records.clip(3)`."""
   return types.SimpleNamespace(**{
       name: value for name, value in globals().items() if callable(value)})
+
+
+@pytest.fixture(scope="session")
+def workers():
+  return Workers()
+
+
+@pytest.fixture
+def one_set_of_workers(monkeypatch, workers):
+  """Processes that serve the builds of many tests: one starts in 0.4 s."""
+  for module in clips, matching:
+    monkeypatch.setattr(module, "Workers", lambda: workers)
 
 
 @pytest.fixture(scope="session")

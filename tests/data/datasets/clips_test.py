@@ -30,6 +30,8 @@ ROOT = pathlib.Path(__file__).parents[3]
 VERSION = str(Clips.VERSION)
 SMALL = "small+fps=5+size=32+audio_rate=8000+length=2"
 
+pytestmark = pytest.mark.usefixtures("one_set_of_workers")
+
 
 def build(data_dir, manual_dir, config=SMALL):
   """Builds and reads back: split to {id: example}, rejected, the builder."""
@@ -100,6 +102,7 @@ def listed(tmp_path, folder):
 # ---- a folder
 
 def test_folder(tmp_path, folder, media, capsys, monkeypatch):
+  monkeypatch.setattr(clips, "Workers", Workers)  # and no others' processes
   started, start = [], workers_lib._start
   monkeypatch.setattr(
       workers_lib, "_start", lambda: started.append(1) or start())

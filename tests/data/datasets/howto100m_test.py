@@ -31,6 +31,8 @@ REAL = {"-tCQ4tCQdWE.mp3": ("band_audio.mp3", 15.5),
 ABSENT = "2Mn5sVpFDTg"  # captions without a file
 SMALL = "fps=5+size=32+audio_rate=8000+length=3"
 
+pytestmark = pytest.mark.usefixtures("one_set_of_workers")
+
 
 def official(folder):
   """{video: its rows (text, start, end)} of CSV files."""
@@ -60,17 +62,6 @@ def videos(tmp_path_factory, media):
                         for i in range(round(SECONDS[video] * 5))],
         rate=5, video="mpeg4")
   return folder
-
-
-@pytest.fixture(scope="module")
-def workers():
-  return Workers()
-
-
-@pytest.fixture(autouse=True)
-def one_set_of_workers(monkeypatch, workers):
-  """A process takes a second to start."""
-  monkeypatch.setattr(clips, "Workers", lambda: workers)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,8 @@ from vatt.errors import UserError
 
 SMALL = "fps=5+size=32+audio_rate=8000"
 
+pytestmark = pytest.mark.usefixtures("one_set_of_workers")
+
 
 def read(dataset, path):
   return annotations.read(dataset, datasets.find(dataset).FORMAT, path).clips

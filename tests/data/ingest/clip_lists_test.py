@@ -24,6 +24,8 @@ from vatt.errors import UserError
 
 CLASSES = ("dive", "jump", "run", "swim")  # of no medium's: dive
 
+pytestmark = pytest.mark.usefixtures("one_set_of_workers")
+
 
 def read_sports(path, match):
   for name, start, end, label, splits in rows(path):

@@ -14,6 +14,8 @@ from vatt.errors import UserError
 
 FORMAT = Format(iter, "", "")  # of no names but those that are listed
 
+pytestmark = pytest.mark.usefixtures("one_set_of_workers")
+
 
 def listed(*rows):
   return [Listed(name, ("train",), start, end) for name, start, end in rows]
