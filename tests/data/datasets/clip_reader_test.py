@@ -60,7 +60,7 @@ def test_who_is_lost_costs_its_clip_alone(folder, clips_of, monkeypatch):
              for example in good)
   monkeypatch.setattr(clips, "Workers", Disturbed)
   monkeypatch.setattr(clips, "LIMIT_PER_SECOND", 0)
-  monkeypatch.setattr(clips, "LIMIT", 1)
+  monkeypatch.setattr(clips, "LIMIT", 0.6)
   (folder / "kill.mp4.once").touch()
   names = ("good", "crash", "hang", "kill", "none", "last")
   read = clips.ClipReader(str(folder), OPTIONS)
