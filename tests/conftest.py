@@ -56,7 +56,8 @@ LONGEST = (
     "data/input_pipeline_test", "models/cost_test", "tasks/finetune_test",
     "scripts/zero_shot_retrieval_test", "models/vatt_step_test",
     "models/kernels_test", "scripts/convert_checkpoint_test",
-    "scripts/linear_probe_test", "evaluators/features_test")
+    "scripts/linear_probe_test", "evaluators/features_test", "workers_test",
+    "tpu_test")
 
 
 def group_of(item):
