@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from vatt.data import extents, record_checks, record_index
+from vatt.data import extents, record_checks, record_files
 
 SHARD = "clips/official/1.0.0/clips-train.tfrecord-0000{}-of-00003"
 
@@ -229,7 +229,7 @@ def test_records_are_found_again_behind_anything(tmp_path):
     for raw in raws:
       writer.write(raw)
   content = path.read_bytes()
-  wholes = {struct.pack("<Q", len(raw)) + record_index.masked_crc(
+  wholes = {struct.pack("<Q", len(raw)) + record_files.masked_crc(
       np.frombuffer(struct.pack("<Q", len(raw)), np.uint8)[None]).tobytes()
       for raw in raws}
   for trial in range(30):

@@ -1,6 +1,6 @@
 """Where the records of a file lie, also of one that is damaged.
 
-`record_index` trusts what a build wrote, and ends at the first header that is
+`record_files` trusts what a build wrote, and ends at the first header that is
 broken. Here the next one that is whole is looked for, by its CRC.
 """
 import array
@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from vatt.data import record_index
-from vatt.data.record_index import COMPRESSED, FOOTER, HEADER
+from vatt.data import record_files
+from vatt.data.record_files import COMPRESSED, FOOTER, HEADER
 
 CHUNK = 1 << 20  # bytes of a file to look for a header in, at once
 NO_HEADER = "its header is damaged"
@@ -55,7 +55,7 @@ def lay_out(path: str, count: int | None) -> Layout:
   Raises:
     One of files.REFUSED.
   """
-  sidecar = record_index.read_sidecar(path + record_index.INDEX_SUFFIX)
+  sidecar = record_files.read_sidecar(path + record_files.INDEX_SUFFIX)
   if sidecar and sidecar.get("scanned"):  # perhaps after it was damaged
     sidecar = None
   with tf.io.gfile.GFile(path, "rb") as file:
@@ -126,7 +126,7 @@ def _next_header(file, start, size):
     # Hardly any bytes are a length that can be: the CRC is of few.
     likely = np.flatnonzero(~rows[:, 5:8].any(1) & rows[:, 8:].any(1))
     stored = np.ascontiguousarray(rows[likely, 8:]).view("<u4")[:, 0]
-    for i in likely[record_index.masked_crc(rows[likely, :8]) == stored]:
+    for i in likely[record_files.masked_crc(rows[likely, :8]) == stored]:
       length = int.from_bytes(rows[i, :8].tobytes(), "little")
       if start + int(i) + HEADER + length + FOOTER <= size:
         return start + int(i)

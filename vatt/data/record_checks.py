@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from vatt import files as files_lib
 from vatt.data import audio, dmvr, extents, record_index, sources
-from vatt.data.record_index import FOOTER, HEADER
+from vatt.data.record_files import FOOTER, HEADER
 from vatt.errors import UserError, one_line
 
 UNREADABLE = "?"  # of a record that failed; why, is looked for then

@@ -36,7 +36,7 @@ from apache_beam.transforms import environments
 from vatt import files, stopping
 from vatt.data.ingest import shards as shards_lib
 from vatt.data.ingest.plans import Shard
-from vatt.data.record_index import INDEX_SUFFIX
+from vatt.data.record_files import INDEX_SUFFIX
 from vatt.errors import UserError, one_line
 
 DIRECT = "direct"  # the runner on this machine

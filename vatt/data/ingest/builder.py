@@ -12,7 +12,7 @@ from tensorflow_datasets.core import dataset_builder
 from tqdm import tqdm
 
 from vatt import files, locks
-from vatt.data import record_index
+from vatt.data import record_files, record_index
 from vatt.data.ingest import description, engines, plans, sorting, threads
 from vatt.data.ingest import rejected as rejected_lib
 from vatt.data.ingest import shards as shards_lib
@@ -358,7 +358,7 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
       stored = f"{local}/{plans.NAME}"
       shards = self._store(plan, stored)
       damaged = self._look(final, plan, stored, shards,
-                           record_index.has_whole_records_at)
+                           record_files.has_whole_records_at)
       if damaged:
         self._build_shards(plan, final, stored, damaged)
     mended = [shard.name for shard in damaged]
@@ -385,7 +385,7 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
 def _has_records_at(path, offsets):
   """Whether a file has records at such offsets, by their headers. What a store
   of objects has is whole, and each look at it takes a while."""
-  return "://" in path or record_index.has_records_at(path, offsets)
+  return "://" in path or record_files.has_records_at(path, offsets)
 
 
 def _ahead(function, items, what):

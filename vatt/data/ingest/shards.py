@@ -18,10 +18,10 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import example_serializer
 
-from vatt.data import caption_files, record_index
+from vatt.data import caption_files, record_files, record_index
 from vatt.data.ingest import plans
 from vatt.data.ingest.plans import Clip, Shard
-from vatt.data.record_index import FOOTER, HEADER, INDEX_SUFFIX
+from vatt.data.record_files import FOOTER, HEADER, INDEX_SUFFIX
 from vatt.errors import one_line
 from vatt.files import (
   TEMPORARY,
@@ -115,7 +115,7 @@ def build(job: Job, shard: Shard,
   record = finished(path, shard.fingerprint)
   # What a store of objects has is what was written.
   if record and tf.io.gfile.exists(path) and ("://" in path or (
-      record_index.has_whole_records_at(path, record["offsets"]))):
+      record_files.has_whole_records_at(path, record["offsets"]))):
     progress(shard.count)
     return
   clips = plans.read_clips(job.plan, shard, job.common)
@@ -153,7 +153,7 @@ def build(job: Job, shard: Shard,
     return record["bytes"]
 
   write_whole_by(path, write)
-  write_whole(path + INDEX_SUFFIX, record_index.sidecar_of(record))
+  write_whole(path + INDEX_SUFFIX, record_files.sidecar_of(record))
 
 
 def _make(job, clips, keys):
@@ -203,7 +203,7 @@ def finished(path: str, fingerprint: str | None = None
 
 def read_sidecar(path: str) -> dict[str, Any] | None:
   """What the sidecar of a shard says, or None if a build has not written it."""
-  record = record_index.read_sidecar(path + INDEX_SUFFIX)
+  record = record_files.read_sidecar(path + INDEX_SUFFIX)
   if record is None or record.keys() != FIELDS.keys() or not all(
       isinstance(record[name], kind) for name, kind in FIELDS.items()):
     return None
