@@ -1,7 +1,8 @@
 """A small object store for tests: S3 by its addresses and lists, and the web.
 
 python object_store.py FOLDER DELAY says the port that it serves on. An object
-/BUCKET/KEY is the file FOLDER/BUCKET/KEY; each answer waits DELAY seconds.
+/BUCKET/KEY is the file FOLDER/BUCKET/KEY; each answer waits DELAY seconds. In
+the bucket `unlisted` nobody may look for what is there.
 GET /?log returns what was asked since the last of these.
 """
 import asyncio
@@ -55,6 +56,12 @@ def answer(folder, method, path, headers, body):
   path, _, query = path.partition("?")
   query = dict(part.partition("=")[::2] for part in query.split("&"))
   file = folder / path.strip("/")
+  bucket = path.split("/")[1]
+  if not (folder / bucket).is_dir():
+    return 404, {}, error("NoSuchBucket")
+  if bucket == "unlisted" and method in ("GET", "HEAD") and (
+      not file.is_file()):
+    return 403, {}, error("AccessDenied")
   if "list-type" in query:
     return 200, {}, listing(file, query)
   if method == "PUT" and "x-amz-copy-source" in headers:
@@ -79,6 +86,10 @@ def answer(folder, method, path, headers, body):
     opened.seek(start)
     content = opened.read(end + 1 - start)
   return (206 if content else 416), {}, content
+
+
+def error(code):
+  return f"<Error><Code>{code}</Code><Message>No</Message></Error>".encode()
 
 
 def listing(bucket, query):

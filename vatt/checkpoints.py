@@ -88,6 +88,8 @@ class Checkpoints:
         path = os.path.join(self.directory, name)
         files.sync(path)
         written[name] = {"bytes": tf.io.gfile.stat(path).length}
+    if not written:  # nor would another start see any
+      raise OSError("what is written does not show in the folder")
     _write_manifest(self.directory, step, written)  # From here on it counts.
     _name_newest(self.directory, step)
     _add_hashes(self.directory, step, written)
@@ -271,8 +273,6 @@ def step_of(name: str) -> int | None:
 
 def _complete(directory):
   """Steps with a manifest, newest first; none if there is no directory."""
-  if not tf.io.gfile.isdir(directory):
-    return []
   return sorted((step_of(name) for name in files.listdir(directory)
                  if re.fullmatch(r"ckpt-\d+" + re.escape(MANIFEST), name)),
                 reverse=True)

@@ -275,20 +275,42 @@ def damage(folder: str, listed: Mapping[str, Mapping[str, Any]]) -> str | None:
 
 def listdir(folder: str) -> list[str]:
   """Names of what is in a folder, in order; none if there is no folder, as in a
-  store where nothing has been put into it."""
+  store where nothing has been put into it.
+
+  Raises:
+    UserError: its store does not say what is in it.
+    One of REFUSED.
+  """
   try:
     return sorted(n.rstrip("/") for n in tf.io.gfile.listdir(folder))
   except tf.errors.NotFoundError:
+    if why := failure(folder):
+      raise UserError(f"{folder}: cannot be looked into ({why}), expected a "
+                      "bucket that is there, and the right to list and to read "
+                      "it") from None
     return []
+
+
+def failure(path: str) -> str:
+  """Why it is not known whether a file or folder is there that seems not to be;
+  or "": it is not. The client of s3:// takes for that whatever fails, such as
+  the credentials, but where a file is read."""
+  if path.startswith("s3://"):
+    try:
+      tf.io.read_file(os.path.join(path, "nothing"))
+    except tf.errors.OpError as error:
+      # There are keys of one name alone where the bucket is.
+      if (not isinstance(error, tf.errors.NotFoundError)
+          or "NoSuchBucket" in error.message):
+        return one_line(error).partition(" [Op:")[0]
+  return ""
 
 
 def names(folder: str, pattern: str) -> list[str]:
   """Names of files in a folder, in order, that a pattern matches; also of what
   a kill left of writing these. None if there is no folder."""
-  if not tf.io.gfile.isdir(folder):
-    return []
   whole = re.compile(rf"({pattern})(\.[0-9a-f]{{8}}{re.escape(TEMPORARY)})?")
-  return sorted(filter(whole.fullmatch, tf.io.gfile.listdir(folder)))
+  return list(filter(whole.fullmatch, listdir(folder)))
 
 
 def check_checkpoint_path(prefix: str) -> None:

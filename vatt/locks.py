@@ -196,9 +196,14 @@ def _write_and_see(folder, me):
   _take_over(path, _parse(found()), me)
   files.write_whole(path, text)
   time.sleep(SETTLED)
-  last = found()
-  if last != text:
-    raise _refused(path, _parse(last) or me | {"what": "another"}, me)
+  with contextlib.ExitStack() as undo:
+    undo.callback(release)
+    if OWNER not in files.listdir(folder):  # nor would what earlier runs wrote
+      raise OSError("what is written does not show in the folder")
+    last = found()
+    if last != text:
+      raise _refused(path, _parse(last) or me | {"what": "another"}, me)
+    undo.pop_all()
   return release
 
 

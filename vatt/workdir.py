@@ -61,8 +61,8 @@ def is_exported(folder: str) -> bool:
 def has_checkpoint(workdir: str) -> bool:
   """Whether a run in a folder goes on, and does not start."""
   folder = checkpoints_of(workdir)  # no pattern: its name may have brackets
-  return tf.io.gfile.isdir(folder) and any(
-      name.endswith(".manifest.json") for name in tf.io.gfile.listdir(folder))
+  return any(
+      name.endswith(".manifest.json") for name in files.listdir(folder))
 
 
 def read_json(path: str) -> Any:
@@ -72,7 +72,9 @@ def read_json(path: str) -> Any:
     UserError: it is missing or not JSON.
   """
   if not tf.io.gfile.exists(path):
-    raise UserError(f"{path}: not found, expected the workdir of a run")
+    why = files.failure(path)
+    raise UserError(f"{path}: not found{why and f' ({why})'}, expected the "
+                    "workdir of a run")
   try:
     with tf.io.gfile.GFile(path) as file:
       return json.load(file)

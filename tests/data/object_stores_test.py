@@ -18,7 +18,8 @@ PROGRAM = """
 import functools, hashlib, http.server, json, os, sys, threading
 import urllib.request
 
-from vatt import files, locks, stopping
+from vatt import files, locks, stopping, workdir
+from vatt.checkpoints import Checkpoints
 from vatt.data import record_index, sources
 from vatt.errors import UserError
 
@@ -106,6 +107,20 @@ def both():
 
 said["twice"] = error(twice)
 said["both"] = error(both)
+def start(folder):
+  with locks.own(folder, "a run"):
+    Checkpoints(folder + "/checkpoints", v=files.tf.Variable(1)).save(1)
+
+
+said["refused"] = {}
+for bucket in "nowhere", "unlisted":
+  said["refused"][bucket] = [
+      error(sources.open_source, "clips/a", f"s3://{bucket}/data", "train"),
+      error(sources.open_source, f"dmvr:s3://{bucket}/*" + dmvr, "", "train"),
+      error(workdir.read_config, f"s3://{bucket}/run"),
+      error(workdir.has_checkpoint, f"s3://{bucket}/run"),
+      error(start, f"s3://{bucket}/run"),
+      error(Checkpoints(f"s3://{bucket}/run", v=files.tf.Variable(1)).save, 1)]
 said["sha256"] = files.sha256("s3://bucket/data/large")
 print(json.dumps(said))
 stopping.leave(0)
@@ -116,6 +131,7 @@ stopping.leave(0)
 def store(tmp_path_factory):
   """A store, and its folder with the objects of `bucket`."""
   folder = tmp_path_factory.mktemp("store")
+  (folder / "unlisted").mkdir()
   store = Store(folder)
   yield store, folder / "bucket"
   store.close()
@@ -239,6 +255,21 @@ def test_files_get_their_names_at_once(said, store):
 def test_one_owner_of_a_folder(said, store):
   assert said["both"].startswith("s3://bucket/run: in use by one, process ")
   assert not (store[1] / "run/owner.json").exists()
+
+
+def test_a_store_that_refuses_is_no_empty_one(said, store):
+  """Whose client takes what fails for what is not there: a run would start
+  anew each time, and what is built be looked for in vain."""
+  for bucket, why in ("nowhere", "NoSuchBucket"), ("unlisted", "AccessDenied"):
+    found = said["refused"][bucket]
+    assert not [line for line in found if not (line and f"({why}: No)" in line)]
+    data, dmvr, config, has, *_ = found
+    assert data.startswith(f"s3://{bucket}/data/clips/a: cannot be looked into")
+    assert f"no file matches s3://{bucket}/*" in dmvr
+    assert config.startswith(f"s3://{bucket}/run/config.json: not found (")
+    assert has.startswith(f"s3://{bucket}/run/checkpoints: cannot be looked in")
+  # What was written of a checkpoint may be there, and its manifest is not.
+  assert not list((store[1].parent / "unlisted").rglob("*.json"))
 
 
 def test_sha256_of_a_large_object(said, store):

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from vatt import files as files_lib
 from vatt.data import names, record_index, split_index, tfds_features
-from vatt.errors import UserError
+from vatt.errors import UserError, one_line
 
 INFO = "dataset_info.json"  # what makes a data set finished
 
@@ -194,10 +194,14 @@ def _versions(home, version):
 
 
 def _listdir(path):
-  try:
-    return sorted(n.rstrip("/") for n in tf.io.gfile.listdir(path))
-  except tf.errors.OpError:
+  """Names of what is in a folder; none on the web, or if there is none."""
+  if not files_lib.is_listed(path):
     return []
+  try:
+    return files_lib.listdir(path)
+  except files_lib.REFUSED as error:
+    raise UserError(f"{path}: cannot be looked into ({one_line(error)}), "
+                    "expected a folder that can be read") from None
 
 
 def _read_json(directory, name, take):
@@ -207,10 +211,13 @@ def _read_json(directory, name, take):
     with tf.io.gfile.GFile(path) as f:
       return take(json.loads(f.read()))
   except (ValueError, TypeError, LookupError, AttributeError,
-          tf.errors.OpError):
+          tf.errors.NotFoundError):
     raise UserError(f"{path}: damaged, expected what the build wrote; "
                     "scripts/prepare_dataset.py --repair writes it anew"
                     ) from None
+  except tf.errors.OpError as error:
+    raise UserError(f"{path}: cannot be read ({one_line(error)}), expected "
+                    "what the build wrote") from None
 
 
 def _splits(name, directory):

@@ -107,7 +107,8 @@ def _find(name, path):
     raise UserError(f"{name}: {path} cannot be looked for "
                     f"({one_line(error)})") from None
   if not found:
-    raise UserError(f"{name}: no file matches {path}")
+    why = files_lib.failure(os.path.dirname(path))
+    raise UserError(f"{name}: no file matches {path}{why and f' ({why})'}")
   return found
 
 

@@ -53,7 +53,9 @@ def sizes_in(path: str) -> np.ndarray:
   try:
     found = tf.io.gfile.stat(path)
   except tf.errors.OpError:
-    raise UserError(f"{path}: no such file, expected TFRecords") from None
+    why = files_lib.failure(path)
+    raise UserError(f"{path}: no such file{why and f' ({why})'}, expected "
+                    "TFRecords") from None
   if found.is_directory:  # as a pattern may match
     raise UserError(f"{path}: a folder, expected TFRecords")
   size = found.length

@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from vatt import files as files_lib
-from vatt.errors import UserError
+from vatt.errors import UserError, one_line
 
 SUFFIX = ".index.npz"
 
@@ -95,9 +95,11 @@ def read(path: str) -> SplitIndex:
       counts, sizes = arrays["counts"], arrays["sizes"]
     fits = counts.ndim == sizes.ndim == 1 and counts.sum() == len(sizes) and (
         counts.dtype == np.uint32 and sizes.dtype in (np.uint32, np.uint64))
+  except tf.errors.OpError as error:
+    raise UserError(f"{path}: cannot be read ({one_line(error)}), expected "
+                    "what the build wrote") from None
   except (OSError, EOFError, ValueError, LookupError, AttributeError,
-          NotImplementedError, RuntimeError, zipfile.BadZipFile,
-          tf.errors.OpError):
+          NotImplementedError, RuntimeError, zipfile.BadZipFile):
     fits = False
   if not fits:
     raise UserError(f"{path}: damaged, expected what the build wrote; "
