@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from vatt.data import extents, record_checks, record_files
+from vatt.data import (
+  caption_files,
+  extents,
+  record_checks,
+  record_files,
+  split_index,
+)
 
 SHARD = "clips/official/1.0.0/clips-train.tfrecord-0000{}-of-00003"
 
@@ -109,6 +115,33 @@ def test_a_count_that_others_state_tells_a_cut_between_records(data):
   assert check(data, read=False)[0] == [(path.name, None, (
       "6 whole records, expected 8 as in dataset_info.json: it was cut or "
       "changed"))]
+
+
+def test_what_says_where_records_are_is_checked_too(data):
+  """The index of a split and its captions, without which no run opens it."""
+  folder = (data / SHARD).parent
+  shards = sorted(folder.glob("*-train.tfrecord-*-of-00003"))
+  sidecars = [json.loads((folder / f"{shard.name}.index.json").read_text())
+              for shard in shards]
+  split_index.write(str(folder), "clips", "train", sidecars)
+  caption_files.write(str(folder), "clips", "train", [["a"]] * 23)
+  (folder / "dataset_info.json").write_text(json.dumps({"splits": [
+      {"name": "train", "shardLengths": ["7", "8", "8"]}]}))
+  for path in folder.glob("*.index.json"):
+    path.unlink()
+  assert check(data, read=False)[0] == []
+  size = shards[0].stat().st_size
+  os.truncate(shards[0], sidecars[0]["offsets"][6])  # between two records
+  assert check(data, read=False)[0] == [(shards[0].name, None, (
+      f"{sidecars[0]['offsets'][6]} bytes with 6 whole records, expected {size}"
+      " bytes with 7: it was cut or changed"))]
+  split_index.write(str(folder), "clips", "train", sidecars[:2])
+  caption_files.write(str(folder), "clips", "train", [["a"]] * 22)
+  (name, _, index), (_, _, captions), _ = check(data, read=False)[0]
+  assert name == "clips-train.index.npz" and index.startswith(
+      "2 shards with 15 records, expected 3 with 23 as in dataset_info.json; ")
+  assert captions.startswith(
+      "damaged, or of other records than the 23 that are there; ")
 
 
 SMALL = tf.io.encode_jpeg(np.zeros([8, 24, 3], np.uint8)).numpy()
@@ -237,7 +270,7 @@ def test_records_are_found_again_behind_anything(tmp_path):
     middle = (b"", bytes(b - a), rng.bytes(int(b - a)))[trial % 3]
     data = content[:a] + middle + content[b:]
     path.write_bytes(data)
-    layout = extents.lay_out(str(path), None)
+    layout = extents.lay_out(str(path))
     starts = layout.starts.tolist()
     assert starts == sorted(set(starts))
     assert starts[:1] == ([0] if data else [])
@@ -254,6 +287,6 @@ def test_compressed_files_are_told(tmp_path):
   path = tmp_path / "x-train"
   with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
     writer.write(b"content")
-  layout = extents.lay_out(str(path), None)
+  layout = extents.lay_out(str(path))
   assert layout.problem == "compressed TFRecords, expected uncompressed ones"
   assert not len(layout.starts)

@@ -5,6 +5,7 @@ import os
 import re
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from vatt import files as files_lib
@@ -21,13 +22,13 @@ class BuiltSplit(NamedTuple):
     parts: the names that it can be opened by.
     shards: paths, in order.
     there: whether each is in the folder.
-    counts: the number of records of each, or None where that is not said.
+    counts: the number of records of each; none where that is not said.
     index: path of the file that says where its records are, or None.
   """
   parts: list[str]
   shards: list[str]
   there: list[bool]
-  counts: list[int | None]
+  counts: list[int]
   index: str | None
 
 
@@ -66,17 +67,27 @@ def _index_of(built):
   """The index of a built split whose shards are all there."""
   if not built.index:
     return record_index.load(built.shards)
-  counts, sizes = split_index.read(built.index)
-  expected = [count if said is None else said
-              for said, count in zip(built.counts, counts)]
-  if len(counts) != len(built.shards) or counts.tolist() != expected:
-    raise UserError(
-        f"{built.index}: {len(counts)} shards with {counts.sum()} records, "
-        f"expected {len(built.shards)} with {sum(expected)} as in "
-        "dataset_info.json; scripts/prepare_dataset.py --repair writes it anew")
-  index = record_index.from_sizes(built.shards, counts, sizes)
+  index = record_index.from_sizes(built.shards, *read_index(built))
   record_index.check_sizes(index, built.index)
   return index
+
+
+def read_index(built: BuiltSplit) -> split_index.SplitIndex:
+  """Reads where the records of a built split are.
+
+  Raises:
+    UserError: the file cannot be read, or is of other shards.
+  """
+  found = split_index.read(built.index)
+  stated = built.counts
+  if len(found.counts) != len(built.shards) or (
+      stated and stated != found.counts.tolist()):
+    as_in = f" with {sum(stated)} as in {INFO}" if stated else ""
+    raise UserError(
+        f"{built.index}: {len(found.counts)} shards with {len(found.sizes)} "
+        f"records, expected {len(built.shards)}{as_in}; "
+        "scripts/prepare_dataset.py --repair writes it anew")
+  return found
 
 
 def find_built(name: str, path: str, data_dir: str, split: str | None):
@@ -86,22 +97,28 @@ def find_built(name: str, path: str, data_dir: str, split: str | None):
     name, path, data_dir, split: as of `open_built`; None for all splits.
 
   Returns:
-    The paths of the files, in order; by path, those that are missing, and which
-    of how many each is; by path, how many records a file is said to have; the
-    last three as of `open_built`.
+    The first fields of a `sources.Found`, and the last three as of
+    `open_built`.
 
   Raises:
     UserError: there is no such data set or split.
   """
   directory, parse, label_names, splits = _describe(name, path, data_dir)
-  files, missing, counts = [], {}, {}
+  files, missing, counts, sizes, damaged = [], {}, {}, {}, {}
   for part in _chosen(name, directory, split, splits):
     built = splits[part]
     files += [file for file, there in zip(built.shards, built.there) if there]
     missing |= _missing(part, built)
-    counts |= {file: count for file, count in zip(built.shards, built.counts)
-               if count is not None}
-  return files, missing, counts, parse, label_names, directory
+    counts |= zip(built.shards, built.counts)
+    try:
+      if built.index:
+        index = read_index(built)
+        sizes |= zip(built.shards, np.split(
+            index.sizes, np.cumsum(index.counts)[:-1]))
+    except UserError as error:
+      damaged[built.index] = str(error).removeprefix(f"{built.index}: ")
+  return (files, missing, counts, sizes, damaged,
+          parse, label_names, directory)
 
 
 def _missing(part, built):
@@ -251,7 +268,7 @@ def _splits(name, directory):
         parts, [os.path.join(directory, split_index.shard_name(
             base, s, i, count)) for i in range(count)],
         [on_web or i in shards for i in range(count)],
-        lengths if len(lengths) == count else [None] * count,
+        lengths if len(lengths) == count else [],
         os.path.join(directory, index) if has_index else None)
   return splits
 

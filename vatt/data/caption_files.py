@@ -30,15 +30,18 @@ def file_name(base: str, split: str) -> str:
   return f"{base}-{split}{SUFFIX}"
 
 
+def path_beside(shard: str) -> str | None:
+  """The path that the file of a shard's split has; None if it is no shard."""
+  found = SHARD.fullmatch(shard)
+  return found and found[1] + SUFFIX
+
+
 def parts(index: RecordIndex) -> Iterator[tuple[str | None, RecordIndex]]:
   """The built splits that an index of whole files is of, one by one: the path
   of the file with the captions of its records, None if there is none, and
   these records."""
-  def split_of(number):
-    found = SHARD.fullmatch(index.files[number])
-    return found and found[1] + SUFFIX
-
-  for path, group in itertools.groupby(range(len(index.files)), split_of):
+  for path, group in itertools.groupby(
+      range(len(index.files)), lambda number: path_beside(index.files[number])):
     numbers = list(group)
     yield (path if path and tf.io.gfile.exists(path) else None), index.take(
         np.arange(index.edges[numbers[0]], index.edges[numbers[-1] + 1]))

@@ -45,23 +45,25 @@ class Layout(NamedTuple):
 NOTHING = Layout(np.zeros([0], np.int64), 0, {})
 
 
-def lay_out(path: str, count: int | None) -> Layout:
+def lay_out(path: str, count: int | None = None,
+            sizes: np.ndarray | None = None) -> Layout:
   """Finds the records of a file by their headers, and what is wrong with those.
 
   Args:
     path: of the file.
-    count: of its records, as stated elsewhere, or None.
+    count: of its records, as stated elsewhere.
+    sizes: of its records, as stated elsewhere; by default as its sidecar says.
 
   Raises:
     One of files.REFUSED.
   """
-  sidecar = record_files.read_sidecar(path + record_files.INDEX_SUFFIX)
-  if sidecar and sidecar.get("scanned"):  # perhaps after it was damaged
-    sidecar = None
+  if sizes is None:
+    sizes = _stated_beside(path)
+  ends = None if sizes is None else np.cumsum([0, *sizes], dtype=np.int64)
   with tf.io.gfile.GFile(path, "rb") as file:
     size = file.size()
-    if sidecar and sidecar["bytes"] == size:
-      layout = Layout(np.asarray(sidecar["offsets"], np.int64), size, {})
+    if ends is not None and ends[-1] == size:
+      layout = Layout(ends[:-1], size, {})
       for number in range(len(layout.starts)):
         start, end = layout.place(number)
         if _length(_read(file, start, HEADER)) != end - start - HEADER - FOOTER:
@@ -78,16 +80,23 @@ def lay_out(path: str, count: int | None) -> Layout:
       starts.append(start)
   layout = Layout(np.array(starts, np.int64), size, reasons)
   whole = len(starts) - len(reasons)
-  if sidecar:
+  if ends is not None:
     return layout._replace(problem=(
-        f"{size} bytes with {whole} whole records, expected "
-        f"{sidecar['bytes']} bytes with {len(sidecar['offsets'])}: it was cut "
-        "or changed"))
+        f"{size} bytes with {whole} whole records, expected {ends[-1]} bytes "
+        f"with {len(sizes)}: it was cut or changed"))
   if count not in (None, len(starts)):
     return layout._replace(problem=(
         f"{whole} whole records, expected {count} as in dataset_info.json: it "
         "was cut or changed"))
   return layout
+
+
+def _stated_beside(path):
+  """The sizes of the records of a file as its build wrote them, or None."""
+  sidecar = record_files.read_sidecar(path + record_files.INDEX_SUFFIX)
+  if not sidecar or sidecar.get("scanned"):  # perhaps after it was damaged
+    return None
+  return np.diff([*sidecar["offsets"], sidecar["bytes"]])
 
 
 def _walk(file, size):

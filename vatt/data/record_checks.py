@@ -5,6 +5,7 @@ broken costs its record alone. What is in them goes through the decoders that
 training uses, in TensorFlow's threads; only of what fails there the reason is
 looked for, in Python.
 """
+import collections
 import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -13,13 +14,19 @@ import numpy as np
 import tensorflow as tf
 
 from vatt import files as files_lib
-from vatt.data import audio, dmvr, extents, record_index, sources
+from vatt.data import (
+  audio,
+  caption_files,
+  dmvr,
+  extents,
+  record_index,
+  sources,
+)
 from vatt.data.record_files import FOOTER, HEADER
 from vatt.errors import UserError, one_line
 
 UNREADABLE = "?"  # of a record that failed; why, is looked for then
 WRONG_CRC = "its CRC is not that of its content"
-LARGEST = 1 << 28  # bytes of a record that is searched for its id
 JPEG = b"\xff\xd8\xff"
 LARGEST = 1 << 28  # bytes of a record whose id is looked for
 
@@ -70,8 +77,10 @@ class Check:
     self.num_records = 0
     self._name, self._bad_files, self._layouts = name, [], []
     missing = self.found.missing or _gaps(self.found.files)
-    for path, which in missing.items():
-      self._bad_files.append(Bad(path, None, None, "", f"{which} is missing"))
+    for path, what in (
+        *((path, f"{which} is missing") for path, which in missing.items()),
+        *self.found.damaged.items(), *_damaged_captions(self.found.counts)):
+      self._bad_files.append(Bad(path, None, None, "", what))
 
   def lay_out(self, progress: Callable[[int], object] = lambda count: None
               ) -> Iterator[Bad]:
@@ -83,7 +92,8 @@ class Check:
     yield from self._bad_files
     for path in self.found.files:
       try:
-        layout = extents.lay_out(path, self.found.counts.get(path))
+        layout = extents.lay_out(
+            path, self.found.counts.get(path), self.found.sizes.get(path))
       except files_lib.REFUSED as error:
         layout = extents.NOTHING._replace(problem=one_line(error))
       self._layouts.append(layout)
@@ -217,6 +227,20 @@ def _said(error):
   """What an operation said, without its name."""
   return sources.failed_assertion(error) or (
       one_line(error).partition(" [Op:")[0])
+
+
+def _damaged_captions(counts):
+  """Yields those files with the captions of a split that are damaged, and what
+  is wrong, by the numbers of records of its shards."""
+  totals = collections.Counter()
+  for shard, count in counts.items():
+    totals[caption_files.path_beside(shard)] += count
+  for path, count in totals.items():
+    if path and tf.io.gfile.exists(path):
+      try:
+        collections.deque(caption_files.read(path, count), 0)
+      except UserError as error:
+        yield path, str(error).removeprefix(f"{path}: ")
 
 
 def _gaps(files):

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -52,11 +53,16 @@ class Found:
     missing: by path, those that are said to be there and are not, and which of
       how many each is.
     counts: by path, how many records a file is said to have.
+    sizes: by path, the sizes that its records are said to have, as of a
+      RecordIndex.
+    damaged: by path, what is wrong with files that say so.
     parse, label_names, directory: of the Source.
   """
   files: list[str]
   missing: dict[str, str]
   counts: dict[str, int]
+  sizes: dict[str, np.ndarray]
+  damaged: dict[str, str]
   parse: Callable[[tf.Tensor], dict[str, tf.Tensor]]
   label_names: tuple[str, ...]
   directory: str
@@ -106,7 +112,7 @@ def find(name: str, data_dir: str, split: str | None) -> Found:
     return Found(*built.find_built(name, path, folder, split))
   index, *others = dmvr.open_files(
       name, path, "*" if split is None else split)
-  return Found(index.files, {}, {}, *others)
+  return Found(index.files, {}, {}, {}, {}, *others)
 
 
 def split_names(name: str, data_dir: str) -> list[str]:
