@@ -45,7 +45,7 @@ from vatt.tasks import make_task
 
 import numpy as np
 import tensorflow as tf
-from absl import flags
+from absl import flags, logging
 
 from benchmarks import encoder, timing
 from benchmarks.step import Step
@@ -220,4 +220,5 @@ def main():
 
 
 if __name__ == "__main__":
+  logging.set_verbosity(logging.ERROR)  # tfds tells of each file that it reads
   cli.run(main)

@@ -5,6 +5,7 @@ at the end of a process that had to do with S3, so it is in one of its own, too.
 """
 import hashlib
 import json
+import re
 
 import numpy as np
 import pytest
@@ -62,6 +63,11 @@ said["web"] = read("clips/a:1.0.0", web)
 said["no version"] = error(read, "clips/a", web)
 dmvr = "?fps=8&audio_rate=8000"
 said["list"] = [read("dmvr:" + list_file + dmvr, "") for _ in range(2)]
+for each in "xy":
+  with open(folder + "/bucket/data/" + each, "wb") as file:
+    file.write(b"other" * 1000)
+said["changed"] = error(read, "dmvr:" + list_file + dmvr, "")
+said["malformed"] = error(read, "clips/a b:1.0.0", web)
 said["pattern"] = error(read, "dmvr:" + web + "/*" + dmvr, "")
 handler = functools.partial(Handler, directory=folder)
 with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -223,6 +229,10 @@ def test_what_the_web_cannot_tell(said):
       "a list of files, FILE.txt")
   assert "tfrecord-00000-of-00003: cannot be read (" in said["no ranges"]
   assert said["no ranges"].endswith("a server that knows ranges of bytes")
+  assert "/data/x: cannot be read (" in said["changed"]
+  assert re.search(r"; if the file has changed, remove .*/\.cache/vatt/\w+"
+                   r"\.index\.json$", said["changed"])
+  assert said["malformed"].startswith("clips/a b:1.0.0: cannot be opened (")
   assert "/nothing.tfrecord: cannot be read as TFRecords (" in said["no file"]
   assert said["scheme"] is None
 

@@ -136,9 +136,10 @@ def eval_dataset(data: ConfigDict, source: Source, batch_size: int,
   chosen = np.unique(numbers // num_crops)
   mine = np.isin(
       chosen[:, None] * num_crops + np.arange(num_crops), numbers)
-  dataset = _windows(data, source, tf.data.Dataset.from_tensor_slices(
+  tensors = record_index.file_tensors(source.index)
+  dataset = _windows(data, tensors, tf.data.Dataset.from_tensor_slices(
       (chosen // num_windows, chosen % num_windows, mine)),
-                     _reader(data, source), load, num_crops)
+                     _reader(data, source, tensors), load, num_crops)
   dataset = dataset.map(
       views, num_parallel_calls=num_cores(), deterministic=True)
   # `unbatch` would crash where a value is empty, such as text without captions.
@@ -250,7 +251,8 @@ def _train_stream(data, source, table, seed, start_step, batch_size, num_rows,
   order_seed, window_seed, crop_seed, captions_seed, ties_seed = (
       seeds.fold(seed, site)
       for site in ("order", "window", "crop", "captions", "ties"))
-  read = _reader(data, source)
+  tensors = record_index.file_tensors(source.index)
+  read = _reader(data, source, tensors)
   others = (record_index.epoch_order(num_records, captions_seed, 0)
             if data.shuffle_captions else None)
 
@@ -289,16 +291,16 @@ def _train_stream(data, source, table, seed, start_step, batch_size, num_rows,
       .flat_map(tf.data.Dataset.from_tensor_slices)
       .batch(num_rows, drop_remainder=True).enumerate(start_step)
       .map(rows_of_step).unbatch())
-  return _windows(data, source, requests, read, load).map(
+  return _windows(data, tensors, requests, read, load).map(
       make_row, num_parallel_calls=num_cores(), deterministic=True)
 
 
-def _windows(data, source, requests, read, load, num_crops=1):
+def _windows(data, tensors, requests, read, load, num_crops=1):
   """Reads records and decodes a window of each.
 
   Args:
     data: config.data.
-    source: the split.
+    tensors: the index of the split.
     requests: Dataset of tuples that start with the number of a record.
     read: the number of a record, int64 [] -> the record, string [].
     load: a record and the parts of its request -> the dict of a window.
@@ -307,8 +309,6 @@ def _windows(data, source, requests, read, load, num_crops=1):
   Returns:
     Dataset of tuples, a request's parts and the window's dict.
   """
-  tensors = record_index.file_tensors(source.index)
-
   def check(i, *rest):
     """Ends the run if a label is no class; -1 is none, as in tfds."""
     label = rest[-1]["label"]
@@ -327,10 +327,9 @@ def _windows(data, source, requests, read, load, num_crops=1):
   return found.map(check) if data.classes else found
 
 
-def _reader(data, source):
+def _reader(data, source, tensors):
   """A function: the number of a record, int64 [] -> the record, string []. With
   `data.cache` all of them are read here and kept."""
-  tensors = record_index.file_tensors(source.index)
   if not data.cache:
     return lambda i: record_index.read_record(tensors, i)
   everything = record_index.read_all(source.index)

@@ -59,7 +59,7 @@ def sizes_in(path: str) -> np.ndarray:
   if found.is_directory:  # as a pattern may match
     raise UserError(f"{path}: a folder, expected TFRecords")
   size = found.length
-  cache, beside = _cache_of(path), path + INDEX_SUFFIX
+  cache, beside = cache_of(path), path + INDEX_SUFFIX
   for sidecar in (beside, cache):
     content = read_sidecar(sidecar)
     if content is None:
@@ -88,7 +88,7 @@ def _keep(sizes, sidecars):
 def _sizes_on_the_web(path):
   """The sizes of records in a file whose own size is not to be had: by its
   sidecar, whatever became of the file, or by reading all of it once."""
-  cache = _cache_of(path)
+  cache = cache_of(path)
   for sidecar in (path + INDEX_SUFFIX, cache):
     if content := read_sidecar(sidecar):
       return np.diff([*content["offsets"], content["bytes"]])
@@ -101,7 +101,7 @@ def _sizes_on_the_web(path):
   return sizes
 
 
-def _cache_of(path):
+def cache_of(path: str) -> str:
   """Where what is found in a file is kept that has no place beside it."""
   hidden = hashlib.sha256(path.encode()).hexdigest()[:32]
   return os.path.expanduser(f"~/.cache/vatt/{hidden}{INDEX_SUFFIX}")

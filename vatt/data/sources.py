@@ -1,6 +1,7 @@
 """Opens a data set, of whatever kind, as numbered records of one form."""
 import codecs
 import collections
+import contextlib
 import dataclasses
 import functools
 import os
@@ -12,7 +13,7 @@ import tensorflow as tf
 from absl import logging
 
 from vatt import files
-from vatt.data import audio, built, dmvr, record_index
+from vatt.data import audio, built, dmvr, record_files, record_index
 from vatt.errors import UserError, one_line, visible
 
 
@@ -89,8 +90,9 @@ def open_source(name: str, data_dir: str, split: str) -> Source:
     UserError: there is no such data set, split or record.
   """
   kind, path, folder = _place(name, data_dir)
-  found = (dmvr.open_files(name, path, split) if kind == "dmvr" else
-           built.open_built(name, path, folder, split))
+  with _told(name):
+    found = (dmvr.open_files(name, path, split) if kind == "dmvr" else
+             built.open_built(name, path, folder, split))
   source = Source(name, split, *found)
   if not len(source.index):
     raise UserError(f"{source.directory}: split '{split}' of {name} has no "
@@ -108,10 +110,11 @@ def find(name: str, data_dir: str, split: str | None) -> Found:
     UserError: there is no such data set or split.
   """
   kind, path, folder = _place(name, data_dir)
-  if kind != "dmvr":
-    return Found(*built.find_built(name, path, folder, split))
-  index, *others = dmvr.open_files(
-      name, path, "*" if split is None else split)
+  with _told(name):
+    if kind != "dmvr":
+      return Found(*built.find_built(name, path, folder, split))
+    index, *others = dmvr.open_files(
+        name, path, "*" if split is None else split)
   return Found(index.files, {}, {}, {}, {}, *others)
 
 
@@ -127,7 +130,18 @@ def split_names(name: str, data_dir: str) -> list[str]:
   if kind == "dmvr":
     raise UserError(f"{name}: files do not say what splits they have, expected "
                     "--split=NAME[,NAME...]")
-  return built.split_names(name, path, folder)
+  with _told(name):
+    return built.split_names(name, path, folder)
+
+
+@contextlib.contextmanager
+def _told(name):
+  """Raises what a file system says, as that of the web, as a UserError."""
+  try:
+    yield
+  except tf.errors.OpError as error:
+    raise UserError(f"{name}: cannot be opened ({one_line(error)}), expected "
+                    "files that can be read") from None
 
 
 def _place(name, data_dir):
@@ -142,25 +156,23 @@ def _place(name, data_dir):
 
 def _with_first_record(source):
   """Checks what the first readable record says, and notes its audio format."""
-  tensors = record_index.file_tensors(source.index)
   for i in range(min(len(source.index), 100)):
     try:
-      example = source.parse(
-          record_index.read_record(tensors, tf.constant(i, tf.int64)))
+      example = source.parse(record_index.read_one(source.index, i))
     except (tf.errors.InvalidArgumentError, tf.errors.DataLossError):
       continue
     except tf.errors.OpError as error:  # of its file, not of what is in it
-      ranges = ("" if files.is_listed(source.index.files[0]) else
+      file, _ = source.index.place(i)
+      ranges = ("" if files.is_listed(file) else
                 ", and a server that knows ranges of bytes")
-      raise UserError(f"{source.index.place(i)[0]}: cannot be read "
-                      f"({one_line(error)}), expected TFRecords{ranges}"
-                      ) from None
+      raise UserError(f"{file}: cannot be read ({one_line(error)}), expected "
+                      f"TFRecords{ranges}{_if_changed(file)}") from None
     break
   else:
-    problem = why_unreadable(source, i)
-    raise UserError(f"{source.index.files[0]}: none of the first {i + 1} "
-                    f"records can be read as an example of {source.name}"
-                    + (problem and f": {problem}"))
+    problem, file = why_unreadable(source, i), source.index.files[0]
+    raise UserError(f"{file}: none of the first {i + 1} records can be read as "
+                    f"an example of {source.name}"
+                    + (problem and f": {problem}") + _if_changed(file))
   for data, rate in ("frames", "fps"), ("audio", "audio_rate"):
     stored = example[data]
     empty = not (tf.strings.length(stored) if stored.shape.rank == 0
@@ -175,6 +187,15 @@ def _with_first_record(source):
       and example["audio"].numpy().startswith(audio.FLAC))
   return dataclasses.replace(
       source, flac=flac, fps=float(example["fps"]) if frames else 0.0)
+
+
+def _if_changed(file):
+  """What to do about a file that is not what it was; on the web, which does not
+  tell that."""
+  cache = record_files.cache_of(file)
+  if files.is_listed(file) or not os.path.exists(cache):
+    return ""
+  return f"; if the file has changed, remove {cache}"
 
 
 def why_unreadable(source: Source, i: int) -> str:
