@@ -131,7 +131,7 @@ def test_folder(tmp_path, folder, media, capsys, monkeypatch):
     pictures = [tf.io.decode_jpeg(data).numpy() for data in example["frames"]]
     assert [media.number_of(p) for p in pictures] == list(
         range(start * 10, min(start * 10 + 20, 70), 2))
-    assert pictures[0].shape == (32, 107, 3)
+    assert pictures[0].shape == (32, 106, 3)
     samples = np.frombuffer(example["audio"], "<i2").astype(int)
     assert len(samples) == 8000 * min(2, 7 - start)
     assert example["audio_rate"] == 8000

@@ -24,7 +24,7 @@ def test_encoded_frames_and_samples(tmp_path, media):
   assert length == 1 and len(frames) == 8
   for data, frame in zip(frames, clip.frames):
     decoded = tf.io.decode_jpeg(data).numpy()
-    assert decoded.shape == frame.shape == (40, 133, 3)
+    assert decoded.shape == frame.shape == (40, 134, 3)
     assert np.abs(decoded.astype(int) - frame).mean() < 4
   np.testing.assert_array_equal(np.frombuffer(sound, "<i2"), clip.audio)
   _, flac, *_ = encoding.read_encoded(path, 0.5, 1.5, 8, 40, 16000, "flac")

@@ -11,7 +11,7 @@ import av
 import numpy as np
 
 from vatt.data.ingest import media
-from vatt.data.ingest.pictures import Screen
+from vatt.data.ingest.pictures import FULL, Screen
 
 AUDIO = ("pcm", "flac")  # how a record keeps sound
 # How coarse JPEG may be, as FFmpeg's -q:v counts: the finest is about the
@@ -158,7 +158,8 @@ class JpegEncoder:
         frame.height, frame.width):
       context = self._context = av.CodecContext.create("mjpeg", "w")
       context.height, context.width = frame.height, frame.width
-      context.pix_fmt, context.time_base = "yuvj420p", Fraction(1)
+      context.pix_fmt, context.color_range = "yuv420p", FULL
+      context.time_base = Fraction(1)
       context.thread_count = 1
       # qscale: no search for what a bit rate could be kept by.
       context.options = {"qmin": self._quantizer, "qmax": self._quantizer,
