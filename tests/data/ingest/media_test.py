@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vatt.data.ingest import media as media_lib
-from vatt.data.ingest import media_tracks
+from vatt.data.ingest import media_pass, media_tracks
 from vatt.data.ingest.media import MediaError
 
 REAL = ["band.mp4", "band.webm", "band.avi", "band.mpg", "band_audio.mp3",
@@ -139,7 +139,7 @@ def test_frames_that_nobody_takes_are_not_decoded(
     return clips, len(calls)
 
   some, few = read()
-  monkeypatch.setattr(media_lib, "LEAVING_OUT", ())
+  monkeypatch.setattr(media_pass, "LEAVING_OUT", ())
   every, most = read()
   for frames, wanted in zip(some, every, strict=True):
     np.testing.assert_array_equal(frames, wanted)
@@ -317,8 +317,8 @@ def test_clip_of_a_long_file_is_exact_and_decodes_little(
 def test_a_file_is_decoded_once_for_all_of_its_clips(
     tmp_path, media, monkeypatch):
   calls = []
-  decode = media_lib.pictures.decode
-  monkeypatch.setattr(media_lib.pictures, "decode", lambda packet: (
+  decode = media_pass.pictures.decode
+  monkeypatch.setattr(media_pass.pictures, "decode", lambda packet: (
       calls.append(1), decode(packet))[1])
   spans = [(7.0 * i, 7.0 * i + 1) for i in range(6)]
   # Far apart, with keyframes before each, and with a single one: how many
@@ -356,7 +356,7 @@ def test_where_decoding_would_begin(tmp_path, media):
 
 def test_sound_that_has_ended_is_not_waited_for(tmp_path, media, monkeypatch):
   """Else all clips behind it would be held until the file's end."""
-  monkeypatch.setattr(media_lib, "LATEST", 2.0)
+  monkeypatch.setattr(media_pass, "LATEST", 2.0)
   path = media.write_media(
       tmp_path / "a.mkv", [media.numbered(i) for i in range(200)],
       media.clicks([0.5, 1.5], 2.4), rate=10)

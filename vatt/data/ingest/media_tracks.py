@@ -29,6 +29,11 @@ class Late(Exception):
   """A seek ended behind where the clip starts."""
 
 
+def reason(error: Exception) -> str:
+  """What an error of FFmpeg or of the system says, in one line."""
+  return " ".join(str(getattr(error, "strerror", None) or error).split())
+
+
 def frame_rate(stream: av.VideoStream) -> float:
   """Frames a second of a video stream; a guess where it does not say."""
   return float(stream.average_rate or stream.guessed_rate or 25)
