@@ -127,7 +127,10 @@ class _Pictures:
     self.time = -math.inf  # up to which it has packets
     self._context = stream.codec_context
     self._ahead, self._most = collections.deque(), 0  # packets not yet decoded
-    if self._context.name in LEAVING_OUT and self._delay is None:
+    # Where pictures come in their order, there is hardly one to which no other
+    # refers: to look ahead would cost, and save nothing.
+    if (self._context.name in LEAVING_OUT and self._delay is None
+        and self._context.has_b_frames):
       self._most = AHEAD
     self._due = []  # ascending, when they and a few before are shown
 
@@ -137,7 +140,7 @@ class _Pictures:
     if packet.dts is not None:
       self.time = packet.dts * self._unit - self._zero
     self._ahead.append((packet, lost))
-    if packet.pts is not None:
+    if self._most and packet.pts is not None:
       bisect.insort(self._due, packet.pts * self._unit - self._zero)
     while len(self._ahead) > self._most or self._ahead and not packet.size:
       self._decode(*self._ahead.popleft())
