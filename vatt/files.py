@@ -231,27 +231,31 @@ def whole_folder(path: str, mark: str) -> Iterator[str]:
 def sha256(path: str) -> str:
   """SHA-256 of a file, 64 hexadecimal digits."""
   digest = hashlib.sha256()
-  for chunk in _chunks(path):
+  for chunk in chunks(path):
     digest.update(chunk)
   return digest.hexdigest()
 
 
-def _chunks(path):
-  """The bytes of a file, CHUNK by CHUNK, each in one request."""
+def chunks(path: str) -> Iterator[bytes]:
+  """Yields the bytes of a file, at most CHUNK at once, each in one request."""
   if "://" not in path:
     with open(path, "rb") as file:
       while chunk := file.read(CHUNK):
         yield chunk
     return
-  # A GFile asks for 512 KiB at once.
+  # A GFile asks for 512 KiB at once. What lies before records would be read, so
+  # all have one length, but for the last bytes.
   size = tf.io.gfile.stat(path).length
-  whole = size - size % CHUNK
-  for length, before, behind in ((CHUNK, 0, size - whole),
-                                 (size - whole, whole, 0)):
-    if length <= size - before - behind:
-      for chunk in tf.data.FixedLengthRecordDataset(
-          path, max(length, 1), before, behind, buffer_size=CHUNK):
-        yield chunk.numpy()
+  count = max(1, -(-size // CHUNK))
+  length, rest = divmod(size, count)
+  if length:
+    for chunk in tf.data.FixedLengthRecordDataset(
+        path, length, 0, rest, buffer_size=length):
+      yield chunk.numpy()
+  if rest:
+    with tf.io.gfile.GFile(path, "rb") as file:
+      file.seek(length * count)
+      yield file.read(rest)
 
 
 def damage(folder: str, listed: Mapping[str, Mapping[str, Any]]) -> str | None:

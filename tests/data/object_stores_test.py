@@ -127,7 +127,8 @@ for bucket in "nowhere", "unlisted":
       error(workdir.has_checkpoint, f"s3://{bucket}/run"),
       error(start, f"s3://{bucket}/run"),
       error(Checkpoints(f"s3://{bucket}/run", v=files.tf.Variable(1)).save, 1)]
-said["sha256"] = files.sha256("s3://bucket/data/large")
+log()
+said["sha256"] = files.sha256("s3://bucket/data/large"), log()
 print(json.dumps(said))
 stopping.leave(0)
 """
@@ -167,7 +168,7 @@ def said(store, built, python, python_env, tmp_path_factory):
   for name, count in ("x", 2), ("y", 1):
     records.write_records(bucket / "data" / name, [
         sequence_example(records) for _ in range(count)])
-  (bucket / "data/large").write_bytes(bytes(range(256)) * 70_000)  # 17.9 MB
+  (bucket / "data/large").write_bytes(bytes(range(251)) * 70_001)  # 17.6 MB
   home = tmp_path_factory.mktemp("home")
   (home / "list.txt").write_text("".join(
       f"{store.address}/bucket/data/{name}\n" for name in "yx"))
@@ -285,7 +286,14 @@ def test_a_store_that_refuses_is_no_empty_one(said, store):
 def test_sha256_of_a_large_object(said, store):
   content = (store[1] / "data/large").read_bytes()
   assert len(content) > 1 << 24  # more than is read at once
-  assert said["sha256"] == hashlib.sha256(content).hexdigest()
+  assert len(content) % 2
+  digest, asked = said["sha256"]
+  assert digest == hashlib.sha256(content).hexdigest()
+  # Each byte once, but for the one before the last.
+  found = [tuple(map(int, wanted.removeprefix("bytes=").split("-")))
+           for *_, wanted, _ in asked if wanted]
+  assert sum(min(end + 1, len(content)) - start for start, end in found) == (
+      len(content) + 1)
 
 
 @pytest.mark.slow
