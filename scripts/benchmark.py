@@ -6,7 +6,8 @@
   python scripts/benchmark.py --what=forward --config=configs/finetune.py:ARG
   python scripts/benchmark.py --what=growth --config=configs/pretrain.py:ARG
   python scripts/benchmark.py --what=input --folder=DIR [--config=...]
-  python scripts/benchmark.py --what=ingest --folder=DIR
+  python scripts/benchmark.py --what=ingest --folder=DIR [--videos=VIDEOS]
+      [--joined] [--hours=134472]
   python scripts/benchmark.py --what=build --folder=DIR
   python scripts/benchmark.py --what=retrieval --folder=DIR
 
@@ -28,7 +29,11 @@ table comes out and, with --json=FILE, all of it as JSON.
              made of films in DIR, beside decoding whole frames and what may be
              chosen to have it faster; seconds are the processor's, of all cores
              together.
-  ingest     from films to records.
+  ingest     from films to records, as they may be chosen: bytes a clip, and
+             processor seconds of all processes together. The films are VIDEOS
+             or, with --joined, one like those of HowTo100M that is made of
+             them; without any, it is made of rendered ones, which have other
+             bytes than real ones. --hours has totals for so much video.
   build      by processes: what they and the one that waits for them take, for
              films in DIR and for clips that take time and no work.
   retrieval  ranks in a pool of a million embeddings on disk, beside the bare
@@ -62,6 +67,9 @@ flags.DEFINE_integer("repeats", 5, "Turns that count.", 1)
 flags.DEFINE_integer("threads", 0, "Of TensorFlow's kernels; 0: all cores.", 0)
 flags.DEFINE_bool("parts", False, "Whether to time the parts of a step.")
 flags.DEFINE_enum("vs", None, ["torch"], "What to compare the encoder with.")
+flags.DEFINE_string("videos", None, "Folder of videos of your own.")
+flags.DEFINE_bool("joined", False, "Whether to join --videos to one film.")
+flags.DEFINE_float("hours", 0.0, "Of video, to work totals out for.", 0)
 flags.DEFINE_string("export", None, "Folder for the step as HLO, unmeasured.")
 
 GIB = 2 ** 30
@@ -205,9 +213,14 @@ def main():
   elif FLAGS.what == "build":
     from benchmarks import building
     details = building.measure_build(FLAGS.folder, FLAGS.config, FLAGS.repeats)
+  elif FLAGS.what == "ingest":
+    from benchmarks import ingesting
+    details = ingesting.measure_ingest(
+        FLAGS.folder, FLAGS.videos and os.path.expanduser(FLAGS.videos),
+        FLAGS.joined, FLAGS.hours, FLAGS.repeats)
   else:
     from benchmarks import input as input_benchmark
-    details = getattr(input_benchmark, "measure_" + FLAGS.what)(
+    details = input_benchmark.measure_input(
         FLAGS.folder, FLAGS.config, FLAGS.repeats)
   print(table(details))
   if FLAGS.json:

@@ -61,7 +61,7 @@ class Watch:
     for number in itertools.count():
       if self._ended.wait(LOOK):
         return
-      for process, kind in _below(os.getpid()).items():
+      for process, kind in processes_below(os.getpid()).items():
         folder = pathlib.Path(f"/proc/{process}")
         try:
           self._times[kind, process] = [
@@ -86,7 +86,7 @@ class Watch:
                if other == kind)
 
 
-def _below(process):
+def processes_below(process: int) -> dict[int, str]:
   """{process below a process: server, fork or decoder}."""
   parents, words = {}, {}
   for folder in pathlib.Path("/proc").glob("[0-9]*"):

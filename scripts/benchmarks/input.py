@@ -1,10 +1,8 @@
-"""The input on the host: clips a second by stage, beside the naive way, and of
-ingesting films."""
+"""The input on the host: clips a second by stage, beside the naive way."""
 import csv
 import dataclasses
 import io
 import platform
-import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -106,36 +104,6 @@ def make_records(folder: str, films: str | None = None, count: int = 12,
     words = text.build_vocabulary(said, 2 ** 16) or ["nothing"]
     files.write_whole(vocabulary, "".join(f"{word}\n" for word in words))
   return source
-
-
-def measure_ingest(folder: str, _config: ConfigDict, repeats: int
-                   ) -> dict[str, Any]:
-  """Times how films become records, on all cores that this process has.
-
-  Args:
-    folder: for the films.
-    repeats: turns.
-
-  Returns:
-    Figures by name: clips a second, and seconds of film a second; the start of
-    worker processes is in them.
-  """
-  films = f"{folder}/films"
-  make_films(films)
-
-  def run():
-    with tempfile.TemporaryDirectory() as records:
-      builder = Clips(config="ingest", data_dir=records, manual_dir=films)
-      builder.download_and_prepare()
-      counts.append(sum(
-          split.num_examples for split in builder.info.splits.values()))
-
-  counts = []
-  seconds = timing.interleave({"ingest": run}, repeats, "ingest")["ingest"]
-  return {"clips": counts[0],
-          "clips/s": timing.spread(counts[0] / seconds),
-          "seconds of film a second": timing.spread(
-              counts[0] * SECONDS / seconds)}
 
 
 # -----------------------------------------------------------------------------

@@ -21,27 +21,29 @@ class Seconds(float):
 
 
 def interleave(runs: Mapping[Any, Callable[[], object]], repeats: int,
-               what: str = "benchmark") -> dict[Any, np.ndarray]:
+               what: str = "benchmark", warm_up: int = WARM_UP
+               ) -> dict[Any, np.ndarray]:
   """Times functions in turns.
 
   Args:
     runs: {name: function without arguments that returns when it is done, with
       Seconds if not all that it took counts}.
-    repeats: turns, after WARM_UP others.
+    repeats: turns, after `warm_up` others.
     what: name on the progress bar.
+    warm_up: turns that do not count.
 
   Returns:
     {name: seconds, float64 [repeats]}.
   """
   seconds = {name: [] for name in runs}
-  turns = repeats + WARM_UP
+  turns = repeats + warm_up
   with tqdm(total=turns * len(runs), desc=what, unit="run",
             dynamic_ncols=True) as progress:
     for turn in range(turns):
       for name, run in runs.items():
         start = time.perf_counter()
         counted = run()
-        if turn >= WARM_UP:
+        if turn >= warm_up:
           took = time.perf_counter() - start
           seconds[name].append(
               counted if isinstance(counted, Seconds) else took)
