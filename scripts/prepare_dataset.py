@@ -33,7 +33,8 @@ from absl import flags, logging
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", None, "NAME or NAME/CONFIG.")
-flags.DEFINE_string("manual_dir", None, "Folder of the raw media.")
+flags.DEFINE_string("manual_dir", None, "Folder of the raw media, also "
+                    "at s3:// or gs://.")
 flags.DEFINE_string("data_dir", None, "Folder for built datasets.")
 flags.DEFINE_string("annotations", None, "Folder of the official lists of a "
                     "dataset as they are published, or one file of them.")
@@ -69,7 +70,9 @@ def engine():
 def folder(path, shared):
   """A folder as it is passed on: by its whole path where others see it, too."""
   path = path and os.path.expanduser(path)
-  if not path or not shared or "://" in path:
+  if path and "://" in path:
+    return path.rstrip("/")  # "//" is another folder there
+  if not path or not shared:
     return path
   return os.path.abspath(path)
 

@@ -3,9 +3,11 @@
 python object_store.py FOLDER DELAY says the port that it serves on. An object
 /BUCKET/KEY is the file FOLDER/BUCKET/KEY; each answer waits DELAY seconds. In
 the bucket `unlisted` nobody may look for what is there.
-GET /?log returns what was asked since the last of these.
+GET /?log returns what was asked since the last of these. After GET /?refuse=N
+the next N requests for objects by ranges are refused (403).
 """
 import asyncio
+import email.utils
 import json
 import pathlib
 import re
@@ -30,12 +32,18 @@ class Store:
     return dict(
         S3_ENDPOINT=self.address, AWS_ACCESS_KEY_ID="x",
         AWS_SECRET_ACCESS_KEY="x", AWS_REGION="us-east-1",
-        AWS_EC2_METADATA_DISABLED="true")
+        AWS_EC2_METADATA_DISABLED="true",
+        # A machine that is busy is slow, and is not to be asked again.
+        S3_REQUEST_TIMEOUT_MSEC="60000")
 
   def log(self):
     """Lists of method, path, range and status, of all requests since."""
     with urllib.request.urlopen(f"{self.address}/?log") as answer:
       return json.load(answer)
+
+  def refuse(self, count):
+    """Has the next requests for objects refused."""
+    urllib.request.urlopen(f"{self.address}/?refuse={count}").close()
 
   def close(self):
     self._process.terminate()
@@ -79,8 +87,10 @@ def answer(folder, method, path, headers, body):
     file.unlink()
     return 204, {}, b""
   wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", headers.get("range", ""))
+  changed = {"Last-Modified": email.utils.formatdate(
+      file.stat().st_mtime, usegmt=True)}
   if not wanted:
-    return 200, {}, file.read_bytes()
+    return 200, changed, file.read_bytes()
   start, end = map(int, wanted.groups())
   with open(file, "rb") as opened:
     opened.seek(start)
@@ -116,9 +126,10 @@ def listing(bucket, query):
 
 
 async def serve(folder, delay):
-  requests = []
+  requests, refused = [], 0
 
   async def talk(reader, writer):
+    nonlocal refused
     try:
       while True:
         method, path, headers = await read_request(reader)
@@ -128,6 +139,13 @@ async def serve(folder, delay):
         if path == "/?log":
           status, more, content = 200, {}, json.dumps(requests).encode()
           requests.clear()
+        elif path.startswith("/?refuse="):
+          status, more, content = 200, {}, b""
+          refused = int(path.partition("=")[2])
+        elif refused and "range" in headers:
+          refused -= 1
+          status, more, content = 403, {}, b""
+          requests.append([method, path, headers["range"], status])
         else:
           await asyncio.sleep(delay)
           status, more, content = answer(folder, method, path, headers, body)

@@ -16,6 +16,7 @@ taken: for `talk.mp4` that is `talk.vtt`, `talk.en.srt` or the like, see
 `sidecars.read_cues`. They are those of the clip and, after them, those around
 it that are among the nearest to a window.
 """
+import contextlib
 import functools
 import itertools
 import os
@@ -38,12 +39,15 @@ from vatt.data.ingest import (
     shards,
     sidecars,
     splits,
+    stores,
 )
 from vatt.data.ingest.cues import Cues
+from vatt.data.ingest.measured import Measured
 from vatt.data.ingest.workers import Lost, Workers
 from vatt.errors import UserError
 
 KNOWN = 1024  # files whose sizes are not asked for again
+LENGTHS = "lengths.csv"
 LONG = 1e9  # bytes of records, from which on processes build; see Plan.is_long
 # What records hold, as measured: for a pixel of the finest JPEG 0.15 ... 0.4
 # bytes, which coarseness divides by itself to some power; and FLAC by PCM
@@ -109,16 +113,18 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
     if not manual_dir:
       raise UserError("--manual_dir is missing: the folder of the media files, "
                       "or of a clips.csv")
-    if not os.path.isdir(manual_dir):
+    if not stores.is_folder(manual_dir):
       raise UserError(f"--manual_dir={manual_dir}: no such folder")
     workers = Workers()
     found = self.find(manual_dir, options, workers)
     number = {name: i for i, name in enumerate(found.classes)}
     captions_of = self.captions_of(manual_dir, found, options)
 
+    sizes = stores.sizes(manual_dir, found.files)
+
     @functools.lru_cache(KNOWN)
     def size_of(file):
-      return os.path.getsize(os.path.join(manual_dir, file))
+      return sizes.get(file) or stores.facts(stores.join(manual_dir, file))[0]
 
     def clip_of(span):
       sound = [span.sound, size_of(span.sound)] if span.sound else []
@@ -156,14 +162,15 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
       UserError: there is nothing that can be built.
     """
     classes = None
-    if os.path.exists(f"{manual_dir}/{clips_csv.LIST}"):
-      if os.path.exists(f"{manual_dir}/{clips_csv.CLASSES}"):
+    if stores.exists(f"{manual_dir}/{clips_csv.LIST}"):
+      if stores.exists(f"{manual_dir}/{clips_csv.CLASSES}"):
         classes = class_names.read(f"{manual_dir}/{clips_csv.CLASSES}")
       found = clips_csv.read(f"{manual_dir}/{clips_csv.LIST}", classes)
       what = "usable row in clips.csv"
     else:
       found = clip_sources.cut_files(
-          manual_dir, options.length, options.stride, workers)
+          manual_dir, options.length, options.stride, workers,
+          self.lengths() if "://" in manual_dir else None)
       what = "usable media file in the folder"
     if not found.files:
       first = [f"; the first: {file}: {why}"
@@ -191,6 +198,10 @@ class Clips(builder.ClipsBuilder, skip_registration=True):
     its record: JSON values."""
     return ()
 
+  def lengths(self) -> Measured:
+    """What is known of the lengths of files: kept beside the versions."""
+    return Measured(os.path.join(os.path.dirname(str(self.data_path)), LENGTHS))
+
   def reader(self, manual_dir: str, options: Options,
              workers: Workers | None = None) -> "ClipReader":
     """What makes the examples, in processes of its own or in those."""
@@ -207,10 +218,12 @@ def can_cut(manual_dir: str, workers: Workers, first: plans.Clip,
     workers: processes to read the file in.
     first, last: of the clips.
   """
+  path = stores.join(manual_dir, first.file)
+  if "://" in path:  # that may take a copy of each long file
+    return True
   times = np.arange(first.data[0], last.data[0], GAP / 2)
   try:
-    found = workers.call(LIMIT, media.keyframes_before, os.path.join(
-        manual_dir, first.file), times)
+    found = workers.call(LIMIT, media.keyframes_before, path, times)
   except media.MediaError:  # the build will tell
     return True
   return found is None or bool(np.all(times - found <= GAP))
@@ -308,25 +321,29 @@ class ClipReader:
     for files, group in itertools.groupby(
         clips, lambda clip: (clip.file, *clip.data[5:6])):
       group = list(group)
-      paths = [os.path.join(self._manual_dir, file) for file in files]
-      read = self._read(*paths, spans=[clip.data[:2] for clip in group])
-      for clip, found in zip(group, read, strict=True):
-        refused = isinstance(found, media.MediaError)
-        if refused or found.damage:
-          self._check_files(clip)
-        yield (shards.Rejected(str(found)) if refused
-               else self._example(clip, *found))
+      with contextlib.ExitStack() as copies:
+        paths = [copies.enter_context(stores.local(
+            stores.join(self._manual_dir, file))) for file in files]
+        read = self._read(*paths, spans=[clip.data[:2] for clip in group])
+        for clip, found in zip(group, read, strict=True):
+          refused = isinstance(found, media.MediaError)
+          if refused or found.damage:
+            self._check_files(clip, paths)
+          yield (shards.Rejected(str(found)) if refused
+                 else self._example(clip, *found))
 
-  def _check_files(self, clip):
-    """Raises OSError or UserError unless the files of a clip are those of the
-    plan: what a clip lacks as a disk has gone is no damage of it."""
+  def _check_files(self, clip, paths):
+    """Raises OSError or UserError unless the files of a clip, or their copies,
+    are those of the plan: what a clip lacks as a disk has gone is no damage of
+    it."""
     _, _, _, _, size, *sound = clip.data
-    for file, planned in (clip.file, size), *([sound] if sound else []):
-      path = os.path.join(self._manual_dir, file)
+    for path, file, planned in zip(paths, (clip.file, *sound[:1]),
+                                   (size, *sound[1:])):
       found = os.path.getsize(path)
       if found != planned:
-        raise UserError(f"{path}: {found} bytes, expected {planned} as when "
-                        "this command began; run it again")
+        raise UserError(f"{stores.join(self._manual_dir, file)}: {found} bytes,"
+                        f" expected {planned} as when this command began; run "
+                        "it again")
 
   def _example(self, clip, frames, audio, length, damage):
     start, _, labels, *_ = clip.data

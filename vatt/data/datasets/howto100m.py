@@ -36,6 +36,7 @@ from vatt.data.ingest import (
     plans,
     sidecars,
     spoken,
+    stores,
     tables,
 )
 from vatt.data.ingest.cues import Cues
@@ -254,9 +255,9 @@ def find_lists(path: str) -> Lists:
     raise UserError(f"--annotations={path}: {one_line(error)}") from error
 
   try:
-    if os.path.isdir(path):
+    if stores.is_folder(path):
       seen = set()  # whatever links lead there
-      for folder, inner, names in os.walk(
+      for folder, inner, names in stores.walk(
           path, onerror=refuse, followlinks=True):
         inner.sort()
         real = os.path.realpath(folder)
@@ -267,8 +268,9 @@ def find_lists(path: str) -> Lists:
           take(folder, names)
     else:
       folder, name = os.path.split(path)
-      os.stat(path)
-      take(folder, os.listdir(folder or "."), captions=False)
+      stores.facts(path)
+      _, _, names = next(stores.walk(folder or ".", onerror=refuse))
+      take(folder, names, captions=False)
       if name.lower().endswith(".json"):
         found.jsons.append(path)
       else:
@@ -329,7 +331,7 @@ def read_captions(lists: Lists, wanted: Iterable[str]
 
 def _of_json(path, wanted):
   """Yields (video, what is said in it or None, path, offset, size)."""
-  with tqdm(total=os.path.getsize(path), desc="captions", unit="B",
+  with tqdm(total=stores.facts(path)[0], desc="captions", unit="B",
             unit_scale=True, mininterval=1, delay=3) as bar:
     for video, value, offset, size in json_stream.members(path):
       stopping.check()

@@ -1,5 +1,4 @@
 """What the paper's datasets share: official lists, and media found by name."""
-import os
 
 from vatt.data.datasets import clips
 from vatt.data.ingest import (
@@ -9,12 +8,11 @@ from vatt.data.ingest import (
     coverage,
     matching,
     plans,
+    stores,
 )
-from vatt.data.ingest.measured import Measured
 from vatt.data.ingest.workers import Workers
 from vatt.errors import UserError
 
-LENGTHS = "lengths.csv"
 TRIMMED = (  # of the programs
     "Whether files that are called like a video are clips alone, so that the "
     "times in the annotations are not times in them: --trimmed or --notrimmed; "
@@ -50,12 +48,8 @@ class Official(clips.Clips, skip_registration=True):
     super().__init__(**options)
 
   def has_sources(self, manual_dir: str | None) -> bool:
-    return bool(manual_dir and (self._annotations or os.path.exists(
+    return bool(manual_dir and (self._annotations or stores.exists(
         f"{manual_dir}/{clips_csv.LIST}")))
-
-  def lengths(self) -> Measured:
-    """What is known of the lengths of files: kept beside the versions."""
-    return Measured(os.path.join(os.path.dirname(str(self.data_path)), LENGTHS))
 
   def find(self, manual_dir: str, options: clips.Options, workers: Workers
            ) -> clip_sources.Found:
@@ -69,14 +63,14 @@ class Official(clips.Clips, skip_registration=True):
         raise UserError(f"--trimmed: the times in {manual_dir}/clips.csv are "
                         "those in the files; it is for --annotations")
       found = super().find(manual_dir, options, workers)
-      if found.classes and not os.path.exists(
+      if found.classes and not stores.exists(
           f"{manual_dir}/{clips_csv.CLASSES}"):
         raise UserError(
             f"{manual_dir}/{clips_csv.CLASSES}: no such file, expected the "
             f"classes of {self.name} in the order of their numbers, as "
             f"scripts/list_clips.py writes them with {clips_csv.LIST}")
       return found
-    if os.path.exists(f"{manual_dir}/{clips_csv.LIST}"):
+    if stores.exists(f"{manual_dir}/{clips_csv.LIST}"):
       print(f"{manual_dir}/{clips_csv.LIST}: not read, as --annotations is "
             "given")
     listing = annotations.read(self.name, self.FORMAT, self._annotations)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from vatt.data.ingest import media, sidecars, tables, threads
+from vatt.data.ingest import media, sidecars, stores, tables, threads
 from vatt.data.ingest.measured import Measured
 from vatt.data.ingest.workers import Workers
 from vatt.errors import UserError, visible
@@ -78,14 +78,14 @@ class Found(NamedTuple):
   tables: Mapping[str, bytes] = MappingProxyType({})
 
 
-def cut_files(manual_dir: str, length: float, stride: float, workers: Workers
-              ) -> Found:
+def cut_files(manual_dir: str, length: float, stride: float, workers: Workers,
+              known: Measured | None = None) -> Found:
   """Finds media files and cuts them into clips.
 
   Args:
     manual_dir: folder of the media.
     length, stride: as of `parts`.
-    workers: processes to read the files in.
+    workers, known: as of `measure`.
 
   Raises:
     UserError: there is no media file.
@@ -94,7 +94,7 @@ def cut_files(manual_dir: str, length: float, stride: float, workers: Workers
   if not files:
     raise UserError(f"--manual_dir={manual_dir}: neither clips.csv nor a media "
                     f"file ({' '.join(sorted(SUFFIXES))}) in it")
-  lengths, rejected = measure(manual_dir, files, workers)
+  lengths, rejected = measure(manual_dir, files, workers, known)
   return Found(
       lambda: (Span(file, *part) for file, seconds in lengths.items()
                for part in parts(seconds, length, stride)),
@@ -118,6 +118,10 @@ def measure(manual_dir: str, files: Sequence[str], workers: Workers,
   """
   known = known or Measured()
 
+  def length(path):
+    with stores.local(path) as copy:
+      return workers.call(60, media.length, copy)
+
   def look(file):
     try:
       file.encode()
@@ -127,8 +131,7 @@ def measure(manual_dir: str, files: Sequence[str], workers: Workers,
       return media.MediaError("its name has a line break")
     path = os.path.join(manual_dir, file)
     try:
-      return known.seconds(file, path, lambda: workers.call(
-          60, media.length, path))
+      return known.seconds(file, path, lambda: length(path))
     except media.MediaError as error:
       return error
 
@@ -247,13 +250,13 @@ def find_media(manual_dir: str, skip: str = "",
 
   while waiting:
     top = waiting.popleft()
-    if all_names and not os.path.exists(top):
+    if all_names and not stores.exists(top):
       nowhere.append(os.path.relpath(top, manual_dir))
       continue
-    if not os.path.isdir(top):
+    if not stores.is_folder(top):
       take(os.path.relpath(top, manual_dir), os.path.realpath(top))
       continue
-    for parent, folders, names in os.walk(top, onerror=tell):
+    for parent, folders, names in stores.walk(top, SUFFIXES, tell):
       real = os.path.realpath(parent)
       if real in seen:
         folders.clear()

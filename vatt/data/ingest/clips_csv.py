@@ -7,10 +7,11 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from vatt.data.ingest import sorting, tables
-from vatt.data.ingest.clip_sources import Found, Span
+from vatt.data.ingest import sorting, stores, tables
+from vatt.data.ingest.clip_sources import SUFFIXES, Found, Span
 from vatt.data.ingest.plans import split_order
 from vatt.errors import UserError
+from vatt.files import is_listed
 
 LIST, CLASSES = "clips.csv", "classes.txt"
 COLUMNS = ("video_path", "start", "end", "label", "caption", "split")
@@ -64,18 +65,33 @@ def _rows_of(path, classes):
   """Yields of each row of a list: file, start, end, row; split, label, caption,
   file of sound, and why the clip is of no use."""
   folder = os.path.dirname(path)
-  inside = os.path.join(os.path.abspath(folder), "")
+  inside = os.path.join(
+      folder if "://" in folder else os.path.abspath(folder), "")
   known = classes and frozenset(classes)
+
+  @functools.cache
+  def listed():
+    """What is in the folder, if that is in a store: asked once for all."""
+    return {os.path.join(parent, name).removeprefix(inside)
+            for parent, _, names in stores.walk(folder, SUFFIXES)
+            for name in names}
 
   @functools.lru_cache(KNOWN)
   def is_there(file):
-    return os.path.isfile(os.path.join(folder, file))
+    path = stores.join(folder, file)
+    if "://" not in path:
+      return os.path.isfile(path)
+    return file in listed() if "://" not in file else stores.exists(path)
 
   for row, cells in tables.read_table(
       path, NEEDED, (*COLUMNS[len(NEEDED):], SOUND), times=TIMES,
       sentences=("caption",)):
+    for column in "video_path", SOUND:
+      if not is_listed(cells.get(column, "")):
+        raise UserError(f"{path}: row {row}, column {column}: "
+                        f"{cells[column]!r}, expected a path, s3:// or gs://")
     file, sound = (  # one file has one name
-        os.path.normpath(name).removeprefix(inside)
+        (name if "://" in name else os.path.normpath(name)).removeprefix(inside)
         for name in (cells["video_path"], cells.get(SOUND, "")))
     sound = "" if sound == "." else sound
     start, end = (None if cells[name] is None else round(cells[name], 3) + 0.0

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from vatt.data.ingest import stores
 from vatt.errors import UserError, one_line
 
 CHUNK = 4 << 20  # bytes read at once
@@ -40,7 +41,7 @@ def members(path: str) -> Iterator[Member]:
     UserError: it cannot be read, or is something else; names the byte.
   """
   try:
-    with open(path, "rb") as file:
+    with stores.local(path) as copy, open(copy, "rb") as file:
       yield from _Text(path, file).members()
   except OSError as error:
     raise UserError(f"{path}: cannot be read: {one_line(error)}") from error
@@ -53,9 +54,7 @@ def value_at(path: str, offset: int, size: int) -> Any:
     UserError: the file is not what it was, or cannot be read.
   """
   try:
-    with open(path, "rb") as file:
-      file.seek(offset)
-      return json.loads(file.read(size).decode(), strict=False)
+    return json.loads(stores.read(path, offset, size).decode(), strict=False)
   except OSError as error:
     raise UserError(f"{path}: cannot be read: {one_line(error)}") from error
   except (ValueError, RecursionError) as error:

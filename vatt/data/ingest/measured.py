@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from vatt.data.ingest import stores
 from vatt.files import REFUSED, write_whole
 
 
@@ -37,13 +38,13 @@ class Measured:
       measure: does that.
     """
     try:
-      file = os.stat(path)
+      now = stores.facts(path)
     except OSError:
       return measure()
     size, time, seconds = self._known.get(name, (None, None, None))
-    if (size, time) != (file.st_size, file.st_mtime_ns):
+    if (size, time) != now:
       seconds = measure()
-      self._known[name] = file.st_size, file.st_mtime_ns, seconds
+      self._known[name] = *now, seconds
       self._new = True
     return seconds
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from vatt import stopping
-from vatt.data.ingest import subtitles
+from vatt.data.ingest import stores, subtitles
 from vatt.errors import UserError, one_line, visible
 
 SUBTITLES = (".vtt", ".srt")
@@ -97,7 +97,7 @@ def read_cues(manual_dir: str, files: Collection[str],
     taken[file], paths = "", [fit.path for fit in sorted(fits[file])]
     for path in paths:
       try:
-        found = _read(os.path.join(manual_dir, path))
+        found = _read(stores.join(manual_dir, path))
       except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or one_line(error)
         unusable.append(f"{path} ({why})")
@@ -140,7 +140,7 @@ class CuesBeside(Mapping):
     return iter(self._taken)
 
   def __getitem__(self, file: str) -> list[tuple[str, float, float]]:
-    path = self._taken[file] and os.path.join(
+    path = self._taken[file] and stores.join(
         self._manual_dir, self._taken[file])
     try:
       return _read(path).cues if path else []
@@ -162,12 +162,12 @@ def tell(folder: str, what: str, names: Iterable[str]) -> None:
 
 def _read(path):
   """What a subtitle file says, or an error that says why it is of no use."""
-  if not os.path.isfile(path):
+  if "://" not in path and not os.path.isfile(path):
     raise ValueError("no file")
-  if os.path.getsize(path) > LARGEST:
+  data = stores.read(path, 0, LARGEST + 1)
+  if len(data) > LARGEST:
     raise ValueError(f"more than {LARGEST >> 20} MiB")
-  with open(path, "rb") as file:
-    found = subtitles.read(file.read())
+  found = subtitles.read(data)
   if not found.cues:
     raise ValueError("no sentence with a time in it")
   texts = [text for text, _, _ in found.cues]
@@ -180,11 +180,11 @@ def _find(manual_dir, files, suffixes, language):
   """{media file: [_Fit]}, subtitle files of no media file, and those of other
   languages than the one that is wanted."""
   listed = {}  # folder -> names of its files
-  for parent, _, names in os.walk(manual_dir):
+  for parent, _, names in stores.walk(manual_dir, suffixes):
     listed[_join("", os.path.relpath(parent, manual_dir))] = names
   for folder in {os.path.dirname(file) for file in files} - set(listed):
-    top = os.path.join(manual_dir, folder)  # elsewhere, or behind a link
-    for parent, inner, names in os.walk(top):
+    top = stores.join(manual_dir, folder)  # elsewhere, or behind a link
+    for parent, inner, names in stores.walk(top, suffixes):
       listed[_join(folder, os.path.relpath(parent, top))] = names
       inner[:] = [name for name in inner if name.casefold() in FOLDERS]
   stems = {folder: _stems(names, suffixes) for folder, names in listed.items()}

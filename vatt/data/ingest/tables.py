@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from vatt.data.ingest import stores
 from vatt.errors import UserError, one_line
 
 # The longer mark comes first where one begins like another.
@@ -31,12 +32,13 @@ def open_text(path: str) -> Iterator[io.TextIOBase]:
   """
   encoding = "utf-8"
   try:
-    with open(path, "rb") as file:
-      start = file.read(4)
-    encoding = next((name for mark, name in MARKS if start.startswith(mark)),
-                    encoding)
-    with open(path, encoding=encoding, newline="") as file:
-      yield file
+    with stores.local(path) as copy:
+      with open(copy, "rb") as file:
+        start = file.read(4)
+      encoding = next((name for mark, name in MARKS if start.startswith(mark)),
+                      encoding)
+      with open(copy, encoding=encoding, newline="") as file:
+        yield file
   except OSError as error:
     raise UserError(f"{path}: cannot be read: {one_line(error)}") from error
   except UnicodeError as error:
@@ -47,7 +49,7 @@ def open_text(path: str) -> Iterator[io.TextIOBase]:
 def _undecodable(path, encoding):
   """Where a text is not in its encoding. It is read again: what was read of it
   came in blocks, which have no lines."""
-  with open(path, "rb") as file:
+  with stores.local(path) as copy, open(copy, "rb") as file:
     data = file.read()
   try:
     data.decode(encoding)
