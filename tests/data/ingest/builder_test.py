@@ -18,7 +18,7 @@ import sklearn.datasets
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from vatt.data import caption_files, record_index, split_index
+from vatt.data import caption_files, record_files, record_index, split_index
 from vatt.data.ingest import builder, engines, plans, rejected, shards
 from vatt.errors import UserError, one_line
 
@@ -296,7 +296,7 @@ def test_what_is_not_there_in_the_end_or_is_of_another(tmp_path, photos):
     sidecar = path.with_name(f"{path.name}.index.json")
     content = json.loads(sidecar.read_text()) | {"fingerprint": "0" * 64}
     del content["digest"]
-    sidecar.write_text(record_index.sidecar_of(content))
+    sidecar.write_text(record_files.sidecar_of(content))
 
   name = "tfrecord-00002-of-00005"
   for change in os.remove, of_another:
