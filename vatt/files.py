@@ -107,12 +107,20 @@ def _writer(data):
   return write
 
 
+def temporary_folder() -> tempfile.TemporaryDirectory:
+  """A new folder for what may be large, in TMPDIR or, without that, in
+  /var/tmp: where other temporary files are is often in memory."""
+  places = filter(None, (os.environ.get("TMPDIR"), "/var/tmp"))
+  return tempfile.TemporaryDirectory(dir=next((
+      place for place in places if os.access(place, os.W_OK | os.X_OK)), None))
+
+
 @contextlib.contextmanager
 def aside(path: str) -> Iterator[str]:
   """A path on a disk for what is to become `path`, a file or a folder; what is
   left of it in the end goes away."""
   if is_in_store(path):
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
       yield os.path.join(folder, os.path.basename(path))
     return
   # A name of its own: two programs may write the same file.

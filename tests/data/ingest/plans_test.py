@@ -13,6 +13,7 @@ import pytest
 
 from vatt.data.ingest import plans, sorting
 from vatt.errors import UserError
+from vatt.files import aside, temporary_folder
 
 ROOT = pathlib.Path(__file__).parents[3]
 
@@ -238,9 +239,11 @@ def test_large_files_are_where_sqlite_has_its_own(tmp_path, monkeypatch):
   for value, place in ((str(tmp_path), str(tmp_path)), ("", "/var/tmp"),
                        (f"{tmp_path}/none", "/var/tmp")):
     monkeypatch.setenv("TMPDIR", value)
-    with sorting.folder() as path:
+    with temporary_folder() as path:
       assert os.path.dirname(path) == place
     assert not os.path.exists(path)
+    with aside("s3://bucket/plan") as path:
+      assert os.path.dirname(os.path.dirname(path)) == place
 
 
 def test_no_room_to_sort(small_disk, python_env):

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from vatt import files, locks
 from vatt.data import record_files, record_index
-from vatt.data.ingest import description, engines, plans, sorting, threads
+from vatt.data.ingest import description, engines, plans, threads
 from vatt.data.ingest import rejected as rejected_lib
 from vatt.data.ingest import shards as shards_lib
 from vatt.data.ingest.plans import Clip, Plan, Shards, draw
@@ -148,10 +148,10 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
       if is_new:
         tf.io.gfile.rmtree(folder)
       raise
-    with sorting.folder() as local:
+    with files.temporary_folder() as local:
       known = shards_lib.set_aside(folder, shards, f"{local}/known.sqlite")
       self._build_shards(plan, folder, stored, shards, known)
-    with sorting.folder() as local:
+    with files.temporary_folder() as local:
       whole, names = self._describe(plan, shards, folder, local)
       # Of a split without records, sidecars say why.
       keep = {shard.name + INDEX_SUFFIX for shard in shards} | {
@@ -226,7 +226,7 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
     self.info.read_from_directory(final)
     counts = description.read_counts(self.info)
     plan = self.make_plan(manual_dir) if self.has_sources(manual_dir) else None
-    with sorting.folder() as local:
+    with files.temporary_folder() as local:
       stored = f"{local}/{plans.NAME}" if plan else None
       shards = self._store(plan, stored) if plan else Shards(self.name, [
           (split, np.zeros(len(lengths), Shards.FACTS))
@@ -354,7 +354,7 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
   def _repair(self, final, plan):
     """Builds anew what is damaged of a finished dataset."""
     shards_lib.remove_temporaries(final, f"{self.name}-")
-    with sorting.folder() as local:
+    with files.temporary_folder() as local:
       stored = f"{local}/{plans.NAME}"
       shards = self._store(plan, stored)
       damaged = self._look(final, plan, stored, shards,
@@ -362,7 +362,7 @@ class ClipsBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
       if damaged:
         self._build_shards(plan, final, stored, damaged)
     mended = [shard.name for shard in damaged]
-    with sorting.folder() as local:
+    with files.temporary_folder() as local:
       whole, names = self._describe(plan, shards, final, local)
       for name in names:
         if not description.is_same(f"{final}/{name}", f"{local}/{name}"):

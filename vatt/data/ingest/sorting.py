@@ -1,8 +1,6 @@
 """Keeps and sorts rows of any number, on the local disk."""
 import contextlib
-import os
 import sqlite3
-import tempfile
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -14,14 +12,6 @@ from vatt.errors import UserError, one_line
 MEMORY = 32 << 10  # KiB that are sorted at a time
 STEPS = 100_000  # of the database, after which a signal is noted
 PART = 1000  # rows, after which it is
-
-
-def folder() -> tempfile.TemporaryDirectory:
-  """A new folder where SQLite has its files, for what is as large as a plan:
-  where other temporary files are is often in memory."""
-  places = filter(None, (os.environ.get("TMPDIR"), "/var/tmp"))
-  return tempfile.TemporaryDirectory(dir=next((
-      place for place in places if os.access(place, os.W_OK | os.X_OK)), None))
 
 
 class Rows:

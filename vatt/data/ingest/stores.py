@@ -14,7 +14,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from vatt import files, stopping
-from vatt.data.ingest import sorting, threads
+from vatt.data.ingest import threads
 from vatt.errors import one_line
 
 PAUSES = 1.0, 10.0  # seconds before the second try, and before the last
@@ -154,7 +154,7 @@ def local(path: str) -> Iterator[str]:
   if not files.is_in_store(path):
     yield path
     return
-  with sorting.folder() as folder:
+  with files.temporary_folder() as folder:
     copy = os.path.join(folder, os.path.basename(path))
     with open(copy, "wb") as file:
       _ask(lambda path: _copy(path, file), path)
