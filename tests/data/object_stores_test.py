@@ -138,7 +138,8 @@ stopping.leave(0)
 def store(tmp_path_factory):
   """A store, and its folder with the objects of `bucket`."""
   folder = tmp_path_factory.mktemp("store")
-  (folder / "unlisted").mkdir()
+  for bucket in "bucket", "unlisted":
+    (folder / bucket).mkdir()
   store = Store(folder)
   yield store, folder / "bucket"
   store.close()
