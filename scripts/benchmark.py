@@ -212,7 +212,7 @@ def main():
     details = measure_retrieval()
   elif FLAGS.what == "build":
     from benchmarks import building
-    details = building.measure_build(FLAGS.folder, FLAGS.config, FLAGS.repeats)
+    details = building.measure_build(FLAGS.folder, FLAGS.repeats)
   elif FLAGS.what == "ingest":
     from benchmarks import ingesting
     details = ingesting.measure_ingest(

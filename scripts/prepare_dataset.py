@@ -12,12 +12,12 @@
 The last is built by tensorflow-datasets, as any that it knows: what it cannot
 download is in --manual_dir, as it says.
 
-With --runner, shards are built by Apache Beam on other machines, which see the
-media and --data_dir by the same paths:
+With --runner, shards are built by Apache Beam, here or on other machines, which
+see the media and --data_dir by the same paths:
 
-  python scripts/prepare_dataset.py --dataset=kinetics400 --annotations=LISTS \
-      --manual_dir=/shared/VIDEOS --data_dir=/shared/DATA --runner=flink \
-      --beam_options=flink_master=HOST:8081 --beam_options=parallelism=64
+  python scripts/prepare_dataset.py --dataset=clips/talks --manual_dir=VIDEOS \
+      --data_dir=DATA --runner=direct --beam_options=direct_num_workers=2 \
+      --beam_options=direct_running_mode=multi_processing
 
 A build that was stopped goes on when the same command is run again. With
 --repair all of a finished dataset is read, and what is damaged is built anew.
@@ -43,9 +43,10 @@ cli.require("dataset")
 cli.require("data_dir")
 flags.DEFINE_bool("repair", False, "Check each record of a finished dataset, "
                   "and build the damaged shards anew.")
-flags.DEFINE_string("runner", None, "Builds shards by a runner of Apache Beam, "
-                    "such as direct, dataflow, flink, spark; without it, the "
-                    "cores of this machine do.")
+flags.DEFINE_string("runner", None, "Builds shards by a runner of Apache Beam: "
+                    "direct, PortableRunner or another; which have been run, "
+                    "vatt/data/README.md says. Without it, the cores of this "
+                    "machine do.")
 flags.DEFINE_multi_string("beam_options", [], "An option of Beam or of its "
                           "runner, NAME=VALUE; once for each of them.")
 

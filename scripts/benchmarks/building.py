@@ -13,10 +13,12 @@ from vatt.data.ingest import engines, plans, shards
 from vatt.host import num_cores
 
 import numpy as np
-from ml_collections import ConfigDict
+from tqdm import tqdm
 
+from benchmarks import timing
 from benchmarks.input import make_films
 
+COPIES = 8  # of each film, that it takes longer than processes to start
 SLEEPERS = (2, 32)  # processes
 SHARDS, A_SHARD = 2, 30  # of each process, and clips of a shard
 SECONDS = 0.3  # that a decoder takes for a clip
@@ -111,20 +113,36 @@ def processes_below(process: int) -> dict[int, str]:
   return found
 
 
-def measure_build(folder: str, _config: ConfigDict, _repeats: int
-                  ) -> dict[str, float]:
-  """Builds clips of films by one process and by one for each core, and clips
-  that take time alone by SLEEPERS.
+def measure_build(folder: str, repeats: int) -> dict[str, Any]:
+  """Builds clips of films by one process and by one for each core, in turns;
+  and, once, clips that take time alone by SLEEPERS.
 
   Args:
     folder: for films, which are made if there are none.
+    repeats: turns.
+
+  Returns:
+    Figures by name; those of films with their spread.
   """
-  films = f"{folder}/films"
+  films, copies = f"{folder}/films", f"{folder}/copies"
   make_films(films)
-  plan = lambda: Clips(data_dir=folder, config="default").make_plan(films)
-  found = {}
-  for count in sorted({1, num_cores()}):
-    found |= _measure(plan(), count, "films")
+  os.makedirs(copies, exist_ok=True)
+  for film, i in itertools.product(
+      pathlib.Path(films).glob("*.mp4"), range(COPIES)):
+    if not os.path.exists(copy := f"{copies}/{film.stem}_{i}.mp4"):
+      os.link(film, copy)
+  plan = lambda: Clips(data_dir=folder, config="default").make_plan(copies)
+  counts = sorted({1, num_cores()})
+  turns = {count: [] for count in counts}
+  for _ in tqdm(range(repeats), "build", unit="turn"):
+    for count in counts:
+      turns[count].append(_measure(plan(), count, "films"))
+  found = {name: timing.spread([turn[name] for turn in turns[count]])
+           for count in counts for name in turns[count][0]}
+  for count in counts[1:]:
+    found[f"{count} films: clips/s, over 1"] = timing.spread(
+        [turn[f"{count} films: clips/s"] / one["1 films: clips/s"]
+         for turn, one in zip(turns[count], turns[1])])
   for count in SLEEPERS:
     number = count * SHARDS * A_SHARD
     found |= _measure(plans.Plan(

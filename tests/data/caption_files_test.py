@@ -1,3 +1,4 @@
+"""The captions of a split in a file of their own."""
 import gzip
 import json
 

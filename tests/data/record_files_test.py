@@ -1,3 +1,4 @@
+"""Where records lie, against what TensorFlow's writer wrote."""
 import json
 import os
 

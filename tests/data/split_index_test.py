@@ -1,3 +1,4 @@
+"""The index of a split, whole, of older datasets, and damaged."""
 import io
 import json
 import zipfile

@@ -1,3 +1,4 @@
+"""The benchmark of ingest: totals by hand, and a film that is joined."""
 import json
 
 import av
